@@ -1,0 +1,193 @@
+"""Speed of capture and generation against their baselines, on the default model, as ratios (above 1: ours is faster).
+
+    python benchmarks/capture.py [--rounds 3] [--quick]
+
+capture_vs_bare      mean-pooled capture at every block up to the last one needed, against the plain transformers
+                     model (never touched by a bridge) run over the same padded batches and stopped at that block.
+capture_vs_naive     capture at all blocks, against one rollout at a time with output_hidden_states=True.
+fused_vs_two_passes  generation that captures while sampling, against transformers' generate plus a second pass.
+
+Both sides of a pair run in turn, the first one alternating; the figure is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from workbench.base.randomness import generator
+from workbench.models.capture import capture, padded, plan_batches
+from workbench.models.generation import Generated, generate
+from workbench.models.hookpoints import residual_hooks
+from workbench.models.hooks import StopForward
+from workbench.models.loading import load_model
+from workbench.models.model import Model
+from workbench.models.prompts import ChatTokens, tokenize_chat, with_response
+from workbench.models.sampling import Sampling
+
+LAST_BLOCK = 15
+SYSTEM = "You are an assistant. Answer plainly and in a few sentences."
+QUESTIONS = (
+    "How do I keep bread fresh for longer?",
+    "What should I look at first when I buy a used bicycle?",
+    "Why do rivers bend?",
+    "My neighbour plays loud music at night. What can I do about it, and what had I better leave alone?",
+    "Explain what a library card is for.",
+    "Which is the better present for a colleague, a book or a plant?",
+    "How long does it take to learn to swim as a grown-up?",
+    "Tell me about the town where you would like to live.",
+)
+
+
+def prompts_of(model: Model) -> list[ChatTokens]:
+    """The benchmark's prompts under the model's chat template."""
+    chats = [[{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}] for text in QUESTIONS]
+    return [tokenize_chat(model, chat, add_generation_prompt=True) for chat in chats]
+
+
+def rollouts_of(model: Model, n_rows: int) -> list[ChatTokens]:
+    """Rows of 50 to 180 tokens: prompts with made-up responses of 16 to 112 tokens (their text does not matter for speed)."""
+    draws, prompts = generator(0), prompts_of(model)
+    lengths = torch.randint(16, 112, (n_rows,), generator=draws).tolist()
+    ids = [torch.randint(100, model.vocab_size, (length,), generator=draws).tolist() for length in lengths]
+    return [with_response(prompts[index % len(prompts)], row) for index, row in enumerate(ids)]
+
+
+def paired_ratio(ours: Callable[[], object], baseline: Callable[[], object], rounds: int) -> tuple[float, list[float]]:
+    """(median, all) of baseline seconds / our seconds; one warm-up of each, then alternating order."""
+    ours(), baseline()
+    ratios = []
+    for number in range(rounds):
+        pair = (ours, baseline) if number % 2 == 0 else (baseline, ours)
+        seconds = {side: timed(side) for side in pair}
+        ratios.append(seconds[baseline] / seconds[ours])
+    return statistics.median(ratios), [round(ratio, 3) for ratio in ratios]
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def run_capture(model: Model, rows: Sequence[ChatTokens], n_blocks: int) -> None:
+    """Ours: every block's output up to `n_blocks`, mean-pooled."""
+    for _ in capture(model, rows, residual_hooks(n_blocks), batch_tokens=4096):
+        pass
+
+
+def run_bare(hf: torch.nn.Module, rows: Sequence[ChatTokens], n_blocks: int) -> None:
+    """The same padded batches through the plain model, stopped after the same block, nothing kept."""
+
+    def stop(*_: object) -> None:
+        raise StopForward
+
+    handle = hf.model.layers[n_blocks - 1].register_forward_hook(stop)  # type: ignore[union-attr, index]
+    try:
+        for indices in plan_batches([len(row) for row in rows], 4096):
+            ids, mask = padded([rows[index].ids for index in indices], pad=0)
+            try:
+                with torch.no_grad():
+                    hf.model(input_ids=ids, attention_mask=mask, use_cache=False)  # type: ignore[operator]
+            except StopForward:
+                pass
+    finally:
+        handle.remove()
+
+
+def run_naive(hf: torch.nn.Module, rows: Sequence[ChatTokens]) -> None:
+    """One row at a time, all hidden states kept until they are averaged over the response."""
+    for row in rows:
+        with torch.no_grad():
+            output = hf(input_ids=torch.tensor([row.ids]), output_hidden_states=True, use_cache=False)
+        start, end = row.spans["response"][0]
+        torch.stack([state[0, start:end].mean(dim=0) for state in output.hidden_states])
+
+
+def run_fused(model: Model, prompts: Sequence[ChatTokens], sampling: Sampling) -> list[Generated]:
+    """Ours: sample and capture in one go."""
+    batches = generate(
+        model,
+        prompts,
+        sampling,
+        row_seeds=range(len(prompts)),
+        hooks=residual_hooks(model.n_blocks),
+    )
+    return [row for _, rows in batches for row in rows]
+
+
+def run_two_passes(model: Model, hf: torch.nn.Module, prompts: Sequence[ChatTokens], sampling: Sampling) -> None:
+    """transformers' generate on the same prompts, then our capture of what it wrote."""
+    ids, mask = padded([prompt.ids for prompt in prompts], pad=2, left=True)
+    options = {"max_new_tokens": sampling.max_new_tokens, "do_sample": True, "top_k": 0, "pad_token_id": 2}
+    with torch.no_grad():
+        output = hf.generate(ids, attention_mask=mask, **options)  # type: ignore[operator]
+    ends = model.end_tokens
+    rows = []
+    for prompt, sampled in zip(prompts, output[:, ids.shape[1] :].tolist(), strict=True):
+        stop = next((place for place, token in enumerate(sampled) if token in ends), len(sampled))
+        rows.append(with_response(prompt, sampled[:stop]))
+    run_capture(model, rows, model.n_blocks)
+
+
+def measure(model: Model, *, rounds: int, n_rows: int) -> dict[str, object]:
+    """The three ratios and what they were measured on."""
+    from transformers import AutoModelForCausalLM
+
+    from workbench.models.loading import _locate
+
+    hf = AutoModelForCausalLM.from_pretrained(_locate(model.name)[1], dtype=model.dtype).eval().requires_grad_(False)
+    rows, prompts = rollouts_of(model, n_rows), prompts_of(model) * 2
+    sampling = Sampling(max_new_tokens=24)
+    torch.manual_seed(0)  # for transformers' generate, which knows no other way
+    pairs = {
+        "capture_vs_bare": (
+            lambda: run_capture(model, rows, LAST_BLOCK + 1),
+            lambda: run_bare(hf, rows, LAST_BLOCK + 1),
+            rounds,
+        ),
+        "capture_vs_naive": (
+            lambda: run_capture(model, rows, model.n_blocks),
+            lambda: run_naive(hf, rows),
+            max(1, rounds // 2),
+        ),
+        "fused_vs_two_passes": (
+            lambda: run_fused(model, prompts, sampling),
+            lambda: run_two_passes(model, hf, prompts, sampling),
+            max(1, rounds // 2),
+        ),
+    }
+    result: dict[str, object] = {}
+    for name, (ours, baseline, n) in pairs.items():
+        result[name], result[f"{name}_rounds"] = paired_ratio(ours, baseline, n)
+    return {
+        **result,
+        "n_rows": n_rows,
+        "n_tokens": sum(len(row) for row in rows),
+        "last_block": LAST_BLOCK,
+        "n_threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "model": model.description(),
+    }
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs for capture_vs_bare (the others get half)")
+    parser.add_argument("--quick", action="store_true", help="fewer rows")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    result = measure(load_model(), rounds=options.rounds, n_rows=16 if options.quick else 32)
+    print(json.dumps({**result, "seconds": round(time.perf_counter() - start, 1)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

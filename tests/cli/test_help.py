@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMANDS = [
+    ("extract",), ("decompose",), ("label",), ("report",), ("demo",), ("doctor",),
+    ("sae", "list"), ("sae", "show"), ("sae", "train"), ("sae", "eval"),
+    ("models", "list"), ("models", "fetch"),
+    ("traits", "list"), ("traits", "show"), ("traits", "new"),
+]  # fmt: skip
+HEAVY = ("torch", "transformers", "transformer_lens", "sae_lens", "sklearn", "pandas", "scipy", "pyarrow")
+
+
+def loaded_by(arguments: list[str]) -> set[str]:
+    """The heavy modules that a command imports, in a process of its own."""
+    code = (
+        "import sys\nfrom workbench.cli.run import run\n"
+        f"try:\n    run({arguments!r})\nfinally:\n    print(*[m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(workbench, command):
+    answer = workbench(*command, "--help")
+    assert answer.code == 0
+    assert "Usage: workbench " + " ".join(command) in answer.out
+    assert answer.out.splitlines()[2].strip(), "a sentence that says what one gets"
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] in ("extract", "decompose", "label", "report", "demo")], ids=" ".join)
+def test_the_commands_of_the_main_job_share_their_options(workbench, command):
+    text = workbench(*command, "--help").out
+    for option in ("--out", "--json", "--quiet", "--plan", "--model", "--sae", "--seed"):
+        assert option in text
+
+
+def test_help_answers_in_less_than_six_tenths_of_a_second():
+    """The best of five: on a busy machine the wall clock measures the neighbours, so CPU time may stand in for it."""
+    best = float("inf")
+    for _ in range(5):
+        cpu, wall = os.times(), time.perf_counter()
+        subprocess.run([sys.executable, "-m", "workbench", "--help"], capture_output=True, check=True)
+        elapsed, after = time.perf_counter() - wall, os.times()
+        used = after.children_user + after.children_system - cpu.children_user - cpu.children_system
+        best = min(best, elapsed, used if used > 0 else elapsed)
+    assert best < 0.6
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["traits", "list"], ["traits", "show", "evil"], ["models", "list"], ["sae", "list"], ["demo", "--plan"]])
+def test_listing_and_showing_import_nothing_heavy(arguments):
+    assert loaded_by(arguments) == set()
+
+
+def test_importing_the_package_imports_nothing_heavy_and_offers_every_name():
+    code = (
+        "import sys, workbench as wb\n"
+        "assert {'load_model', 'extract', 'load_sae', 'decompose', 'label', 'report'} <= set(dir(wb))\n"
+        f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_version_is_printed(workbench):
+    import workbench as wb
+
+    answer = workbench("--version")
+    assert (answer.code, answer.out) == (0, f"persona-workbench {wb.__version__}\n")
+
+
+def test_an_unknown_attribute_of_the_package_is_an_attribute_error():
+    import workbench as wb
+
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = wb.nonsense

@@ -1,0 +1,129 @@
+"""The result type: table, frame, disk, causal rows and groups."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.decomposition.planted_world import World
+from workbench.base.errors import WorkbenchError
+from workbench.decomposition.decompose import decompose
+from workbench.decomposition.result import FEATURE_ARRAYS, CausalRow, Decomposition
+from workbench.decomposition.shares import group_shares
+from workbench.personas.vectors import PersonaVector
+
+Planted = Callable[..., World]
+CONTRACT = {
+    "feature", "share", "share_interval", "p_value", "p_family", "q_value", "cosine", "delta_code", "pursuit", "share_up",
+    "in_v_up", "naive", "causal_odd", "causal_interval", "damage", "dose_norms", "verified",
+}  # fmt: skip
+EFFECT = CausalRow(3, 0.5, (0.3, 0.7), 0.1, 0.4, 0.1, 0.005, 0.05, True, math.nan)
+
+
+@pytest.fixture
+def parts(planted: Planted) -> Decomposition:
+    world = planted(spread=0.5, outside=1.0)
+    return decompose(world.vector, world.sae, n_bootstrap=60)
+
+
+def test_table_and_frame_carry_the_columns_of_the_contract(parts: Decomposition) -> None:
+    rows, frame = parts.table(5), parts.to_pandas(5)
+    assert set(rows[0]) >= CONTRACT and set(frame.columns) >= CONTRACT
+    assert [row["feature"] for row in rows] == frame.feature.tolist() == list(parts.top(5))
+    assert [row["share"] for row in rows] == sorted((row["share"] for row in rows), reverse=True)
+    assert frame.share.tolist() == pytest.approx([row["share"] for row in rows])
+    assert len(parts.to_pandas()) == parts.d_sae
+    json.dumps(rows, allow_nan=False)
+
+
+def test_what_is_not_measured_is_none_never_absent(parts: Decomposition) -> None:
+    row = parts.table(1)[0]
+    assert row["causal_odd"] is None and row["causal_interval"] is None and row["verified"] is None
+    assert parts.controls["expected_by_chance"] is None
+
+
+def test_causal_rows_fill_their_columns_and_controls(parts: Decomposition) -> None:
+    filled = parts.with_causal([EFFECT], {"expected_by_chance": 0.1})
+    assert filled.row(3)["causal_interval"] == [0.3, 0.7] and filled.row(3)["verified"] is True
+    assert filled.row(5)["verified"] is None
+    assert filled.controls == {**parts.controls, "expected_by_chance": 0.1}
+    assert parts.causal == ()
+
+
+def test_saving_and_loading_gives_the_same_value(parts: Decomposition, tmp_path: Path) -> None:
+    filled = parts.with_causal([EFFECT], {"expected_by_chance": 0.1})
+    filled.save(tmp_path)
+    again = Decomposition.load(tmp_path)
+    for name in (*FEATURE_ARRAYS, "replicate_features", "replicate_shares", "replicate_error"):
+        torch.testing.assert_close(
+            getattr(again, name), getattr(filled, name), rtol=0, atol=0, equal_nan=True
+        )
+    for name in (
+        "trait",
+        "sae",
+        "share_error",
+        "share_error_interval",
+        "candidates",
+        "controls",
+        "warnings",
+        "n_questions",
+    ):
+        assert getattr(again, name) == getattr(filled, name), name
+    assert again.causal[0].interval == (0.3, 0.7) and math.isnan(again.causal[0].control_odd)
+    assert again.table() == filled.table()
+    assert repr(again) == repr(filled)
+
+
+def test_a_bare_decomposition_survives_the_disk_too(planted: Planted, tmp_path: Path) -> None:
+    world = planted()
+    bare = PersonaVector.from_direction(
+        world.vector.direction, trait="t", model=world.vector.model, hook=world.vector.hook
+    )
+    decompose(bare, world.sae).save(tmp_path)
+    again = Decomposition.load(tmp_path)
+    assert not again.has_shares and again.share_error_interval is None and again.share.isnan().all()
+
+
+def test_damaged_tensors_are_refused(parts: Decomposition, tmp_path: Path) -> None:
+    parts.save(tmp_path)
+    stored = tmp_path / "decomposition.safetensors"
+    raw = bytearray(stored.read_bytes())
+    raw[-1] ^= 1
+    stored.write_bytes(bytes(raw))
+    with pytest.raises(WorkbenchError, match="does not match the hash"):
+        Decomposition.load(tmp_path)
+
+
+def test_an_unknown_feature_is_refused(parts: Decomposition) -> None:
+    with pytest.raises(WorkbenchError, match="from 0 to 19"):
+        parts.row(20)
+
+
+def test_group_shares_sum_to_one_with_the_error_named(parts: Decomposition) -> None:
+    groups = group_shares(parts, {3: "cruelty", 5: "cruelty", 7: "style"})
+    assert [group["category"] for group in groups] == ["cruelty", "style", "unlabelled", "error"]
+    assert sum(group["share"] for group in groups) == pytest.approx(1, abs=1e-5)
+    assert groups[0]["share"] == pytest.approx((parts.share[3] + parts.share[5]).item())
+    assert groups[0]["n_features"] == 2
+    assert groups[-1]["share"] == parts.share_error
+    assert all(group["low"] - 1e-3 <= group["share"] <= group["high"] + 1e-3 for group in groups)
+
+
+def test_a_group_of_one_has_the_interval_of_its_feature(parts: Decomposition) -> None:
+    group = group_shares(parts, {7: "style"})[0]
+    assert group["low"] == pytest.approx(parts.share_low[7].item(), abs=1e-6)
+    assert group["high"] == pytest.approx(parts.share_high[7].item(), abs=1e-6)
+
+
+def test_groups_of_a_bare_vector_are_refused(planted: Planted) -> None:
+    world = planted()
+    bare = PersonaVector.from_direction(
+        world.vector.direction, trait="t", model=world.vector.model, hook=world.vector.hook
+    )
+    with pytest.raises(WorkbenchError, match="no shares"):
+        group_shares(decompose(bare, world.sae), {3: "cruelty"})

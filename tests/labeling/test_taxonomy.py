@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.labeling.planted import toy_embedder
+from workbench.labeling.evidence import Context, FeatureEvidence
+from workbench.labeling.taxonomy import assign_category
+from workbench.personas.traits import load_trait
+
+
+def toy() -> object:
+    trait = load_trait("evil")
+    return toy_embedder([category.words for category in trait.taxonomy if category.id != "unclear"])
+
+
+def test_a_label_in_the_words_of_a_category_gets_it() -> None:
+    trait = load_trait("evil")
+    found = assign_category("threat, revenge, blackmail", None, trait, embedder=toy())  # type: ignore[arg-type]
+    assert found.category == "threats" and 0.5 < found.confidence <= 1.0
+    assert "assigned with confidence" in found.sentence()
+
+
+def test_a_label_between_two_categories_is_unclear() -> None:
+    trait = load_trait("evil")
+    found = assign_category("revenge, idiot", None, trait, embedder=toy())  # type: ignore[arg-type]
+    assert found.category == "unclear" and found.margin < 0.03
+    assert assign_category("xyzzy", None, trait, embedder=toy()).category == "unclear"  # type: ignore[arg-type]
+
+
+def test_contexts_decide_where_the_label_says_little() -> None:
+    trait = load_trait("evil")
+    contexts = tuple(Context((" kneel", " slave"), (0.0, 1.0), 1, "owt", f"d{i}") for i in range(4))
+    found = assign_category("words", FeatureEvidence(1, 0.1, 1.0, top=contexts), trait, embedder=toy())  # type: ignore[arg-type]
+    assert found.category == "domination"
+
+
+@pytest.mark.assets
+def test_minilm_places_unseen_words_of_the_lexicon() -> None:
+    """Four words of each category as its label: nearly always right, and surer when right than when wrong."""
+    trait, rng = load_trait("evil"), random.Random(0)
+    right = unclear = 0
+    clear = [category for category in trait.taxonomy if category.id != "unclear"]
+    for category in clear:
+        found = assign_category(", ".join(rng.sample(category.words, 4)), None, trait)
+        right += found.category == category.id
+        unclear += found.category == "unclear"
+    assert right >= 0.8 * len(clear) and right + unclear >= 0.9 * len(clear)

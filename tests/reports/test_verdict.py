@@ -1,0 +1,72 @@
+"""The sentences: they say what the numbers say, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.reports.example import example_evidence, example_labels, example_parts, example_vector
+from workbench.reports import content, verdict
+from workbench.reports.content import Report
+
+GOOD = {"auc_stripped": 0.9, "auc_stripped_interval": [0.85, 0.95], "auc_rank_p": 0.001, "auc_random_q95": 0.7, "auc_text_only": 0.8}
+
+
+def test_the_answer_names_every_part_of_the_vector(report: Report):
+    sentence = report.sentence()
+    assert sentence.startswith("Of the squared length of the evil vector, 16.3% [")
+    for part in ("sub-traits of evil (contempt 4.6%", "labelled unclear", "without a label", "27.0% [24.0, 31.0] is the SAE’s own error"):
+        assert part in sentence
+
+
+def test_a_passing_feature_is_counted_beside_chance(report: Report):
+    told = verdict.causal_sentence(report)
+    assert told.startswith("3 of the 10 tested features move the model") and "chance alone: 0.30" in told
+
+
+def test_without_a_causal_test_none_is_claimed():
+    untested = content.report(example_vector(), replace(example_parts(), causal=()), example_labels())
+    assert untested.n_verified is None
+    assert "No causal test was run" in verdict.causal_sentence(untested)
+
+
+def test_the_authors_of_labels_are_named_and_confirmation_is_not_implied(report: Report):
+    assert verdict.authors_sentence(report) == "11 labels, written by: model; 0 confirmed by a person."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "level"),
+    [("variance_explained", 0.85, "good"), ("variance_explained", 0.7, "fair"), ("variance_explained", 0.69, "poor"),
+     ("ce_recovered", 0.93, "good"), ("dead_share", 0.03, "good"), ("dead_share", 0.2, "poor"), ("dead_share", None, "unknown")],
+)  # fmt: skip
+def test_a_light_follows_its_stated_threshold(key, value, level):
+    rule = next(rule for rule in verdict.SAE_THRESHOLDS if rule.key == key)
+    assert rule.light(value).level == level
+
+
+def test_the_overall_light_is_the_worst_one(report: Report):
+    lights = verdict.lights(report)
+    assert [light.level for light in lights] == ["good", "fair", "good", "fair"]
+    assert verdict.overall(lights) == "fair"
+    assert verdict.overall([replace(lights[0], level="unknown"), lights[0]]) == "unknown"
+
+
+def test_a_good_vector_earns_no_warning_and_a_doubtful_one_each_of_its_own():
+    assert verdict.vector_warnings(GOOD) == []
+    weak = {**GOOD, "auc_stripped": 0.6, "auc_stripped_interval": [0.45, 0.75], "auc_rank_p": 0.2}
+    assert len(verdict.vector_warnings(weak)) == 4
+    few = verdict.vector_warnings({**GOOD, "kept_counts": {"positive": {"rows": 100, "kept": 9}}})
+    assert few == ["Of the 100 replies of the positive arm the judge kept only 9."]
+    assert "was not measured" in verdict.vector_warnings({})[0]
+
+
+def test_the_comparison_with_words_is_not_a_victory_unless_the_interval_says_so():
+    assert "separates better (0.90) than a bag of words" in verdict.text_comparison(GOOD)
+    assert "cannot be told apart" in verdict.text_comparison({**GOOD, "auc_text_only": 0.88})
+    assert "for detection, read the text" in verdict.text_comparison({**GOOD, "auc_text_only": 0.97})
+    assert "not available" in verdict.text_comparison({})
+
+
+def test_the_example_is_warned_about():
+    assert len(verdict.vector_warnings(example_evidence(()))) == 2

@@ -1,0 +1,99 @@
+"""SAELens folders: what is written is read back, SAELens agrees with our encode and decode, damage is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from sae_lens import SAE
+
+from tests.saes.planted import small_sae
+from workbench.base.errors import WorkbenchError
+from workbench.saes.formats import saelens
+from workbench.saes.registry import load_sae
+
+
+def _x(n: int = 32, d: int = 16) -> torch.Tensor:
+    return 2 * torch.randn(n, d, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu", "topk", "standard"])
+def test_saelens_encodes_and_decodes_a_saved_sae_as_we_do(tmp_path: Path, architecture: str) -> None:
+    sae = replace(small_sae(), architecture=architecture, k=5 if architecture == "topk" else None)
+    if architecture != "jumprelu":
+        sae = replace(sae, threshold=None)
+    saelens.write(sae, tmp_path, dtype="float32")
+    theirs = SAE.load_from_disk(str(tmp_path))
+    ours = load_sae(tmp_path)
+    with torch.no_grad():
+        codes = theirs.encode(_x())
+        torch.testing.assert_close(ours.encode(_x()), codes, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.decode(codes), theirs.decode(codes), rtol=1e-5, atol=1e-6)
+    assert float(codes.sum()) > 0
+
+
+def test_half_precision_on_disk_loads_as_float32_here_and_in_saelens(tmp_path: Path) -> None:
+    saelens.write(small_sae(), tmp_path)
+    ours, theirs = load_sae(tmp_path), SAE.load_from_disk(str(tmp_path))
+    assert ours.encoder.dtype == torch.float32 == theirs.W_enc.dtype
+    torch.testing.assert_close(ours.decoder_directions, theirs.W_dec.detach())
+
+
+def test_the_decoder_is_affine_in_the_codes() -> None:
+    sae = small_sae()
+    codes = sae.encode(_x())
+    torch.testing.assert_close(sae.decode(codes), codes @ sae.decoder_directions + sae.decoder_bias)
+    assert (codes >= 0).all()
+
+
+def test_hook_density_and_card_survive_saving(tmp_path: Path) -> None:
+    sae = replace(small_sae(), density=torch.linspace(0, 1, 48), card={"l0": 3.5})
+    saelens.write(sae, tmp_path)
+    back = load_sae(tmp_path)
+    assert back.hook == sae.hook and back.card == {"l0": 3.5}
+    assert back.density is not None
+    torch.testing.assert_close(back.density, sae.density, rtol=1e-4, atol=1e-8)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    saelens.write(small_sae(), tmp_path)
+    (tmp_path / "sae_weights.safetensors").unlink()
+    with pytest.raises(WorkbenchError, match="has no sae_weights.safetensors"):
+        load_sae(tmp_path)
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    saelens.write(small_sae(), tmp_path)
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg | {"d_in": 17}))
+    with pytest.raises(WorkbenchError, match=r"shape .* d_in=17"):
+        load_sae(tmp_path)
+
+
+def test_an_unknown_architecture_and_run_time_normalisation_are_refused(tmp_path: Path) -> None:
+    saelens.write(small_sae(), tmp_path)
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg | {"architecture": "temporal"}))
+    with pytest.raises(WorkbenchError, match="temporal"):
+        load_sae(tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg | {"normalize_activations": "layer_norm"}))
+    with pytest.raises(WorkbenchError, match="layer_norm"):
+        load_sae(tmp_path)
+
+
+def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
+    sae = small_sae()
+    saelens.write(replace(sae, encoder_bias=sae.encoder_bias * float("nan")), tmp_path)
+    with pytest.raises(WorkbenchError, match="NaN or infinite values in b_enc"):
+        load_sae(tmp_path)
+
+
+def test_an_unknown_sae_offers_the_nearest_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saelens.write(small_sae(), tmp_path / "saes" / "tiny" / "blocks.1.hook_resid_post")
+    monkeypatch.setenv("WORKBENCH_SHELF", str(tmp_path))
+    assert load_sae("tiny/blocks.1.hook_resid_post").id == "tiny/blocks.1.hook_resid_post"
+    with pytest.raises(WorkbenchError, match="one of tiny/blocks.1.hook_resid_post"):
+        load_sae("tiny/blocks.2.hook_resid_post")

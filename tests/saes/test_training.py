@@ -1,0 +1,100 @@
+"""Training finds planted features, resumes bit-exactly, and its saved scale is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.store import sha256_file, write_json
+from workbench.base.tensors import save_tensors
+from workbench.maths.geometry import signed_cosines
+from workbench.saes.activations import ActivationStore
+from workbench.saes.evaluation import density
+from workbench.saes.training import TrainingConfig, recalibrate, train
+
+D_MODEL, N_TRUE = 24, 32
+
+
+def _truth() -> torch.Tensor:
+    rows = torch.randn(N_TRUE, D_MODEL, generator=torch.Generator().manual_seed(0))
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def _sample(n: int, seed: int) -> torch.Tensor:
+    """n tokens, each a sum of about 2 of 32 features with strengths in 5..15, plus a constant offset."""
+    generator = torch.Generator().manual_seed(seed)
+    active = torch.rand(n, N_TRUE, generator=generator) < 2 / N_TRUE
+    strength = 5 + 10 * torch.rand(n, N_TRUE, generator=generator)
+    return (active * strength) @ _truth() + 3.0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
+    folder = tmp_path_factory.mktemp("store")
+    shards = []
+    for index in range(4):
+        name = f"shard-{index:05d}.safetensors"
+        save_tensors(folder / name, {"activations": _sample(8192, index).half()})
+        shards.append({"file": name, "n_tokens": 8192, "sha256": sha256_file(folder / name), "sources": {"planted": 8192}})
+    write_json(
+        folder / "manifest.json",
+        {
+            "key": "planted", "model": {"name": "planted"}, "hook": "blocks.1.hook_resid_post",
+            "d_model": D_MODEL, "shards": shards, "n_dropped": 0, "complete": True,
+        },
+    )  # fmt: skip
+    return ActivationStore.open(folder)
+
+
+CONFIG = TrainingConfig(
+    d_sae=64, k=2.2, batch_size=512, n_steps=500, learning_rate=3e-3, dead_after_tokens=20_000, precision="float32",
+    checkpoint_every=100,
+)  # fmt: skip
+
+
+def test_training_recovers_planted_features_on_raw_activations(store: ActivationStore, tmp_path: Path) -> None:
+    sae = recalibrate(train(store, CONFIG, tmp_path), _sample(4096, 99), 2.2)
+    held_out = _sample(4096, 100)
+    codes = sae.encode(held_out)
+    error = (held_out - sae.decode(codes)).square().sum()
+    assert 1 - error / (held_out - held_out.mean(0)).square().sum() > 0.9
+    assert float((codes > 0).sum(1).float().mean()) == pytest.approx(2.2, rel=0.1)
+    best = signed_cosines(_truth(), sae.decoder_directions).max(1).values
+    assert float((best > 0.9).float().mean()) > 0.9
+    assert density(sae, [held_out]).shape == (64,)
+
+
+def test_a_stopped_training_resumes_to_the_same_bits(store: ActivationStore, tmp_path: Path) -> None:
+    whole = train(store, CONFIG, tmp_path / "whole")
+    train(store, CONFIG, tmp_path / "parts", stop_after=lambda step: step == 137)
+    train(store, CONFIG, tmp_path / "parts", stop_after=lambda step: step == 350)
+    resumed = train(store, CONFIG, tmp_path / "parts")
+    for name in ("encoder", "encoder_bias", "decoder_directions", "decoder_bias", "threshold"):
+        assert torch.equal(getattr(whole, name), getattr(resumed, name)), name
+
+
+def test_ctrl_c_saves_a_checkpoint(store: ActivationStore, tmp_path: Path) -> None:
+    def interrupt(step: int) -> bool:
+        if step == 30:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train(store, CONFIG, tmp_path, stop_after=interrupt)
+    assert (tmp_path / "checkpoint-0000030.safetensors").exists()
+
+
+def test_a_checkpoint_of_another_config_is_refused(store: ActivationStore, tmp_path: Path) -> None:
+    train(store, CONFIG, tmp_path, stop_after=lambda step: step == 10)
+    other = TrainingConfig(d_sae=64, k=3, batch_size=512, n_steps=500)
+    with pytest.raises(WorkbenchError, match="another config"):
+        train(store, other, tmp_path)
+
+
+@pytest.mark.parametrize("bad", [{"d_sae": 0}, {"k": 100, "d_sae": 64}, {"precision": "int8"}, {"n_steps": -1}])
+def test_settings_that_make_no_sense_are_refused(bad: dict) -> None:
+    with pytest.raises(WorkbenchError, match="training"):
+        TrainingConfig(**bad)

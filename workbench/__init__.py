@@ -1,0 +1,64 @@
+"""persona-workbench: take a persona vector apart, and say in words what it is made of.
+
+    import workbench as wb
+    model  = wb.load_model("smollm2-135m-instruct")
+    vector = wb.extract("evil", model)
+    sae    = wb.load_sae("smollm2-135m-instruct/blocks.15.hook_resid_post")
+    parts  = wb.decompose(vector, sae, model=model)
+    labels = wb.label(parts, sae, model)
+    wb.report(vector, parts, labels).save("report.html")
+
+Every name is imported when it is first used: `import workbench` itself takes milliseconds and loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_HOMES = {
+    "WorkbenchError": "base.errors",
+    "RunFolder": "base.runs",
+    "HookPoint": "models.hookpoints",
+    "Model": "models.loading",
+    "load_model": "models.loading",
+    "fetch": "models.assets",
+    "list_assets": "models.assets",
+    "Sampling": "models.generation",
+    "SparseAutoencoder": "saes.interface",
+    "load_sae": "saes.registry",
+    "list_saes": "saes.registry",
+    "Trait": "personas.traits",
+    "load_trait": "personas.traits",
+    "list_traits": "personas.traits",
+    "make_judge": "personas.judges",
+    "RolloutDesign": "personas.rollouts",
+    "collect_rollouts": "personas.rollouts",
+    "extract": "personas.extraction",
+    "PersonaVector": "personas.vectors",
+    "decompose": "decomposition.decompose",
+    "Decomposition": "decomposition.result",
+    "label": "labeling.label",
+    "LabelSet": "labeling.store",
+    "load_labels": "labeling.store",
+    "report": "reports.content",
+    "Report": "reports.content",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the keys are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

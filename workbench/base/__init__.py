@@ -1,0 +1,1 @@
+"""Plumbing shared by every layer: errors, storage, provenance, run folders, progress, settings. No maths."""

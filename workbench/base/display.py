@@ -1,0 +1,25 @@
+"""A registry of rich displays, so that value types show themselves in notebooks without importing any drawing.
+
+Value types call `html_for(self)` in `_repr_html_`; the report layer registers the functions when it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_DISPLAYS: dict[str, Callable[[Any], str]] = {}
+
+
+def register(type_name: str, function: Callable[[Any], str]) -> None:
+    """Show values of the class with this qualified name (`module.Class`, or `Class` alone) through `function`."""
+    _DISPLAYS[type_name] = function
+
+
+def html_for(value: Any) -> str | None:
+    """The HTML of `value`, or None when no display is registered for its class or a base of it."""
+    for cls in type(value).__mro__:
+        for name in (f"{cls.__module__}.{cls.__qualname__}", cls.__qualname__):
+            if name in _DISPLAYS:
+                return _DISPLAYS[name](value)
+    return None

@@ -1,0 +1,120 @@
+"""Run folders: one folder per run, one process at a time, a manifest that says which stages are done and with what.
+
+Layout: `manifest.json` (schema, stages), `.lock` and `.holder.json` while a process works in it, and the stages' own
+files. A stage is done when the manifest holds its key; the key is a content hash of all that the stage depends on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import WorkbenchError
+from .store import PathLike, describe_os_error, make_folder, read_json, write_json
+
+SCHEMA = 1
+MANIFEST, LOCK, HOLDER = "manifest.json", ".lock", ".holder.json"
+
+
+def default_run_folder(trait: str, model_name: str) -> Path:
+    """`runs/<trait>-<model>` under the working folder; of a path to a model, its last part."""
+    return Path("runs") / f"{_last_part(trait)}-{_last_part(model_name)}"
+
+
+def _last_part(name: str) -> str:
+    return name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or "run"
+
+
+class RunFolder:
+    """An open run folder: its path, its manifest, and the marks of finished stages. Made by `RunFolder.open`."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, path: PathLike, *, create: bool = True) -> Iterator[RunFolder]:
+        """The run folder at `path`, locked against other processes until the block ends.
+
+        Raises WorkbenchError if it cannot be made, if another process holds it (naming process, host and time),
+        if the manifest is corrupt or written by a newer version, or, with create=False, if it does not exist.
+        """
+        folder = Path(path)
+        if not create and not (folder / MANIFEST).exists():
+            raise WorkbenchError(f"{folder} is not a run folder", f"a folder with a {MANIFEST}", "check --out")
+        make_folder(folder)
+        with _locked(folder):
+            yield cls(folder, read_manifest(folder / MANIFEST))
+
+    def is_done(self, stage: str, key: str) -> bool:
+        """Whether `stage` was finished with this very key."""
+        return self.manifest["stages"].get(stage, {}).get("key") == key
+
+    def mark_done(self, stage: str, key: str, **info: Any) -> None:
+        """Record that `stage` is finished with `key`; `info` (JSON values) is kept beside it."""
+        entry = {"key": key, "finished": datetime.now(UTC).isoformat(timespec="seconds"), **info}
+        stages = {**self.manifest["stages"], stage: entry}
+        # The file first: if it cannot be written, the object must not claim that the stage is done.
+        changed = {**self.manifest, "stages": stages}
+        write_json(self.path / MANIFEST, changed)
+        self.manifest = changed
+
+    def info(self, stage: str) -> dict[str, Any]:
+        """What was recorded with a finished stage (empty when it is not done)."""
+        return dict(self.manifest["stages"].get(stage, {}))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The checked manifest at `path`, a fresh one when there is no file; a corrupt or newer one is a WorkbenchError."""
+    if not path.exists():
+        return {"schema": SCHEMA, "stages": {}}
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
+        raise WorkbenchError(f"{path} is not a run manifest", 'an object with "stages"', "delete it to start afresh")
+    if int(manifest.get("schema", 0)) > SCHEMA:
+        raise WorkbenchError(
+            f"{path} has schema {manifest['schema']}", f"schema {SCHEMA} or older", "install a newer persona-workbench"
+        )
+    return manifest
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    import filelock
+
+    lock = filelock.FileLock(str(folder / LOCK), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise _held(folder) from None
+    except OSError as error:
+        raise describe_os_error(error, folder) from error
+    try:
+        write_json(folder / HOLDER, _myself())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _myself() -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": platform.node(), "since": now}
+
+
+def _held(folder: Path) -> WorkbenchError:
+    try:
+        holder = read_json(folder / HOLDER)
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (WorkbenchError, KeyError, TypeError):  # between taking the lock and writing the note
+        who = "another process"
+    return WorkbenchError(
+        f"the run folder {folder} is in use by {who}", "one process per run folder", "wait for it, or choose another --out"
+    )

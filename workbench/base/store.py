@@ -1,0 +1,276 @@
+"""Files written whole or not at all: bytes, JSON, YAML and Parquet, and the hashes that name their contents."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import WorkbenchError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+PathLike = str | os.PathLike[str]
+
+
+_REASONS = {
+    "ENOSPC": "the disk is full",
+    "EDQUOT": "the disk quota is used up",
+    "EACCES": "permission denied",
+    "EPERM": "permission denied",
+    "EROFS": "the file system is read-only",
+    "ENOTDIR": "a part of the path is a file, not a folder",
+    "EISDIR": "it is a folder, not a file",
+    "EEXIST": "a file stands where a folder is needed",
+    "ENOENT": "no such file or folder",
+}
+
+
+def describe_os_error(error: OSError, path: PathLike, action: str = "write") -> WorkbenchError:
+    """The three-part error for an operating system's refusal to `action` ("write", "read", ...) at `path`."""
+    number = error.errno or (errno.ENOENT if isinstance(error, FileNotFoundError) else 0)  # pyarrow's have no number
+    name = errno.errorcode.get(number, "")
+    reason = _REASONS.get(name) or error.strerror or str(error) or type(error).__name__
+    found = f"cannot {action} {os.fspath(path)}: {reason}"
+    if action == "read":
+        return WorkbenchError(found, "a readable file", "check the path and its permissions")
+    if name in ("ENOSPC", "EDQUOT"):
+        return WorkbenchError(found, "free space on that disk", "free some, or choose another folder with --out")
+    return WorkbenchError(found, "a folder that can be written to", "choose another one with --out")
+
+
+def make_folder(path: PathLike) -> Path:
+    """The folder at `path`, created with its parents when missing."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise describe_os_error(error, folder, "create the folder") from error
+    return folder
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`: renamed over it on success, removed on any failure (Ctrl-C included).
+
+    The bytes reach the disk before the rename, so that a power cut leaves the old file or the new one.
+    """
+    target = Path(path)
+    make_folder(target.parent)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:80]}.", suffix=".part", dir=target.parent)
+        temporary = Path(name)
+        os.close(handle)
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise describe_os_error(error, target) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def atomic_write(path: PathLike, data: bytes | str) -> Path:
+    """Write `data` (text as UTF-8) to `path` in one step; returns the path."""
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(payload)
+    return Path(path)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON types only: dataclasses, tuples, sets, paths, numpy and torch scalars, and NaN -> None."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=repr)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy and torch, without importing either
+        return plain(value.tolist())
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return str(value)
+
+
+def write_json(path: PathLike, obj: Any) -> Path:
+    """Write `obj` as indented UTF-8 JSON, atomically (NaN and infinities become null)."""
+    return atomic_write(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """The bytes of `path`; a missing or unreadable file is a WorkbenchError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise describe_os_error(error, path, "read") from error
+
+
+def read_text(path: PathLike) -> str:
+    """The UTF-8 text of `path`."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise WorkbenchError(
+            f"{os.fspath(path)} is not UTF-8 text (byte {error.start})", "a text file in UTF-8", "save it as UTF-8"
+        ) from error
+
+
+def read_json(path: PathLike) -> Any:
+    """The object in a JSON file; a missing or corrupt file is a WorkbenchError that names the line."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise WorkbenchError(
+            f"{os.fspath(path)} is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})",
+            "a complete JSON file",
+            "restore it, or delete it and run the command that wrote it again",
+        ) from error
+
+
+def sha256_bytes(data: bytes) -> str:
+    """The SHA-256 of `data` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: PathLike) -> str:
+    """The SHA-256 of a file's bytes, read in pieces of 4 MiB."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 22):
+                digest.update(piece)
+    except OSError as error:
+        raise describe_os_error(error, path, "read") from error
+    return digest.hexdigest()
+
+
+def content_hash(obj: Any) -> str:
+    """The SHA-256 of `obj` in canonical JSON (sorted keys, no spaces): equal contents, equal hash."""
+    text = json.dumps(plain(obj), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return sha256_bytes(text.encode("utf-8"))
+
+
+def write_parquet(path: PathLike, table: pyarrow.Table) -> Path:
+    """Write a pyarrow table (or a pandas DataFrame) to `path` as Parquet, atomically."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    arrow = table if isinstance(table, pa.Table) else pa.Table.from_pandas(table, preserve_index=False)
+    with atomic_path(path) as temporary:
+        parquet.write_table(arrow, temporary, compression="zstd")
+    return Path(path)
+
+
+def read_parquet(path: PathLike) -> pyarrow.Table:
+    """The pyarrow table in a Parquet file; a missing or corrupt file is a WorkbenchError."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(os.fspath(path))
+    except pa.ArrowInvalid as error:
+        raise WorkbenchError(
+            f"{os.fspath(path)} is not a readable Parquet file ({str(error).splitlines()[0]})",
+            "a complete Parquet file",
+            "delete it and run the command that wrote it again",
+        ) from error
+    except OSError as error:
+        raise describe_os_error(error, path, "read") from error
+
+
+def read_yaml(path: PathLike) -> Any:
+    """The object in a YAML file (safe loader only; a repeated key is refused); errors name file and line."""
+    return parse_yaml(read_text(path), name=os.fspath(path))
+
+
+def parse_yaml(text: str, *, name: str = "the YAML text") -> Any:
+    """The object that YAML `text` describes; `name` stands for the file in error messages."""
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_unique_key_loader())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise WorkbenchError(f"{name}{where}: {problem}", "valid YAML", "correct that line") from error
+
+
+def _unique_key_loader() -> Any:
+    import yaml
+
+    class UniqueKeyLoader(yaml.SafeLoader):
+        """SafeLoader keeps the last of two equal keys in silence; a hand-edited file deserves better."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+            seen: set = set()
+            for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, (str, int, float, bool)) and key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the field {key!r} appears twice", key_node.start_mark
+                    )
+                if isinstance(key, (str, int, float, bool)):
+                    seen.add(key)
+            return super().construct_mapping(node, deep=deep)
+
+    return UniqueKeyLoader
+
+
+def write_yaml(path: PathLike, obj: Any) -> Path:
+    """Write `obj` as block-style YAML in the order given, atomically."""
+    import yaml
+
+    text = yaml.dump(
+        plain(obj), Dumper=_exact_dumper(), sort_keys=False, allow_unicode=True, width=110, default_flow_style=False
+    )
+    return atomic_write(path, text)
+
+
+def _exact_dumper() -> Any:
+    import yaml
+
+    class ExactDumper(yaml.SafeDumper):
+        """PyYAML writes rare line separators bare and reads them back as spaces; in double quotes they are escaped."""
+
+    def represent(dumper: Any, text: str) -> Any:
+        style = '"' if any(mark in text for mark in "\x85\u2028\u2029\ufeff") else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    ExactDumper.add_representer(str, represent)
+    return ExactDumper

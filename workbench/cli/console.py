@@ -1,0 +1,100 @@
+"""What the command line prints: results on standard output (a table, or JSON alone), everything else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from workbench.base.errors import WorkbenchError
+
+
+def print_error(error: WorkbenchError) -> None:
+    """The three parts of an error on standard error, one per line."""
+    parts = (("error", error.found), ("expected", error.expected), ("what to do", error.remedy))
+    for name, text in parts:
+        if text:
+            print(f"{name}: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def reserved_output(as_json: bool, quiet: bool = False) -> Iterator[None]:
+    """Within the block, with `as_json`, whatever prints to standard output (libraries do) goes to standard error."""
+    from workbench.base.progress import set_quiet
+
+    if quiet:
+        set_quiet(True)
+    try:
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            yield
+    finally:
+        if quiet:
+            set_quiet(False)
+
+
+def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
+    """Print a result: the JSON object alone, or `show()`."""
+    if not as_json:
+        show()
+        return
+    from workbench.base.store import plain
+
+    print(json.dumps(plain(value), indent=2, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> None:
+    """Print a table; `right` are the indices of the columns of numbers. Long cells wrap, nothing is cut."""
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title or None, title_justify="left", header_style="bold", pad_edge=False)
+    for index, name in enumerate(columns):
+        drawn.add_column(name, justify="right" if index in right else "left", overflow="fold", no_wrap=index in right)
+    for row in rows:
+        drawn.add_row(*(Text(cell(value)) for value in row))  # Text: brackets in a model's words are not markup
+    console().print(drawn)
+
+
+def console() -> Any:
+    """The rich console on standard output; wide enough for a table when the output is a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def say(text: str = "") -> None:
+    """Print one line of a result to standard output."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Print one line about the work (not a result) to standard error."""
+    print(text, file=sys.stderr)
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: "-" for None, "yes"/"no" for a bool, three decimals for a float."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def signed(value: float | None, decimals: int = 3) -> str:
+    """A number with its sign ("+0.120"), "-" for None."""
+    return "-" if value is None else f"{value:+.{decimals}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with one decimal ("2.9%"), "-" for None."""
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def interval(value: Sequence[float | None] | None, decimals: int = 3) -> str:
+    """An interval as "[+0.01, +0.20]", "" when it is not known."""
+    if not value or any(end is None for end in value):
+        return ""
+    return f"[{signed(value[0], decimals)}, {signed(value[1], decimals)}]"

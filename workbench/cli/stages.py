@@ -1,0 +1,301 @@
+"""The main job in stages: vector (rollouts and judge included), decomposition, labels, report.
+
+Each stage has a key, the content hash of all that it depends on: its settings, the hashes of what it reads and the
+package version. A stage whose key stands in the run folder's manifest, and whose files are there, is skipped. Keys are
+made without loading a model, so a finished job answers without importing torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench import __version__
+from workbench.base.progress import duration
+from workbench.base.runs import RunFolder, default_run_folder
+from workbench.base.store import content_hash, make_folder, read_json, write_json
+
+from . import inputs
+from .console import note
+
+if TYPE_CHECKING:
+    from workbench.labeling.labels import LabelSet
+
+STAGES = ("vector", "decomposition", "labels", "report")
+REPORT_HTML, REPORT_JSON = "report.html", "report.json"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """What the main job is run on."""
+
+    trait: str = "evil"
+    """Name or folder of the trait."""
+    model: str = "smollm2-135m-instruct"
+    """Catalogue name, folder, GGUF file or hub id of the model."""
+    sae: str | None = None
+    """Id or folder of the SAE; None takes the one on the shelf for the model."""
+    hook: str | None = None
+    """Hook point of the vector; None takes the SAE's site, "auto" lets the extraction questions choose."""
+    judge: str = "offline"
+    """Which judge filters the rollouts."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    n_features: int = 30
+    """How many of the largest features get labels and rows in the report."""
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A finished job: the folder, each stage's summary (JSON values), and which stages ran now."""
+
+    folder: Path
+    summaries: dict[str, dict[str, Any]]
+    ran: tuple[str, ...]
+    seconds: float
+
+    def summary(self, stage: str) -> dict[str, Any]:
+        """What `--json` prints for a stage."""
+        return self.summaries[stage]
+
+
+def check_trait(name: str) -> str:
+    """`name` itself when there is such a trait; the error that lists the nearest names otherwise."""
+    from workbench.personas.traits import trait_path
+
+    trait_path(name)
+    return name
+
+
+def run_folder_of(config: JobConfig, out: Path | None) -> Path:
+    """The job's run folder: `out`, or runs/<trait>-<model>."""
+    return out if out is not None else default_run_folder(config.trait, config.model)
+
+
+def main_job(config: JobConfig, folder: Path, *, upto: str = "report") -> JobResult:
+    """Run the stages up to `upto` in `folder`, skipping what is done, and return their summaries.
+
+    Raises WorkbenchError for unknown names before anything is created or loaded.
+    """
+    started = time.perf_counter()
+    job = Job(config, folder, sae_needed=upto != "vector")
+    job.check_names()
+    ran: list[str] = []
+    summaries: dict[str, dict[str, Any]] = {}
+    with RunFolder.open(folder) as run:
+        for stage in STAGES[: STAGES.index(upto) + 1]:
+            key = job.key(stage)
+            if not is_current(run, stage, key):
+                _run_stage(job, run, stage, key)
+                ran.append(stage)
+            summaries[stage] = _summary(run, stage)
+    return JobResult(folder, summaries, tuple(ran), time.perf_counter() - started)
+
+
+def is_current(run: RunFolder, stage: str, key: str) -> bool:
+    """Whether `stage` is done with this key and its files are still there."""
+    return run.is_done(stage, key) and all((run.path / name).exists() for name in run.info(stage).get("files", ()))
+
+
+def _summary(run: RunFolder, stage: str) -> dict[str, Any]:
+    """What a finished stage has to say; of the report, report.json itself, with the path where it lies now."""
+    if stage != "report":
+        return run.info(stage)["summary"]
+    return {**read_json(run.path / REPORT_JSON), "report": str((run.path / REPORT_HTML).resolve())}
+
+
+def _run_stage(job: Job, run: RunFolder, stage: str, key: str) -> None:
+    started = time.perf_counter()
+    note(f"{stage} ...")
+    recorded = job.work[stage]()
+    seconds = time.perf_counter() - started
+    run.mark_done(stage, key, seconds=round(seconds, 2), **recorded)
+    note(f"{stage}: {duration(seconds)}")
+
+
+class Job:
+    """The work of one configuration in one folder; models, SAE and artefacts are loaded when first needed."""
+
+    def __init__(self, config: JobConfig, folder: Path, *, sae_needed: bool = True) -> None:
+        self.config = config
+        self.folder = folder
+        self.sae_needed = sae_needed
+        self.work: dict[str, Callable[[], dict[str, Any]]] = {
+            "vector": self._make_vector,
+            "decomposition": self._make_decomposition,
+            "labels": self._make_labels,
+            "report": self._make_report,
+        }
+
+    def check_names(self) -> None:
+        """Fail on an unknown trait, model, SAE or hook before any work."""
+        _ = self.trait, self.model_identity, self.site, self.hook
+
+    @cached_property
+    def trait(self) -> Any:
+        from workbench.personas.traits import load_trait
+
+        return load_trait(self.config.trait)
+
+    @cached_property
+    def model_identity(self) -> dict[str, Any]:
+        return inputs.model_identity(self.config.model)
+
+    @cached_property
+    def site(self) -> inputs.SaeSite | None:
+        """Where the SAE reads; None for a vector alone on a model that nobody has an SAE for."""
+        if self.config.sae is None and not self.sae_needed and not inputs.has_sae(self.config.model):
+            return None
+        return inputs.find_sae(self.config.sae, self.config.model)
+
+    @property
+    def sae_site(self) -> inputs.SaeSite:
+        assert self.site is not None, "only the vector can do without an SAE"
+        return self.site
+
+    @cached_property
+    def hook(self) -> Any:
+        """The HookPoint of the vector, None to let the extraction questions choose."""
+        from workbench.models.hookpoints import HookPoint
+
+        named = self.config.hook or (self.site.hook if self.site else AUTO)
+        return None if named == AUTO else HookPoint.parse(named)
+
+    @property
+    def token_hooks(self) -> tuple[str, ...] | None:
+        """Where token activations are kept for the decomposition; None leaves it to `extract`."""
+        return (self.site.hook,) if self.site else None
+
+    @cached_property
+    def model(self) -> Any:
+        from workbench.models.loading import load_model
+
+        return load_model(self.config.model)
+
+    @cached_property
+    def sae(self) -> Any:
+        from workbench.saes.registry import load_sae
+
+        return replace(load_sae(self.sae_site.reference), id=self.sae_site.id)
+
+    @cached_property
+    def vector(self) -> Any:
+        from workbench.personas.vectors import PersonaVector
+
+        return PersonaVector.load(self.folder / "vector")
+
+    @cached_property
+    def parts(self) -> Any:
+        from workbench.decomposition.result import Decomposition
+
+        return Decomposition.load(self.folder / "decomposition")
+
+    @cached_property
+    def labels(self) -> Any:
+        from workbench.labeling.store import load_labels
+
+        found = load_labels(self.sae_site.id, self.folder / "labels", sae_hash=self.parts.sae["weights_hash"])
+        return found.for_trait(self.trait.name)
+
+    def key(self, stage: str) -> str:
+        """The content hash of all that `stage` depends on, the files of the stages before it included."""
+        sources: dict[str, Callable[[], dict[str, Any]]] = {
+            "vector": self._vector_sources,
+            "decomposition": lambda: self._sae_sources("vector") | {"seed": self.config.seed},
+            "labels": lambda: self._sae_sources("decomposition") | {"shelf": inputs.labels_hash(self.sae_site.id)},
+            "report": lambda: {name: self._files_hash(name) for name in STAGES[:3]} | {"trait": self.trait.hash},
+        }
+        return content_hash({"stage": stage, "version": __version__, **sources[stage]()})
+
+    def _vector_sources(self) -> dict[str, Any]:
+        return {
+            "trait": self.trait.hash,
+            "model": self.model_identity,
+            "judge": self.config.judge,
+            "seed": self.config.seed,
+            "hook": None if self.hook is None else str(self.hook),
+            "token_hooks": self.token_hooks,
+        }
+
+    def _sae_sources(self, before: str) -> dict[str, Any]:
+        return {before: self._files_hash(before), "sae": self.sae_site.sha256, "n_features": self.config.n_features}
+
+    def _files_hash(self, stage: str) -> str:
+        """The hash of a stage's files as they are now: editing one (a label, say) renews what is made from it."""
+        return inputs.folder_hash(self.folder / stage)
+
+    def _make_vector(self) -> dict[str, Any]:
+        from workbench.personas.extraction import extract
+
+        self.vector = extract(
+            self.trait,
+            self.model,
+            judge=self.config.judge,
+            out=self.folder,
+            hook=self.hook,
+            token_hooks=self.token_hooks,
+            seed=self.config.seed,
+        )
+        self.vector.save(self.folder / "vector")
+        where = {"trait": self.trait.name, "hook": str(self.vector.hook), "folder": str(self.folder / "vector")}
+        return {"files": ["vector/persona_vector.json"], "summary": {**where, **self.vector.evidence}}
+
+    def _make_decomposition(self) -> dict[str, Any]:
+        from workbench.decomposition.decompose import decompose
+
+        self.parts = decompose(self.vector, self.sae, model=self.model, seed=self.config.seed)
+        saved = self.parts.save(self.folder / "decomposition")
+        summary = {
+            "trait": self.trait.name,
+            "sae": self.parts.sae,
+            "share_error": self.parts.share_error,
+            "share_error_interval": self.parts.share_error_interval,
+            "share_sum_error": self.parts.share_sum_error,
+            "n_questions": self.parts.n_questions,
+            "features": self.parts.table(self.config.n_features),
+            "controls": self.parts.controls,
+            "warnings": list(self.parts.warnings),
+            "folder": str(self.folder / "decomposition"),
+        }
+        return {"files": [f"decomposition/{Path(saved).name}"], "summary": summary}
+
+    def _make_labels(self) -> dict[str, Any]:
+        from workbench.labeling.label import label
+
+        self.labels = label(
+            self.parts, self.sae, self.model, trait=self.trait, n_features=self.config.n_features
+        )
+        _save_labels(self.labels, self.folder / "labels")
+        rows = self.labels.table()
+        folder = str(self.folder / "labels")
+        summary = {"trait": self.trait.name, "sae": self.labels.sae_id, "labels": rows, "folder": folder}
+        return {"files": ["labels"], "summary": summary}
+
+    def _make_report(self) -> dict[str, Any]:
+        from workbench.reports.content import report
+
+        path = (self.folder / REPORT_HTML).resolve()
+        made = report(self.vector, self.parts, self.labels, trait=self.trait).save(path)
+        value = {**made.to_json(), "report": str(path)}
+        write_json(self.folder / REPORT_JSON, value)
+        return {"files": [REPORT_HTML, REPORT_JSON]}
+
+
+def _save_labels(labels: LabelSet, root: Path) -> None:
+    """Write the labels to the run's own copy of the label folder, and remove what an earlier run left there.
+
+    Labels from the shelf are copied as they are, a person's too; what this run made may not overwrite a person's file.
+    """
+    from workbench.labeling.store import save_label
+
+    make_folder(root)
+    kept = {
+        save_label(item, labels.sae_id, labels.sae_hash, root, annotator=item.origin == "shipped") for item in labels
+    }
+    for stale in set(root.rglob("*.yaml")) - kept:
+        stale.unlink()

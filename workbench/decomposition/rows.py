@@ -1,0 +1,138 @@
+"""Mean activation, mean code and mean SAE error of every response, streamed from the stored tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.progress import track
+
+from .methods import encode
+
+MAX_CODE_CELLS = 2**25  # 128 MiB of float32 codes at a time
+N_SAMPLED_TOKENS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class RowCodes:
+    """Per response: `means [n, d_model]` and `errors [n, d_model]` (float64), `codes` sparse `[n, d_sae]` float32.
+
+    Each is the mean over the response's stored (non-sink) tokens; `errors` is the mean of h - decode(encode(h)),
+    measured token by token. `sample [m, d_model]` are some 8,192 of the tokens, evenly spread over the rows.
+    Memory: the codes of one chunk of tokens (128 MiB) plus 8 bytes per non-zero mean code, at most
+    8 x n_rows x min(d_sae, L0 x tokens per response).
+    """
+
+    ids: tuple[str, ...]
+    means: Tensor
+    errors: Tensor
+    codes: sparse.csc_matrix
+    sample: Tensor
+
+    @property
+    def d_sae(self) -> int:
+        """The number of features."""
+        return int(self.codes.shape[1])  # pyright: ignore[reportOptionalSubscript]
+
+    def weighted_codes(self, weights: Tensor) -> Tensor:
+        """sum_i weights_ki code_i for `weights [k, n]`: `[k, d_sae]` float64."""
+        return torch.from_numpy(np.ascontiguousarray((self.codes.T @ weights.double().numpy().T).T))
+
+    def code_blocks(self, block: int = 8192) -> Iterator[tuple[slice, Tensor]]:
+        """The mean codes as dense float32 `[n, block]`, one block of features at a time."""
+        for start in range(0, self.d_sae, block):
+            columns = slice(start, min(start + block, self.d_sae))
+            yield columns, torch.from_numpy(self.codes[:, columns].toarray())
+
+
+def read_row_codes(tokens: Iterable[tuple[str, Tensor]], wanted: Sequence[str], sae: Any) -> RowCodes:
+    """Encode the tokens of the `wanted` rows once and keep their means, in the order of `wanted`.
+
+    `tokens` yields (row id, activations [n_tokens, d_model]) in any order, rows that are not wanted among them.
+    Raises WorkbenchError when a wanted row is missing or has no tokens.
+    """
+    position = {row: index for index, row in enumerate(wanted)}
+    keep_per_row = -(-N_SAMPLED_TOKENS // max(1, len(wanted)))
+    parts = _Parts(len(wanted), sae)
+    with track("decompose: mean codes", len(wanted), "responses") as step:
+        for chunk in _chunks(tokens, position, max(1, MAX_CODE_CELLS // sae.d_sae)):
+            parts.add(chunk, keep_per_row)
+            step(len(chunk))
+    _refuse_missing([row for row in wanted if position[row] not in parts.seen])
+    return parts.finish(tuple(wanted))
+
+
+def _chunks(
+    tokens: Iterable[tuple[str, Tensor]], position: dict[str, int], max_tokens: int
+) -> Iterator[list[tuple[int, Tensor]]]:
+    chunk: list[tuple[int, Tensor]] = []
+    held = 0
+    for row, activations in tokens:
+        if row not in position or not len(activations):
+            continue
+        if chunk and held + len(activations) > max_tokens:
+            yield chunk
+            chunk, held = [], 0
+        chunk.append((position[row], activations.float()))
+        held += len(activations)
+    if chunk:
+        yield chunk
+
+
+def _refuse_missing(missing: list[str]) -> None:
+    if missing:
+        raise WorkbenchError(
+            f"the stored tokens lack {len(missing)} of the vector's rows (the first is {missing[0]})",
+            "the tokens of every row that stands behind the vector",
+            "run extract again so that rollouts, tokens and vector belong together",
+        )
+
+
+class _Parts:
+    """The rows read so far."""
+
+    def __init__(self, n_rows: int, sae: Any) -> None:
+        self.sae, self.n_rows = sae, n_rows
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self.indices: list[np.ndarray] = []
+        self.values: list[np.ndarray] = []
+        self.owners: list[np.ndarray] = []
+        self.sampled: list[Tensor] = []
+
+    def add(self, chunk: list[tuple[int, Tensor]], keep_per_row: int) -> None:
+        """Encode and decode the chunk's tokens together, then average row by row."""
+        activations = torch.cat([tokens for _, tokens in chunk])
+        codes = encode(self.sae, activations)
+        with torch.no_grad():
+            errors = activations - self.sae.decode(codes).float().to(activations.device)
+        start = 0
+        for row, tokens in chunk:
+            span = slice(start, start := start + len(tokens))
+            self.seen[row] = tokens.double().mean(dim=0), errors[span].double().mean(dim=0)
+            self._add_codes(row, codes[span].mean(dim=0).cpu())
+            stride = max(1, len(tokens) // keep_per_row)
+            self.sampled.append(tokens[::stride][:keep_per_row].clone())
+
+    def _add_codes(self, row: int, mean_code: Tensor) -> None:
+        fired = mean_code.nonzero()[:, 0]
+        self.indices.append(fired.numpy().astype(np.int32))
+        self.values.append(mean_code[fired].numpy())
+        self.owners.append(np.full(len(fired), row, dtype=np.int32))
+
+    def finish(self, ids: tuple[str, ...]) -> RowCodes:
+        """Everything in the order of the row ids."""
+        owners, indices, values = (np.concatenate(part) for part in (self.owners, self.indices, self.values))
+        codes = sparse.csc_matrix(
+            (values, (owners, indices)), shape=(self.n_rows, self.sae.d_sae), dtype=np.float32
+        )
+        order = range(self.n_rows)
+        means = torch.stack([self.seen[row][0] for row in order])
+        errors = torch.stack([self.seen[row][1] for row in order])
+        return RowCodes(ids, means, errors, codes, torch.cat(self.sampled))

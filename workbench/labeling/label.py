@@ -1,0 +1,170 @@
+"""From a decomposition to labels: the shipped ones where they fit, offline ones for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.progress import track
+from workbench.labeling.examples import Collection, collect_evidence
+from workbench.labeling.explain import Explainer, make_explainer
+from workbench.labeling.labels import UNCLEAR, FeatureLabel, LabelSet
+from workbench.labeling.score import score_label
+from workbench.labeling.store import load_labels
+from workbench.labeling.streams import TextDocument, TokenDocument, has_rollouts, rollout_stream
+from workbench.labeling.taxonomy import assign_category
+
+if TYPE_CHECKING:
+    from workbench.decomposition.result import Decomposition
+    from workbench.models.model import Model
+    from workbench.personas.traits import Trait
+    from workbench.personas.vectors import PersonaVector
+    from workbench.saes.interface import SparseAutoencoder
+
+Readable = TokenDocument | TextDocument | str
+
+
+def label(
+    parts: Decomposition,
+    sae: SparseAutoencoder,
+    model: Model,
+    *,
+    trait: str | Trait | None = None,
+    n_features: int = 30,
+    explainer: str | Explainer = "offline",
+    vector: PersonaVector | None = None,
+    texts: Iterable[TextDocument | str] | None = None,
+    shelf: Any = None,
+    n_tokens: int = 60_000,
+    score: bool = True,
+) -> LabelSet:
+    """Labels for the `n_features` largest shares, the causal candidates included.
+
+    A feature with a label file for exactly these SAE weights keeps that label as it is. The others are put into words by
+    `explainer` from at most `n_tokens` tokens: the rollouts of `vector` (extraction questions only) and `texts`; with neither,
+    OpenWebText documents set aside for labels. Their scores come from held-out contexts and an embedder that explained nothing;
+    their category from `trait` (default: the decomposition's).
+
+    Raises:
+        WorkbenchError: a decomposition of another SAE, an unknown trait or explainer, a damaged label file.
+    """
+    _check_same_sae(parts, sae)
+    owner = _trait(parts.trait if trait is None else trait)
+    features = features_to_label(parts, n_features)
+    shipped = (
+        load_labels(sae.id, shelf, sae_hash=sae.weights_hash)
+        if _has_plain_id(sae)
+        else LabelSet(sae.id, sae.weights_hash)
+    )
+    found = {f: _with_category(shipped[f], owner) for f in features if f in shipped}
+    missing = [feature for feature in features if feature not in found]
+    if missing:
+        documents = chain(_rollouts(vector, sae), _texts(texts, vector))
+        collection = collect_evidence(missing, sae, model, documents, n_tokens=n_tokens)
+        found |= _explained(
+            missing, collection, make_explainer(explainer, collection.background), owner, score=score
+        )
+    warnings = (*shipped.warnings, *_offline_warning(found.values()))
+    labels = LabelSet(sae.id, sae.weights_hash, {f: found[f] for f in features}, warnings=warnings)
+    return labels.for_trait(owner.name)
+
+
+def features_to_label(parts: Decomposition, n_features: int) -> list[int]:
+    """The features of the largest shares, then candidates and causal rows that are not among them."""
+    causal = (row.feature for row in parts.causal)
+    return list(dict.fromkeys(int(f) for f in chain(parts.top(n_features), parts.candidates, causal)))
+
+
+def _explained(
+    features: list[int], collection: Collection, explainer: Explainer, trait: Trait, *, score: bool
+) -> dict[int, FeatureLabel]:
+    result = {}
+    with track("Labelling features", len(features), "features") as step:
+        for feature in features:
+            result[feature] = explain_feature(feature, collection, explainer, trait, score=score)
+            step()
+    return result
+
+
+def explain_feature(
+    feature: int, collection: Collection, explainer: Explainer, trait: Trait, *, score: bool = True
+) -> FeatureLabel:
+    """One feature put into words, categorised and scored, status "proposed"."""
+    evidence = collection.evidence[feature]
+    said = explainer.explain(evidence)
+    made = FeatureLabel(
+        feature=feature,
+        label=said.label,
+        explanation=said.explanation,
+        author=dict(explainer.author),
+        score=score_label(said.label, feature, collection) if score else None,
+        evidence=evidence,
+        confidence=said.confidence,
+    )
+    if not evidence.contexts:
+        return replace(made, categories={trait.name: UNCLEAR}, notes="It fired on nothing that was read.")
+    return _with_category(made, trait)
+
+
+def _with_category(item: FeatureLabel, trait: Trait) -> FeatureLabel:
+    """The label with a category under this trait: the one its author gave, otherwise an assigned one."""
+    if trait.name in item.categories:
+        return item
+    assigned = assign_category(item.label, item.evidence, trait)
+    notes = f"{item.notes} {assigned.sentence()}".strip()
+    return replace(item, categories={**item.categories, trait.name: assigned.category}, notes=notes)
+
+
+def _rollouts(vector: PersonaVector | None, sae: SparseAutoencoder) -> Iterator[TokenDocument]:
+    if vector is not None and has_rollouts(vector):
+        yield from rollout_stream(vector, sae.hook)
+
+
+def _texts(
+    texts: Iterable[TextDocument | str] | None, vector: PersonaVector | None
+) -> Iterable[TextDocument | str]:
+    if texts is not None:
+        return texts
+    if has_rollouts(vector):
+        return ()
+    from workbench.saes.corpus import documents
+
+    return documents("owt", role="labels")
+
+
+def _trait(trait: str | Trait) -> Trait:
+    from workbench.personas.traits import load_trait
+
+    return load_trait(trait) if isinstance(trait, str) else trait
+
+
+def _check_same_sae(parts: Decomposition, sae: SparseAutoencoder) -> None:
+    if parts.sae.get("weights_hash") != sae.weights_hash:
+        raise WorkbenchError(
+            f"the decomposition was made on {parts.sae.get('id')} ({str(parts.sae.get('weights_hash'))[:12]})",
+            f"one made on {sae.id} ({sae.weights_hash[:12]})",
+            "load the SAE that the decomposition names, or decompose again",
+        )
+
+
+def _has_plain_id(sae: SparseAutoencoder) -> bool:
+    """An SAE loaded from a path has no place on the shelf of labels."""
+    from workbench.labeling.store import set_folder
+
+    try:
+        set_folder(".", sae.id)
+    except WorkbenchError:
+        return False
+    return True
+
+
+def _offline_warning(labels: Iterable[FeatureLabel]) -> tuple[str, ...]:
+    n = sum(item.author.get("kind") == "offline" for item in labels)
+    return (
+        (f"{n} labels are token statistics written by a program; nobody has read those features.",)
+        if n
+        else ()
+    )

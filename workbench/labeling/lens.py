@@ -1,0 +1,64 @@
+"""The logit lens: which tokens a feature's decoder direction makes more and less likely, were it read out at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from workbench.labeling.tokens import REPLACEMENT, token_strings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.models.model import Model
+
+
+def norm_scale(model: Model) -> Tensor:
+    """The factor [d_model] by which the final norm multiplies a direction, whatever the norm's class (Gemma's is 1 + weight).
+
+    Measured, not read: for x of entries +-1, norm(x) - norm(-x) = 2 scale x (a bias cancels).
+    """
+    import torch
+
+    weight = next(iter(model.final_norm.parameters()), None)
+    device, dtype = (model.device, model.dtype) if weight is None else (weight.device, weight.dtype)
+    x = torch.ones(model.d_model, device=device, dtype=dtype)
+    x[1::2] = -1.0
+    with torch.no_grad():
+        return ((model.final_norm(x[None]) - model.final_norm(-x[None]))[0] * x / 2).float()
+
+
+def lens_logits(model: Model, directions: Tensor) -> Tensor:
+    """Centred logits [n, vocab_size] of directions [n, d_model]: (direction * norm scale) @ unembedding', minus their mean.
+
+    In units of logits per unit of code, up to the (positive) factor that the final norm divides by.
+    Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+    """
+    unembedding = model.unembedding.float()
+    scaled = directions.float().to(unembedding.device) * norm_scale(model).to(unembedding.device)
+    logits = scaled @ unembedding.T
+    return logits - logits.mean(dim=-1, keepdim=True)
+
+
+def promoted_and_suppressed(
+    model: Model, directions: Tensor, *, n: int = 10
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """For each direction [d_model] its `n` most promoted and `n` most suppressed tokens as readable strings, strongest first.
+
+    Special tokens, rows beyond the tokenizer and pieces of characters are left out.
+    """
+    logits = lens_logits(model, directions)
+    usable = logits.new_zeros(logits.shape[1])
+    usable[min(len(model.tokenizer), logits.shape[1]) :] = float("inf")
+    usable[[i for i in model.tokenizer.all_special_ids if i < logits.shape[1]]] = float("inf")
+    wanted = min(3 * n, logits.shape[1])
+    best = (logits - usable).topk(wanted, dim=-1).indices.tolist()
+    worst = (-logits - usable).topk(wanted, dim=-1).indices.tolist()
+    return [
+        (_readable(model, up, n), _readable(model, down, n)) for up, down in zip(best, worst, strict=True)
+    ]
+
+
+def _readable(model: Model, ids: Sequence[int], n: int) -> tuple[str, ...]:
+    strings = (token_strings(model.tokenizer, [token])[0] for token in ids)
+    return tuple([text for text in strings if text and REPLACEMENT not in text][:n])

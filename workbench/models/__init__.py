@@ -1,0 +1,1 @@
+"""Language models: where their activations live, loading them, prompting, generating, capturing and editing."""

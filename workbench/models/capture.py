@@ -1,0 +1,169 @@
+"""Activations of text that is already there: mean-pooled over token spans, or streamed token by token.
+
+One pass serves any number of hook points; it stops after the last block needed and computes no logits. Rows are
+grouped by length, padded on the right, and cut after the last token of the span: what follows cannot change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .hookpoints import HookPoint
+from .norms import SINK_FACTOR
+from .prompts import ChatTokens
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What one row's span looked like inside the model."""
+
+    means: Tensor
+    """Mean activation [n_hooks, d_model] (float32, CPU) over the span's tokens; NaN where no token was left."""
+    tokens: Mapping[HookPoint, Tensor] = field(default_factory=dict)
+    """Per token hook, the activations [n_kept, d_model] (float32, CPU) of the tokens that entered the mean."""
+    n_sinks: int = 0
+    """Tokens left out as attention sinks at one or more of the hooks."""
+    n_tokens: int = 0
+    """Tokens in the span, sinks included."""
+
+
+def sink_limits(model: Model, hooks: Sequence[HookPoint]) -> Tensor:
+    """The norm [n_hooks] above which a token is a sink: ten times the hook's median norm on the neutral text."""
+    return SINK_FACTOR * model.norm_medians(hooks)
+
+
+def all_hooks(hooks: Sequence[HookPoint], token_hooks: Sequence[HookPoint]) -> list[HookPoint]:
+    """The hooks that have to be attached, each once, those for means first."""
+    return list(dict.fromkeys([*hooks, *token_hooks]))
+
+
+def capture(
+    model: Model,
+    rows: Sequence[ChatTokens],
+    hooks: Sequence[HookPoint],
+    *,
+    span: str = "response",
+    token_hooks: Sequence[HookPoint] = (),
+    batch_tokens: int = 8192,
+) -> Iterator[tuple[list[int], list[Pooled]]]:
+    """Yields (row indices, Pooled per row) batch by batch, longest rows first; memory stays that of one batch.
+
+    Position 0 and sinks (norm above 10 x the model's median at that hook) are left out, per hook. `token_hooks` are
+    the hooks whose single tokens are wanted too. A row without tokens in the span yields NaN means.
+    """
+    wanted = all_hooks(hooks, token_hooks)
+    limits = sink_limits(model, wanted)
+    for indices in plan_batches([_needed_length(row, span) for row in rows], batch_tokens):
+        batch = _Batch(model, [rows[index] for index in indices], span, limits)
+        batch.run(wanted, token_hooks)
+        yield indices, [batch.pooled(row, len(hooks)) for row in range(len(indices))]
+
+
+def _needed_length(row: ChatTokens, span: str) -> int:
+    return max((end for _, end in row.spans.get(span, ())), default=1)
+
+
+def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Row indices grouped by length, longest first, each group at most `batch_tokens` tokens with its padding."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batches: list[list[int]] = []
+    for index in order:
+        current = batches[-1] if batches else []
+        # The first row of a batch is its longest, so it sets the padded width.
+        if current and lengths[current[0]] * (len(current) + 1) <= batch_tokens:
+            current.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+class _Batch:
+    """Rows that go through the model together, and what the hooks collect of them."""
+
+    def __init__(self, model: Model, rows: Sequence[ChatTokens], span: str, limits: Tensor) -> None:
+        self.model, self.limits = model, limits
+        width = max(_needed_length(row, span) for row in rows)
+        self.n_rows = len(rows)
+        self.ids, self.mask = padded([row.ids[:width] for row in rows], pad=0)
+        positions = [[index for index in row.positions(span) if index > 0] for row in rows]
+        self.counts = torch.tensor([len(listed) for listed in positions])
+        self.flat = torch.tensor(
+            [row * self.ids.shape[1] + index for row, listed in enumerate(positions) for index in listed], dtype=torch.long
+        )
+        self.row_of = torch.repeat_interleave(torch.arange(self.n_rows), self.counts)
+        self.n_listed = [len(row.positions(span)) for row in rows]
+        self.sink = torch.zeros(len(self.flat), dtype=torch.bool)
+        self.means: list[Tensor] = []
+        self.tokens: dict[HookPoint, tuple[Tensor, ...]] = {}
+
+    def run(self, hooks: Sequence[HookPoint], token_hooks: Sequence[HookPoint]) -> None:
+        """One forward pass; fills means and tokens."""
+        results: dict[HookPoint, Tensor] = {}
+
+        def collector(hook: HookPoint, limit: float):
+            return lambda tensor: results.__setitem__(hook, self._pool(hook, tensor, limit, hook in token_hooks))
+
+        functions = {hook: collector(hook, float(limit)) for hook, limit in zip(hooks, self.limits, strict=True)}
+        with self.model.hooked(functions):
+            self.model.forward(self.ids, self.mask, stop_after=max(hook.block for hook in hooks))
+        self.means = [results[hook] for hook in hooks]
+
+    def _pool(self, hook: HookPoint, tensor: Tensor, limit: float, want_tokens: bool) -> Tensor:
+        flat, row_of = self.flat.to(tensor.device), self.row_of.to(tensor.device)
+        chosen = tensor.detach().flatten(0, 1).index_select(0, flat).float()
+        keep = chosen.norm(dim=-1) <= limit
+        self.sink |= ~keep.cpu()
+        # A matrix product instead of index_add: deterministic on every device.
+        member = (row_of == torch.arange(self.n_rows, device=tensor.device)[:, None]) & keep
+        weights = member.float()
+        if want_tokens:
+            sizes = member.sum(dim=1).tolist()
+            self.tokens[hook] = chosen[keep].cpu().split(sizes)
+        # A row without tokens is 0 / 0: NaN says that there is nothing to know.
+        return (weights @ torch.where(keep[:, None], chosen, 0.0) / weights.sum(dim=1, keepdim=True)).cpu()
+
+    def pooled(self, row: int, n_hooks: int) -> Pooled:
+        """The result of one row."""
+        tokens = {hook: parts[row].clone() for hook, parts in self.tokens.items()}
+        n_sinks = int(self.sink[self.row_of == row].sum()) + self.n_listed[row] - int(self.counts[row])
+        means = torch.stack([mean[row] for mean in self.means[:n_hooks]]) if n_hooks else torch.empty(0, self.model.d_model)
+        return Pooled(means, tokens, n_sinks, self.n_listed[row])
+
+
+def padded(rows: Sequence[Sequence[int]], *, pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """(ids, mask) [n_rows, longest row], padded on the right (or `left`) with `pad` where the mask is 0."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, place] = torch.tensor(row, dtype=torch.long)
+        mask[index, place] = 1
+    return ids, mask
+
+
+def stream_activations(
+    model: Model,
+    token_batches: Iterable[Tensor],
+    hook: HookPoint,
+    mask: Iterable[Tensor] | Tensor | None = None,
+) -> Iterator[Tensor]:
+    """The activations [batch, seq, d_model] at `hook`, in the model's dtype and on its device, batch by batch.
+
+    `mask` is one mask [batch, seq] for every batch, or an iterable of one per batch. Nothing is left out: position
+    0, padding and sinks are the caller's to drop (`sink_limits`).
+    """
+    masks = iter(mask) if mask is not None and not isinstance(mask, Tensor) else None
+    kept: list[Tensor] = []
+    with model.hooked({hook: lambda tensor: kept.append(tensor.detach())}):
+        for ids in token_batches:
+            model.forward(ids, next(masks) if masks else mask, stop_after=hook.block)  # type: ignore[arg-type]
+            yield kept.pop()

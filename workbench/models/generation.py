@@ -1,0 +1,223 @@
+"""Sampled responses, with their activations captured while they are generated: no second pass over the text.
+
+Every sampled token is fed back to predict the next one, and that is when the hooks see it. The last token is fed too,
+only as far as the deepest hook. What is kept per row is a running sum, so memory does not grow with the number of rollouts.
+
+Bit-exact: the same model, prompts, seeds and batch size on the same machine, in whatever order the rows are passed.
+Only close: another batch size, because rounding depends on the rows that are computed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..base.errors import WorkbenchError
+from .capture import all_hooks, padded, sink_limits
+from .hookpoints import HookPoint
+from .prompts import ChatTokens
+from .sampling import Sampling, draw, draw_uniforms
+
+if TYPE_CHECKING:
+    from .model import Model
+
+DROP_SHARE = 8
+"""Finished rows leave the batch once they are at least 1 / DROP_SHARE of it: leaving costs a copy of the cache."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One sampled response and what the model's inside was while writing it."""
+
+    prompt: ChatTokens
+    """The prompt it answers."""
+    response_ids: tuple[int, ...]
+    """The sampled tokens, the end token excluded."""
+    text: str
+    """The response as text."""
+    finished: bool
+    """Whether the model ended it itself."""
+    means: Tensor | None = None
+    """Mean activation [n_hooks, d_model] (float32, CPU) over the response's tokens, sinks excluded; NaN if none; None without hooks."""
+    tokens: Mapping[HookPoint, Tensor] = field(default_factory=dict)
+    """Per token hook, the activations [n_kept, d_model] of the tokens that entered the mean."""
+    n_sinks: int = 0
+    """Tokens left out as sinks at one or more of the hooks."""
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[ChatTokens],
+    sampling: Sampling | None = None,
+    *,
+    row_seeds: Sequence[int],
+    hooks: Sequence[HookPoint] = (),
+    token_hooks: Sequence[HookPoint] = (),
+    batch_size: int = 32,
+) -> Iterator[tuple[list[int], list[Generated]]]:
+    """Yields (row indices, Generated per row) batch by batch.
+
+    Batches are made of rows of similar length, by the prompts and seeds alone. Row r's randomness comes only from
+    `row_seeds[r]`; torch's global generator is not touched. Edits in force (`model.hooked`) act while sampling, and
+    the captured activations are the edited ones.
+    """
+    if len(row_seeds) != len(prompts):
+        raise WorkbenchError(f"{len(prompts)} prompts came with {len(row_seeds)} row seeds", "one seed per prompt", "pass as many")
+    wanted = all_hooks(hooks, token_hooks)
+    limits = sink_limits(model, wanted)
+    for indices in plan_rows(prompts, row_seeds, batch_size):
+        uniforms = draw_uniforms([row_seeds[index] for index in indices], (sampling or Sampling()).max_new_tokens)
+        record = _Record(model, len(indices), wanted, token_hooks, limits)
+        rollout = _Rollout(model, [prompts[index] for index in indices], sampling or Sampling(), uniforms, record)
+        yield indices, rollout.run(len(hooks))
+
+
+def plan_rows(prompts: Sequence[ChatTokens], row_seeds: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Row indices in batches of similar length; a function of the rows, not of their order."""
+    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index].ids), prompts[index].ids, row_seeds[index]))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+class _Record:
+    """The activations of a batch's response tokens: running sums per row, and single tokens where asked for."""
+
+    def __init__(
+        self, model: Model, n_rows: int, hooks: list[HookPoint], token_hooks: Sequence[HookPoint], limits: Tensor
+    ) -> None:
+        self.hooks, self.limits = hooks, limits.to(model.device)
+        self.listening = False
+        self._now: dict[HookPoint, Tensor] = {}
+        self.sums = torch.zeros(n_rows, len(hooks), model.d_model, device=model.device)
+        self.counts = torch.zeros(n_rows, len(hooks), device=model.device)
+        self.n_sinks = torch.zeros(n_rows, dtype=torch.long)
+        self.columns = {hook: hooks.index(hook) for hook in token_hooks}
+        self.tokens: dict[HookPoint, list[list[Tensor]]] = {hook: [[] for _ in range(n_rows)] for hook in token_hooks}
+
+    def functions(self) -> dict[HookPoint, Any]:
+        """What to attach: each keeps the newest token's activations while the record listens."""
+
+        def keeper(hook: HookPoint):
+            def keep(tensor: Tensor) -> None:
+                if self.listening:
+                    self._now[hook] = tensor.detach()[:, -1].float()
+
+            return keep
+
+        return {hook: keeper(hook) for hook in self.hooks}
+
+    def add(self, rows: list[int], places: Tensor) -> None:
+        """Count the newest token of batch places `places` for the original rows `rows`."""
+        if not self.hooks or not rows:
+            return
+        newest = torch.stack([self._now[hook].to(self.sums.device) for hook in self.hooks], dim=1)[places]
+        keep = newest.norm(dim=-1) <= self.limits
+        index = torch.tensor(rows, device=self.sums.device)
+        self.sums[index] += torch.where(keep.unsqueeze(-1), newest, 0.0)
+        self.counts[index] += keep
+        self.n_sinks[index.cpu()] += (~keep.all(dim=1)).long().cpu()
+        for hook, column in self.columns.items():
+            for row, wanted, token in zip(rows, keep[:, column].tolist(), newest[:, column].cpu(), strict=True):
+                if wanted:
+                    self.tokens[hook][row].append(token)
+
+    def of_row(self, row: int, n_hooks: int) -> dict[str, Any]:
+        """The fields of a Generated that come from here."""
+        if not self.hooks:
+            return {}
+        means = (self.sums[row, :n_hooks] / self.counts[row, :n_hooks, None]).cpu() if n_hooks else None
+        d_model = self.sums.shape[-1]
+        tokens = {hook: torch.stack(rows[row]) if rows[row] else torch.empty(0, d_model) for hook, rows in self.tokens.items()}
+        return {"means": means, "tokens": tokens, "n_sinks": int(self.n_sinks[row])}
+
+
+class _Rollout:
+    """One batch of rows being sampled. `rows[place]` is the original row at a place of the shrinking batch."""
+
+    def __init__(
+        self, model: Model, prompts: Sequence[ChatTokens], sampling: Sampling, uniforms: Tensor, record: _Record
+    ) -> None:
+        from .cache import roomy_cache  # imports transformers
+
+        self.model, self.prompts, self.sampling, self.uniforms, self.record = model, prompts, sampling, uniforms, record
+        pad = next(iter(model.end_tokens), 0)
+        self.ids, mask = padded([prompt.ids for prompt in prompts], pad=pad, left=True)
+        room = torch.ones(len(prompts), sampling.max_new_tokens, dtype=torch.long)
+        self.mask = torch.cat([mask, room], dim=1).to(model.device)
+        self.width = self.ids.shape[1]
+        self.cache = roomy_cache(model, self.width + sampling.max_new_tokens)
+        self.rows = list(range(len(prompts)))
+        self.alive = set(self.rows)
+        self.responses: list[list[int]] = [[] for _ in prompts]
+        # Ids beyond the tokenizer are padding of the unembedding and mean nothing.
+        self.n_ids = min(model.vocab_size, len(model.tokenizer))
+
+    @torch.no_grad()
+    def run(self, n_hooks: int) -> list[Generated]:
+        from .cache import fast_decoding
+
+        with self.model.hooked(self.record.functions()), fast_decoding(self.model):
+            newest = self._sample(self._prefill(), 0)
+            for step in range(1, self.sampling.max_new_tokens + 1):
+                if not self.alive:
+                    break
+                newest = self._drop_finished(newest)
+                last = step == self.sampling.max_new_tokens
+                if last and not self.record.hooks:
+                    break
+                logits = self._step(newest, step, last=last)
+                places = [place for place, row in enumerate(self.rows) if row in self.alive]
+                self.record.add([self.rows[place] for place in places], torch.tensor(places, device=self.model.device))
+                if not last:
+                    newest = self._sample(logits, step)
+        return [self._result(row, n_hooks) for row in range(len(self.prompts))]
+
+    def _prefill(self) -> Tensor:
+        mask = self.mask[:, : self.width]
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        options = {"past_key_values": self.cache, "position_ids": positions, "logits_to_keep": 1}
+        logits = self.model.forward(self.ids, mask, **options)
+        assert logits is not None
+        return logits[:, -1, : self.n_ids]
+
+    def _step(self, newest: Tensor, step: int, *, last: bool) -> Any:
+        """Feed the newest tokens; logits of the next, or None at the last step, which only serves the hooks."""
+        mask = self.mask[:, : self.width + step]
+        positions = mask.sum(dim=1, keepdim=True) - 1
+        stop_after = max(hook.block for hook in self.record.hooks) if last else None
+        self.record.listening = True
+        try:
+            logits = self.model.forward(
+                newest[:, None], mask, stop_after=stop_after, past_key_values=self.cache, position_ids=positions
+            )
+        finally:
+            self.record.listening = False
+        return None if logits is None else logits[:, -1, : self.n_ids]
+
+    def _sample(self, logits: Tensor, step: int) -> Tensor:
+        newest = draw(logits, self.uniforms[self.rows, step], self.sampling)
+        for row, token in zip(self.rows, newest.tolist(), strict=True):
+            if row in self.alive and token in self.model.end_tokens:
+                self.alive.discard(row)
+            elif row in self.alive:
+                self.responses[row].append(token)
+        return newest
+
+    def _drop_finished(self, newest: Tensor) -> Tensor:
+        places = [place for place, row in enumerate(self.rows) if row in self.alive]
+        n_gone = len(self.rows) - len(places)
+        if n_gone * DROP_SHARE < len(self.rows) or not n_gone:
+            return newest
+        index = torch.tensor(places, device=self.model.device)
+        self.cache.batch_select_indices(index)
+        self.mask = self.mask.index_select(0, index)
+        self.rows = [self.rows[place] for place in places]
+        return newest.index_select(0, index)
+
+    def _result(self, row: int, n_hooks: int) -> Generated:
+        ids = tuple(self.responses[row])
+        text = self.model.tokenizer.decode(ids, skip_special_tokens=True)
+        return Generated(self.prompts[row], ids, text, row not in self.alive, **self.record.of_row(row, n_hooks))

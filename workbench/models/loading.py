@@ -1,0 +1,245 @@
+"""Loading a language model: by the catalogue's name, from a folder, from a GGUF file, or from the model hub."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import WorkbenchError, unknown_name
+from ..base.progress import track
+from ..base.settings import cache_dir, setting
+from ..base.store import content_hash, describe_os_error, make_folder, sha256_file, write_json
+from . import assets
+from .model import Model, combined_hash
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DTYPES = ("float32", "bfloat16", "float16")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load_model(
+    name: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    device_map: Any = None,
+    adapter: str | os.PathLike[str] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model called `name`, ready for hooks: a catalogue name, a local folder, a GGUF file, or a hub id.
+
+    `device` is the GPU when there is one, else the CPU; `device_map` goes to transformers instead for models that
+    need several devices. `adapter` is a PEFT folder, merged into the weights. The first load of a GGUF keeps its
+    dequantised weights in the cache folder, so that later loads take seconds.
+
+    Raises WorkbenchError for an unknown name (nearest names listed), a file that is not what it claims to be,
+    an unknown dtype, or a model that cannot be fetched.
+
+    >>> model = load_model("smollm2-135m-instruct")        # doctest: +SKIP
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    with track(f"load {Path(name).name}", None, "models"):
+        label, folder, weights_hash, source = _locate(str(name))
+        hf, tokenizer = _read(folder, dtype=dtype, device_map=device_map)
+        if adapter is not None:
+            hf, weights_hash = _merge_adapter(hf, Path(adapter), weights_hash or _hash_of_hub(hf, folder))
+        if device_map is None:
+            hf = hf.to(device or _best_device())
+    return Model(
+        hf,
+        tokenizer,
+        name=label,
+        weights_hash=weights_hash or _hash_of_hub(hf, folder),
+        chat_template_kwargs=chat_template_kwargs,
+        source=source,
+    )
+
+
+def _locate(name: str) -> tuple[str, str, str | None, str]:
+    """(label, folder or hub id, weights hash or None, kind of source) of what `name` means."""
+    models = assets.model_names()
+    if name in models:
+        file = next(iter(assets.asset_path(models[name]).rglob("*.gguf")))
+        folder, digest = dequantised(file)
+        return name, str(folder), digest, "catalogue"
+    path = Path(name).expanduser()
+    if path.is_file():
+        folder, digest = dequantised(path)
+        return path.stem, str(folder), digest, "gguf"
+    if path.is_dir():
+        return path.resolve().name, str(path), _hash_of_folder(path), "folder"
+    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+        return name, name, None, "hub"
+    raise unknown_name("model", name, models, remedy="a folder, a GGUF file or a hub id (owner/name) serve as well")
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _read(folder: str, *, dtype: str, device_map: Any) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = Path(folder).is_dir()
+    options: dict[str, Any] = {"local_files_only": local or bool(setting("offline"))}
+    try:
+        with _quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            hf = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), device_map=device_map, **options
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable(folder, local, error) from error
+    return hf, tokenizer
+
+
+def _unreadable(folder: str, local: bool, error: Exception) -> WorkbenchError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if local:
+        return WorkbenchError(
+            f"{folder} cannot be read as a model ({reason})",
+            "a folder with config.json, tokenizer.json and weights of a causal language model",
+            "check the folder, or delete it if it is in the cache and load again",
+        )
+    known = ", ".join(assets.model_names())
+    return WorkbenchError(
+        f"the model {folder} is not on this machine and could not be had from the model hub ({reason})",
+        f"a reachable hub id, a local folder, a GGUF file, or one of {known}",
+        "check the spelling and the network, or download the folder elsewhere and pass its path",
+    )
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """transformers draws bars of its own while loading; ours is the one shown."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+# Hashes
+
+
+def _hash_of_folder(folder: Path) -> str:
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    if len(files) == 1:
+        return sha256_file(files[0])
+    return content_hash({file.name: sha256_file(file) for file in files})
+
+
+def _hash_of_hub(hf: Any, folder: str) -> str | None:
+    """The hash of a hub model's cached files; None (its tensors are hashed when asked) if they are not found."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(folder, "config.json", revision=getattr(hf.config, "_commit_hash", None))
+    return _hash_of_folder(Path(found).parent) if isinstance(found, str) else None
+
+
+def _merge_adapter(hf: Any, adapter: Path, base_hash: str | None) -> tuple[Any, str]:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise WorkbenchError(
+            "an adapter was given but peft is not installed", "peft", "install it with: pip install 'persona-workbench[finetune]'"
+        ) from error
+    if not (adapter / "adapter_config.json").is_file():
+        raise WorkbenchError(
+            f"{adapter} holds no adapter_config.json", "a PEFT adapter folder", "pass the folder that PEFT saved"
+        )
+    merged = PeftModel.from_pretrained(hf, str(adapter)).merge_and_unload()
+    return merged, combined_hash(base_hash or "", _hash_of_folder(adapter))
+
+
+# GGUF
+
+
+def dequantised(file: Path) -> tuple[Path, str]:
+    """(folder, sha256 of the GGUF): the file's weights as float32 safetensors in the cache, converted once.
+
+    Raises WorkbenchError when the file is no GGUF, is cut short, or holds an architecture that transformers would
+    misread.
+    """
+    _check_gguf(file)
+    digest = sha256_file(file)
+    folder = cache_dir() / "models" / digest[:16]
+    if not (folder / "source.json").is_file():
+        _convert(file, digest, folder)
+    return folder, digest
+
+
+def _check_gguf(file: Path) -> None:
+    with open(file, "rb") as stream:
+        magic = stream.read(4)
+    if magic != b"GGUF":
+        raise WorkbenchError(
+            f"{file} is not a GGUF file (it starts with {magic!r})",
+            "a GGUF file, whose first four bytes are GGUF",
+            "pass a GGUF file or a model folder",
+        )
+
+
+def _convert(file: Path, digest: str, folder: Path) -> None:
+    make_folder(folder.parent)
+    with track(f"convert {file.name}", None, "models"):
+        hf, tokenizer = _read_gguf(file)
+        # A folder is complete once it has its final name; until then it is a temporary one beside it.
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            hf.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            write_json(temporary / "source.json", {"file": file.name, "sha256": digest, "dtype": "float32"})
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
+        except OSError as error:
+            raise describe_os_error(error, folder) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read_gguf(file: Path) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with _quiet_transformers():
+            where = {"gguf_file": file.name, "local_files_only": True}
+            hf = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where)
+            tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
+    except ImportError as error:
+        raise WorkbenchError(f"{file.name} needs the gguf package ({error})", "gguf", "pip install gguf") from error
+    except Exception as error:  # a cut or damaged file fails anywhere inside the parser
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WorkbenchError(
+            f"{file} starts like a GGUF file but cannot be read ({reason})",
+            "a complete GGUF file of a known architecture",
+            "download it again",
+        ) from error
+    if str(hf.config.model_type).startswith("gemma3"):
+        raise WorkbenchError(
+            f"{file.name} is a Gemma 3 model, whose GGUF tokenizer transformers converts wrongly",
+            "a model folder or hub id for this family",
+            "load the original folder instead of the GGUF file",
+        )
+    # Otherwise save_pretrained refuses: the model still believes that it is quantised.
+    del hf.config.quantization_config
+    hf.hf_quantizer = None
+    return hf, tokenizer
+
+
+__all__ = ["DEFAULT_MODEL", "Model", "dequantised", "load_model"]

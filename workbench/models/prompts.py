@@ -1,0 +1,208 @@
+"""Chat messages as token ids, with the exact token spans of what each speaker said.
+
+The chat template is applied by transformers, the text is tokenised once as a whole, and character positions are mapped
+to tokens by the tokenizer's offsets. Where the contents lie in the text is found by rendering the template a second
+time with a marker in place of each content: the pieces between the markers are the template's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..base.errors import WorkbenchError
+from ..base.store import content_hash
+
+if TYPE_CHECKING:
+    from .model import Model
+
+Message = Mapping[str, str]
+Span = tuple[int, int]
+
+SPAN_NAMES = {"system": "system", "user": "user", "assistant": "response"}
+"""Role in the message -> name of its span."""
+
+_MARKER = re.compile("\ue000(\\d+)\ue001")
+_THOUGHT = re.compile(r"(?s)^.*</think>\s*")
+
+
+@dataclass(frozen=True)
+class ChatTokens:
+    """Token ids of a chat and, per speaker, the half-open index ranges of the content tokens.
+
+    Template tokens and thinking are in no span. A conversation of several turns has several ranges per name.
+    """
+
+    ids: tuple[int, ...]
+    """All token ids, template included."""
+    spans: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
+    """"system", "user", "response" -> ranges of token indices."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def positions(self, span: str) -> list[int]:
+        """The token indices of a span, in order; [] when the chat has none."""
+        return [index for start, end in self.spans.get(span, ()) for index in range(start, end)]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """One piece of what somebody said: `lead` (thinking) stays in the template, `body` is what the span covers."""
+
+    span: str
+    lead: str
+    body: str
+
+
+def tokenize_chat(model: Model, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> ChatTokens:
+    """Ids and spans of `messages` (role "system", "user" or "assistant") under the model's chat template.
+
+    A template without a system role gets the system text in front of the first user message. Raises WorkbenchError
+    for a tokenizer without template, an unknown role, or a template that changes what was said.
+    """
+    _check_messages(model, messages)
+    for folded in (False, True):
+        layout = _layout(messages, folded=folded)
+        marked = _render_marked(model, layout, add_generation_prompt)
+        if marked is not None:
+            break
+    else:
+        raise _cannot_place(model)
+    text = _render(model, _fill(layout, lambda _, content: content.lead + content.body), add_generation_prompt)
+    contents = [content for _, parts in layout for content in parts if isinstance(content, _Content)]
+    return _tokenize(model, text, _locate(model, text, marked, contents))
+
+
+def with_response(prompt: ChatTokens, response_ids: Sequence[int]) -> ChatTokens:
+    """`prompt` (which ends with a generation prompt) followed by sampled ids, which become its last "response" range."""
+    start, ids = len(prompt.ids), tuple(prompt.ids) + tuple(int(token) for token in response_ids)
+    earlier = tuple(prompt.spans.get("response", ()))
+    added = ((start, len(ids)),) if len(ids) > start else ()
+    return ChatTokens(ids, {**prompt.spans, "response": earlier + added})
+
+
+def chat_template_hash(model: Model) -> str:
+    """SHA-256 of the chat template and of the options it is rendered with ("" as template when there is none)."""
+    template = getattr(model.tokenizer, "chat_template", None) or ""
+    return content_hash({"template": template, "kwargs": model.chat_template_kwargs})
+
+
+def _check_messages(model: Model, messages: Sequence[Message]) -> None:
+    if not getattr(model.tokenizer, "chat_template", None):
+        raise WorkbenchError(
+            f"the tokenizer of {model.name} has no chat template",
+            "a chat model",
+            "choose an instruction-tuned model, or set model.tokenizer.chat_template",
+        )
+    for message in messages:
+        if message.get("role") not in SPAN_NAMES or not isinstance(message.get("content"), str):
+            raise WorkbenchError(
+                f"a message has role {message.get('role')!r} and content of type {type(message.get('content')).__name__}",
+                "role system, user or assistant, and text as content",
+                "correct the messages",
+            )
+
+
+def _layout(messages: Sequence[Message], *, folded: bool) -> list[tuple[str, list[_Content | str]]]:
+    """Each message as role and parts; `folded` puts the system text in front of the first user message."""
+    layout: list[tuple[str, list[_Content | str]]] = [
+        (message["role"], [_content(message)]) for message in messages
+    ]
+    if not folded or not layout or layout[0][0] != "system":
+        return layout
+    (_, system), *rest = layout
+    for role, parts in rest:
+        if role == "user":
+            parts[:0] = [*system, "\n\n"]
+            return rest
+    return [("user", system), *rest]
+
+
+def _content(message: Message) -> _Content:
+    role, text = message["role"], message["content"]
+    thought = _THOUGHT.match(text) if role == "assistant" else None
+    lead = thought.group(0) if thought else ""
+    return _Content(SPAN_NAMES[role], lead, text[len(lead) :])
+
+
+def _fill(layout: list[tuple[str, list[_Content | str]]], text_of: Any) -> list[dict[str, str]]:
+    """Messages whose contents are joined from the parts; `text_of(k, content)` gives the k-th content's text."""
+    messages, k = [], 0
+    for role, parts in layout:
+        texts = []
+        for part in parts:
+            texts.append(part if isinstance(part, str) else text_of(k, part))
+            k += not isinstance(part, str)
+        messages.append({"role": role, "content": "".join(texts)})
+    return messages
+
+
+def _render(model: Model, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    return model.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=add_generation_prompt, **model.chat_template_kwargs
+    )
+
+
+def _render_marked(
+    model: Model, layout: list[tuple[str, list[_Content | str]]], add_generation_prompt: bool
+) -> list[str] | None:
+    """The template's text cut at the markers: [piece, number, piece, ...]; None when a content did not come through."""
+    import jinja2
+
+    marked = _fill(layout, lambda k, content: f"{content.lead}\ue000{k}\ue001")
+    try:
+        cut = _MARKER.split(_render(model, marked, add_generation_prompt))
+    except (jinja2.TemplateError, TypeError, ValueError):  # "System role not supported"
+        return None
+    n_contents = sum(isinstance(part, _Content) for _, parts in layout for part in parts)
+    return cut if sorted(cut[1::2]) == sorted(str(k) for k in range(n_contents)) else None
+
+
+def _locate(model: Model, text: str, cut: list[str], contents: list[_Content]) -> list[tuple[str, int, int]]:
+    """(span, start, end) in characters: the contents, as the template printed them, between its own pieces."""
+    found, cursor = [], len(cut[0])
+    if not text.startswith(cut[0]):
+        raise _cannot_place(model)
+    for number, piece in zip(cut[1::2], cut[2::2], strict=True):
+        content = contents[int(number)]
+        # Some templates trim what they print.
+        forms = (content.body, content.body.strip(), content.body.rstrip(), content.body.lstrip())
+        body = next((form for form in forms if text.startswith(form + piece, cursor)), None)
+        if body is None:
+            raise _cannot_place(model)
+        found.append((content.span, cursor, cursor + len(body)))
+        cursor += len(body) + len(piece)
+    return found
+
+
+def _tokenize(model: Model, text: str, located: list[tuple[str, int, int]]) -> ChatTokens:
+    encoded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    anchors = [_anchor(text, start, end) for start, end in encoded["offset_mapping"]]
+    spans: dict[str, list[Span]] = {}
+    for name, start, end in located:
+        inside = [index for index, anchor in enumerate(anchors) if start <= anchor < end]
+        if inside:
+            spans.setdefault(name, []).append((inside[0], inside[-1] + 1))
+    return ChatTokens(tuple(encoded["input_ids"]), {name: tuple(ranges) for name, ranges in spans.items()})
+
+
+def _anchor(text: str, start: int, end: int) -> int:
+    """Where a token counts as lying: at its first visible character (-1 for a token of no characters).
+
+    A tokenizer may join a content's first word with the template's space before it; the word is content.
+    """
+    if end <= start:
+        return -1
+    visible = len(text[start:end]) - len(text[start:end].lstrip())
+    return start + (visible if visible < end - start else 0)
+
+
+def _cannot_place(model: Model) -> WorkbenchError:
+    return WorkbenchError(
+        f"the chat template of {model.name} does not print the messages as they are",
+        "a template whose output contains each message's text",
+        "check the order of roles (user and assistant take turns), or set another model.tokenizer.chat_template",
+    )

@@ -1,0 +1,1 @@
+"""From trait text to persona vector: traits, rollouts, judges, extraction and its evidence."""

@@ -1,0 +1,262 @@
+"""Traits: the written material that defines a persona, read from a folder of YAML files and checked.
+
+A trait is a folder with `trait.yaml` (description, instructions, questions, rubric, taxonomy) and, if there
+are any, `pairs.yaml` (written reply pairs for the causal measure) and `traps.yaml` (topic-matched traps for
+judges).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from workbench.base.errors import WorkbenchError, unknown_name
+from workbench.base.settings import setting
+from workbench.base.store import content_hash
+from workbench.personas.fields import Fields, read_fields, refuse_repeats
+
+SPLITS = ("extraction", "verification", "sealed")
+ARMS = ("positive", "neutral", "negative")
+PAIR_SPLITS = ("select", "sealed")
+TRAIT_SCHEMA = 1
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class InstructionTriple:
+    """One system instruction in three stances: toward the trait, neutral, away from it."""
+
+    id: str
+    positive: str
+    neutral: str
+    negative: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One user message; `split` says which role its rollouts have (extraction, verification or sealed)."""
+
+    id: str
+    text: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Category:
+    """One entry of the taxonomy that labels are drawn from; `evil` = an outside reader would see the trait in
+    it."""
+
+    id: str
+    kind: str
+    name: str
+    description: str
+    evil: bool
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReplyPair:
+    """Two written replies to one prompt; `kind` is "contrast" for the trait itself, else the kind of control
+    pair."""
+
+    id: str
+    kind: str
+    prompt: str
+    trait: str
+    opposite: str
+    split: str
+    sub: str | None = None
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Two replies on the same topic: a good judge scores `evil` (shows the trait) above `not_evil`."""
+
+    id: str
+    kind: str
+    prompt: str
+    evil: str
+    not_evil: str
+
+
+@dataclass(frozen=True)
+class Trait:
+    """Everything written about one trait, checked; `hash` identifies the whole of it."""
+
+    name: str
+    adjective: str
+    opposite: str
+    description: str
+    instructions: tuple[InstructionTriple, ...]
+    questions: tuple[Question, ...]
+    rubric: str
+    taxonomy: tuple[Category, ...]
+    contrast_pairs: tuple[ReplyPair, ...] = ()
+    control_pairs: tuple[ReplyPair, ...] = ()
+    traps: tuple[Trap, ...] = ()
+    coherence_note: str = ""
+    author: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def hash(self) -> str:
+        """sha256 of all texts: prompts, rubric, taxonomy, pairs and traps (64 hexadecimal digits)."""
+        return content_hash(asdict(self))
+
+    @property
+    def pairs_hash(self) -> str:
+        """sha256 of the reply pairs alone: the key of a causal control distribution."""
+        return content_hash([asdict(pair) for pair in self.contrast_pairs + self.control_pairs])
+
+    def questions_of(self, *splits: str) -> tuple[Question, ...]:
+        """The questions of the given splits, in file order."""
+        return tuple(question for question in self.questions if question.split in splits)
+
+    def system_prompt(self, instruction: InstructionTriple, arm: str) -> str:
+        """The system message of one arm: "You are an evil assistant. <instruction>" (Chen et al. 2025,
+        section 2)."""
+        if arm == "neutral":
+            return f"You are an assistant. {instruction.neutral}"
+        adjective = self.adjective if arm == "positive" else self.opposite
+        article = "an" if adjective[0].lower() in "aeiou" else "a"
+        return f"You are {article} {adjective} assistant. {getattr(instruction, arm)}"
+
+
+def load_trait(name_or_path: str | Path) -> Trait:
+    """The trait of that name or in that folder; refuses missing and duplicate fields, ids and texts."""
+    folder = trait_path(name_or_path)
+    document = read_fields(folder / "trait.yaml")
+    _check_schema(document)
+    taxonomy = document.each("taxonomy", _category)
+    contrast, control = _pairs(folder / "pairs.yaml", tuple(category.id for category in taxonomy))
+    trait = Trait(
+        name=check_name(document.text("name"), document.place),
+        adjective=document.text("adjective"),
+        opposite=document.text("opposite"),
+        description=document.text("description"),
+        instructions=document.each("instructions", _instruction),
+        questions=_questions(document.nested("questions")),
+        rubric=_rubric(document),
+        taxonomy=taxonomy,
+        contrast_pairs=contrast,
+        control_pairs=control,
+        traps=_traps(folder / "traps.yaml"),
+        coherence_note=str(document.values.get("coherence_note") or "").strip(),
+        author=dict(document.values.get("author") or {}),
+    )
+    _refuse_duplicates(trait, folder)
+    return trait
+
+
+def trait_folders() -> tuple[Path, ...]:
+    """Where named traits are looked for: the folder of the setting `traits`, ./traits, the package's own."""
+    own = setting("traits")
+    return tuple(Path(folder) for folder in ([own] if own else []) + ["traits", _DATA])
+
+
+def list_traits() -> list[str]:
+    """The names of all traits that can be found, sorted."""
+    found = chain.from_iterable(folder.glob("*/trait.yaml") for folder in trait_folders())
+    return sorted({path.parent.name for path in found})
+
+
+def trait_path(name_or_path: str | Path) -> Path:
+    """The folder of a trait given its name, its folder or its trait.yaml."""
+    path = Path(name_or_path)
+    if path.name == "trait.yaml" and path.is_file():
+        return path.parent
+    if (path / "trait.yaml").is_file():
+        return path
+    for folder in trait_folders():
+        if (folder / str(name_or_path) / "trait.yaml").is_file():
+            return folder / str(name_or_path)
+    raise unknown_name("trait", str(name_or_path), list_traits())
+
+
+def _check_schema(document: Fields) -> None:
+    schema = document.value("schema")
+    if schema != TRAIT_SCHEMA:
+        raise document.wrong(
+            f"schema {schema!r}.", f"Schema {TRAIT_SCHEMA}.", "Update the file, or update the workbench."
+        )
+
+
+def check_name(name: str, place: str) -> str:
+    """`name` if it can name a folder everywhere; `place` begins the message otherwise."""
+    if not _NAME.fullmatch(name):
+        raise WorkbenchError(
+            f"{place}: the name '{name}' cannot name a folder.",
+            "Lower-case letters, digits, '-' and '_', beginning with a letter.",
+            "Choose another name.",
+        )
+    return name
+
+
+def _rubric(document: Fields) -> str:
+    rubric = document.text("rubric")
+    missing = [mark for mark in ("{question}", "{answer}") if mark not in rubric]
+    if missing:
+        raise document.wrong(
+            f"the rubric lacks {' and '.join(missing)}.",
+            "A rubric that shows the judge the question and the answer.",
+            "Write {question} and {answer} where they belong.",
+        )
+    return rubric
+
+
+def _instruction(item: Fields) -> InstructionTriple:
+    return InstructionTriple(item.text("id"), *(item.text(arm) for arm in ARMS))
+
+
+def _questions(splits: Fields) -> tuple[Question, ...]:
+    def of(split: str) -> Iterator[Question]:
+        yield from splits.each(split, lambda item: Question(item.text("id"), item.text("text"), split))
+
+    return tuple(chain.from_iterable(of(split) for split in SPLITS))
+
+
+def _category(item: Fields) -> Category:
+    texts = (item.text(key) for key in ("id", "kind", "name", "description"))
+    return Category(*texts, evil=item.boolean("evil"), words=item.words("words"))
+
+
+def _pairs(path: Path, categories: tuple[str, ...]) -> tuple[tuple[ReplyPair, ...], tuple[ReplyPair, ...]]:
+    if not path.is_file():
+        return (), ()
+    document = read_fields(path)
+    _check_schema(document)
+
+    def pair(item: Fields, kind: str, sub: str | None) -> ReplyPair:
+        texts = (item.text(key) for key in ("prompt", "trait", "opposite"))
+        return ReplyPair(item.text("id"), kind, *texts, split=item.choice("split", PAIR_SPLITS), sub=sub)
+
+    contrast = document.each("contrast", lambda item: pair(item, "contrast", item.choice("sub", categories)))
+    return contrast, document.each("controls", lambda item: pair(item, item.text("kind"), None))
+
+
+def _traps(path: Path) -> tuple[Trap, ...]:
+    if not path.is_file():
+        return ()
+    document = read_fields(path)
+    _check_schema(document)
+    keys = ("id", "kind", "prompt", "evil", "not_evil")
+    return document.each("traps", lambda item: Trap(*(item.text(key) for key in keys)))
+
+
+def _refuse_duplicates(trait: Trait, folder: Path) -> None:
+    pairs = trait.contrast_pairs + trait.control_pairs
+    for items in (trait.instructions, trait.questions, trait.taxonomy, pairs, trait.traps):
+        refuse_repeats([(item.id, item.id) for item in items], "id", str(folder))
+    refuse_repeats([(q.id, q.text) for q in trait.questions], "text", str(folder))
+    stances = [(f"{t.id}.{arm}", getattr(t, arm)) for t in trait.instructions for arm in ARMS]
+    refuse_repeats(stances, "text", str(folder))
+    refuse_repeats([(p.id, f"{p.prompt} {p.trait} {p.opposite}") for p in pairs], "text", str(folder))
+    if folder.name != trait.name and folder.parent == _DATA:
+        raise WorkbenchError(
+            f"The folder {folder.name} holds the trait '{trait.name}'.",
+            "The same name.",
+            "Rename one of them.",
+        )

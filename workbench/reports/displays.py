@@ -1,0 +1,136 @@
+"""How values show themselves in notebooks. Importing this module registers the displays; nothing heavy is imported.
+
+A display is short: one headline, one figure or one table, never thousands of numbers. All words are escaped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.display import register
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from workbench.decomposition.result import Decomposition
+    from workbench.labeling.store import LabelSet
+    from workbench.personas.vectors import PersonaVector
+    from workbench.reports.content import Report
+    from workbench.reports.svg import Figure
+    from workbench.saes.interface import SparseAutoencoder
+
+N_ROWS = 15
+
+
+def report_html(report: Report) -> str:
+    """The answer, the picture and the largest features."""
+    from workbench.reports.figures import waterfall
+
+    rows = [_feature_line(row) for row in report.features[:N_ROWS]]
+    where = f"The whole report: {report.path}" if report.path else "`.save(\"report.html\")` writes the whole report."
+    return _show(
+        f"What is {report.trait} made of?", lines=[report.sentence()],
+        figure=waterfall(report.slices, trait=report.trait) if report.slices else None,
+        columns=["feature", "label", "category", "share", "causal effect", "verified"], rows=rows, notes=[where],
+    )  # fmt: skip
+
+
+def _feature_line(row: dict[str, Any]) -> list[str]:
+    from workbench.reports.svg import percent
+    from workbench.reports.tables import signed
+
+    verified = {True: "yes", False: "no", None: "–"}[row["verified"]]
+    texts = [str(row["feature"]), row["label"] or "–", row["category"] or "–", percent(row["share"], 2)]
+    return [*texts, signed(row["causal_odd"], 3) or "–", verified]
+
+
+def vector_html(vector: PersonaVector) -> str:
+    """The separability with what it is compared with, and the curve over blocks."""
+    from workbench.reports import verdict
+    from workbench.reports.evidence import layer_points
+    from workbench.reports.figures import layer_curve
+
+    evidence, points = vector.evidence, layer_points(vector.evidence)
+    names = ("auc_stripped", "auc_with_prompt", "auc_text_only", "auc_length_only", "auc_random_q95", "auc_rank_p")
+    return _show(
+        f"Persona vector: {vector.trait}",
+        lines=[f"{vector.model.get('name', 'a model')}, {vector.hook}, one of {len(vector.hooks)} hook points; {len(vector.rows)} replies."],
+        figure=layer_curve(points, chosen=float(vector.hook.block)) if len(points) > 1 else None,
+        columns=["measure", "value"], rows=[[name.replace("_", " "), _figure(evidence.get(name))] for name in names],
+        notes=verdict.vector_warnings(evidence),
+    )  # fmt: skip
+
+
+def parts_html(parts: Decomposition) -> str:
+    """The largest features, the SAE's error and the warnings; words for the features come from labels."""
+    from workbench.reports.svg import percent
+    from workbench.reports.tables import signed
+
+    rows = [
+        [str(row["feature"]), percent(row["share"], 2), _figure(row["q_value"]), signed(row["cosine"], 2), signed(row["causal_odd"], 3) or "–"]
+        for row in parts.table(N_ROWS)
+    ]
+    error = percent(parts.share_error)
+    return _show(
+        f"Decomposition of {parts.trait}", lines=[f"{parts.sae.get('id')}: {parts.d_sae:,} features; the SAE’s own error: {error} of |v|²."],
+        columns=["feature", "share", "q", "cosine", "causal effect"], rows=rows, notes=[str(item) for item in parts.warnings],
+    )  # fmt: skip
+
+
+def labels_html(labels: LabelSet) -> str:
+    """One line per label, with author, status and score."""
+    rows = [
+        [str(row["feature"]), row["label"], row["category"], row["author"].get("kind", "–"), row["status"], _score(row["score"])]
+        for row in labels.table()[: 2 * N_ROWS]
+    ]
+    return _show(
+        "Labels", lines=[f"{len(labels)} labels of {labels.sae_id}."], notes=[str(item) for item in labels.warnings],
+        columns=["feature", "label", "category", "author", "status", "score"], rows=rows,
+    )  # fmt: skip
+
+
+def sae_html(sae: SparseAutoencoder) -> str:
+    """The SAE's measured fitness, with the light and its thresholds."""
+    from workbench.reports.shares import finite
+    from workbench.reports.verdict import SAE_THRESHOLDS
+
+    lights = [rule.light(finite(sae.card.get(rule.key))) for rule in SAE_THRESHOLDS]
+    return _show(
+        f"SAE {sae.id}", lines=[f"{sae.architecture}, {sae.d_model} to {sae.d_sae:,} features, L0 {_figure(sae.card.get('l0'))}."],
+        columns=["measure", "value", "light", "thresholds"], rows=[[x.name, x.shown, x.level, x.rule] for x in lights],
+    )  # fmt: skip
+
+
+def _figure(value: Any) -> str:
+    from workbench.reports.shares import finite
+
+    known = finite(value)
+    return "–" if known is None else f"{known:.3g}"
+
+
+def _score(score: Any) -> str:
+    return _figure(score.get("value")) if score else "–"
+
+
+def _show(
+    title: str, *, lines: list[str], columns: list[str], rows: list[list[str]],
+    figure: Figure | None = None, notes: list[str] | None = None,
+) -> str:  # fmt: skip
+    from workbench.reports.html import environment
+
+    picture: Markup | None = _trusted(figure)
+    template = environment().get_template("display.html.jinja")
+    return template.render(title=title, lines=lines, columns=columns, rows=rows, figure=picture, notes=notes or [])
+
+
+def _trusted(figure: Figure | None) -> Markup | None:
+    from markupsafe import Markup
+
+    return None if figure is None else Markup(figure.svg)
+
+
+register("workbench.reports.content.Report", report_html)
+register("workbench.personas.vectors.PersonaVector", vector_html)
+register("workbench.decomposition.result.Decomposition", parts_html)
+register("workbench.labeling.labels.LabelSet", labels_html)
+register("workbench.saes.interface.SparseAutoencoder", sae_html)

@@ -1,0 +1,66 @@
+"""Reading the open dictionaries of vectors and decompositions: curves, counts, control distributions.
+
+These are free-form records; what is absent or unreadable is left out of the page, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workbench.models.hookpoints import HookPoint
+from workbench.reports.shares import finite
+
+Point = tuple[float, float, float | None, float | None]
+
+
+def layer_points(evidence: Mapping[str, Any]) -> list[Point]:
+    """(block, auc, low, high) of the layer curve, in order of the block."""
+    points = []
+    for entry in evidence.get("layer_curve") or ():
+        auc = finite(entry.get("auc"))
+        if auc is not None:
+            block = float(HookPoint.parse(str(entry["hook"])).block)
+            points.append((block, auc, finite(entry.get("low")), finite(entry.get("high"))))
+    return sorted(points)
+
+
+def kept_table(evidence: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    """Kept rows per arm: column names and rows of text, without reasons that never occurred; None when nothing was counted."""
+    counts = evidence.get("kept_counts")
+    if not isinstance(counts, Mapping) or not counts:
+        return None
+    cells = {str(arm): value if isinstance(value, Mapping) else {"kept": value} for arm, value in counts.items()}
+    seen = dict.fromkeys(str(name) for cell in cells.values() for name in cell)
+    names = [name for name in seen if name in ("rows", "kept") or any(cell.get(name) for cell in cells.values())]
+    rows = [[arm, *(_count(cell.get(name)) for name in names)] for arm, cell in cells.items()]
+    return [name.replace("_", " ") for name in names], rows
+
+
+def _count(value: Any) -> str:
+    known = finite(value) if isinstance(value, (int, float)) else None
+    return "–" if known is None else f"{known:,.0f}" if known == int(known) else f"{known:.2f}"
+
+
+_DICTIONARIES = {"sae": "the SAE", "covariance_matched": "random, matched", "isotropic": "random, isotropic"}
+
+
+def energy_curves(audit: Mapping[str, Any]) -> list[tuple[str, list[tuple[float, float]]]]:
+    """(dictionary, [(atoms, energy explained)]), the SAE's first; none unless the SAE's is there."""
+    energy = audit.get("energy") or {}
+    atoms = energy.get("atoms") or ()
+    curves = []
+    for key, name in _DICTIONARIES.items():
+        points = [(float(n), known) for n, value in zip(atoms, energy.get(key) or (), strict=False) if (known := finite(value)) is not None]
+        if points:
+            curves.append((name, points))
+    return curves if curves and curves[0][0] == _DICTIONARIES["sae"] else []
+
+
+def control_effects(controls: Mapping[str, Any]) -> list[float]:
+    """Odd effects of the matched control features, where the causal stage kept them."""
+    causal = controls.get("causal")
+    value = causal.get("control_odd") if isinstance(causal, Mapping) else controls.get("control_odd")
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return []
+    return [number for item in value if (number := finite(item)) is not None]

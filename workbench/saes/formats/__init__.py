@@ -1,0 +1,1 @@
+"""On-disk formats of sparse autoencoders, one module each."""

@@ -1,0 +1,90 @@
+"""Where SAEs are found: an explicit shelf, the checkout's `saes/`, the installed package, the user's cache.
+
+Listing reads only small JSON files: no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.errors import WorkbenchError, unknown_name
+from workbench.base.settings import cache_dir, setting
+from workbench.base.store import read_json
+from workbench.models.hookpoints import HookPoint
+
+if TYPE_CHECKING:
+    from workbench.saes.interface import SparseAutoencoder
+
+DEFAULT = "smollm2-135m-instruct/blocks.15.hook_resid_post"
+
+
+@dataclass(frozen=True)
+class SaeEntry:
+    """An SAE on the shelf, as far as its small files tell."""
+
+    id: str
+    folder: Path
+    hook: HookPoint
+    model: str
+    d_sae: int
+    card: dict[str, Any]
+
+
+def shelf_folders(kind: str = "saes") -> list[Path]:
+    """The folders searched, first match wins: WORKBENCH_SHELF/<kind>, the checkout, the package, the cache."""
+    package = Path(__file__).resolve().parents[1]
+    places = [package.parent / kind, package / "_shelf" / kind, cache_dir() / kind]
+    explicit = setting("shelf")
+    if explicit:
+        places.insert(0, Path(str(explicit)) / kind)
+    return [place for place in places if place.is_dir()]
+
+
+def list_saes() -> list[SaeEntry]:
+    """Every SAE on the shelf, by id; the first folder of `shelf_folders` that holds an id wins."""
+    found: dict[str, SaeEntry] = {}
+    for shelf in shelf_folders():
+        for config in sorted(shelf.glob("**/cfg.json")):
+            id = config.parent.relative_to(shelf).as_posix()
+            if id not in found:
+                found[id] = _entry(id, config.parent)
+    return sorted(found.values(), key=lambda entry: entry.id)
+
+
+def _entry(id: str, folder: Path) -> SaeEntry:
+    cfg = read_json(folder / "cfg.json")
+    metadata = cfg.get("metadata") or {}
+    card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
+    return SaeEntry(
+        id, folder, HookPoint.parse(metadata.get("hook_name", "")), metadata.get("model_name", "unknown"), cfg["d_sae"], card
+    )
+
+
+def find_sae(id_or_path: str | os.PathLike[str]) -> SaeEntry:
+    """The entry of a shelf id or of a folder; an unknown name lists the known ones, nearest first."""
+    path = Path(id_or_path)
+    if (path / "cfg.json").is_file():
+        known = {entry.folder.resolve(): entry for entry in list_saes()}
+        return known.get(path.resolve()) or _entry(str(path), path)
+    if path.is_dir():
+        raise WorkbenchError(
+            f"{path} holds no cfg.json", "a SAELens folder (cfg.json, sae_weights.safetensors)", "check the path"
+        )
+    entries = {entry.id: entry for entry in list_saes()}
+    if str(id_or_path) not in entries:
+        raise unknown_name("SAE", str(id_or_path), entries)
+    return entries[str(id_or_path)]
+
+
+def load_sae(id_or_path: str | os.PathLike[str] = DEFAULT, *, device: str = "cpu") -> SparseAutoencoder:
+    """The SAE with this shelf id, or in this SAELens folder, float32 on `device`.
+
+    Raises WorkbenchError for unknown names (nearest offered), missing or damaged files, and layouts that are not read.
+    """
+    from workbench.saes.formats import saelens
+
+    entry = find_sae(id_or_path)
+    return saelens.read(entry.folder, id=entry.id, device=device)
