@@ -3,7 +3,7 @@
     python benchmarks/capture.py [--rounds 3] [--quick]
 
 capture_vs_bare      mean-pooled capture at every block up to the last one needed, against the plain transformers
-                     model (never touched by a bridge) run over the same padded batches and stopped at that block.
+                     model (not rewrapped by a bridge) run over the same padded batches and stopped at that block.
 capture_vs_naive     capture at all blocks, against one rollout at a time with output_hidden_states=True.
 fused_vs_two_passes  generation that captures while sampling, against transformers' generate plus a second pass.
 
@@ -139,11 +139,7 @@ def run_two_passes(model: Model, hf: torch.nn.Module, prompts: Sequence[ChatToke
 
 def measure(model: Model, *, rounds: int, n_rows: int) -> dict[str, object]:
     """The three ratios and what they were measured on."""
-    from transformers import AutoModelForCausalLM
-
-    from workbench.models.loading import _locate
-
-    hf = AutoModelForCausalLM.from_pretrained(_locate(model.name)[1], dtype=model.dtype).eval().requires_grad_(False)
+    hf = model.hf  # as transformers made it: the bridge works on a module tree of its own
     rows, prompts = rollouts_of(model, n_rows), prompts_of(model) * 2
     sampling = Sampling(max_new_tokens=24)
     torch.manual_seed(0)  # for transformers' generate, which knows no other way

@@ -124,5 +124,5 @@ def test_another_trait_s_category_is_added_to_a_shipped_label(
     assert (
         made.trait == "mean"
         and made[0].categories["evil"] == "contempt"
-        and list(made[0].categories)[0] == "mean"
+        and next(iter(made[0].categories)) == "mean"
     )

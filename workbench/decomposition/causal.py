@@ -101,7 +101,9 @@ def _check_site(decomposition: Decomposition, model: Model, sae: SparseAutoencod
         )
     if sae.d_model != model.d_model:
         raise WorkbenchError(
-            f"the SAE reads d_model={sae.d_model} but {model.name} has {model.d_model}", "an SAE of this model", "choose another SAE"
+            f"the SAE reads d_model={sae.d_model} but {model.name} has {model.d_model}",
+            "an SAE of this model",
+            "choose another SAE",
         )
 
 
@@ -203,7 +205,7 @@ def causal_rows(
     null = controls.without(candidates)
     p = torch.stack([rank_p(e, s * null) for e, s in zip(effect, sign, strict=True)])
     q = benjamini_hochberg(p)
-    verified = (q <= LEVEL) & (len(null) >= 20 * len(candidates) - 1)
+    verified = (q <= LEVEL + 1e-12) & (len(null) >= 20 * len(candidates) - 1)
     low, high = _intervals(odd, pairs, n_bootstrap, seed)
     columns = (candidates, effect, low, high, damage, measured.dose_norms, measured.kl, p, q, verified, control_odd)
     return tuple(_row(*values) for values in zip(*columns, strict=True))
@@ -286,3 +288,17 @@ def _with_rows(
         f"and {20 * len(candidates) - 1} are needed for q <= .05."
     )
     return replace(done, warnings=(*done.warnings, problem))
+
+
+def add_causal(
+    decomposition: Decomposition, vector: Any, sae: SparseAutoencoder, model: Model, *, seed: int = 0, **options: Any
+) -> Decomposition:
+    """`causal_view` with the trait that the vector names; a trait without files gets a warning instead of a view."""
+    from workbench.personas.traits import load_trait
+
+    try:
+        trait = load_trait(vector.trait)
+    except WorkbenchError as error:
+        problem = f"No causal view: the trait's written pairs cannot be read. {error}"
+        return replace(decomposition, warnings=(*decomposition.warnings, problem))
+    return causal_view(decomposition, model, sae, trait, seed=seed, **options)

@@ -21,7 +21,13 @@ from workbench.base.provenance import provenance
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.settings import cache_dir
 from workbench.base.store import content_hash, read_json, sha256_bytes, write_json
-from workbench.decomposition.causal_measure import KL_TOLERANCE, MAX_DOSE_NORMS, CausalInstrument, Effects, neutral_snippets
+from workbench.decomposition.causal_measure import (
+    KL_TOLERANCE,
+    MAX_DOSE_NORMS,
+    CausalInstrument,
+    Effects,
+    neutral_snippets,
+)
 from workbench.models.model import Model
 from workbench.models.prompts import chat_template_hash
 from workbench.personas.traits import ReplyPair, Trait
@@ -30,7 +36,7 @@ from workbench.saes.interface import SparseAutoencoder
 SCHEMA = 1
 SPLIT = "sealed"
 N_CONTROLS = 209
-"""20 m - 1 = 199 controls let Benjamini-Hochberg resolve m = 10 candidates; one more per candidate, as a candidate that is among them leaves."""
+"""20 m - 1 = 199 controls let Benjamini-Hochberg resolve m = 10 candidates; ten spare ones, as candidates among them leave."""
 GROUP = 10
 """Features per checkpoint."""
 _COLUMNS = ("odd_contrast", "odd_control", "damage", "dose_norms", "reached_kl")
@@ -102,7 +108,9 @@ class ControlDistribution:
             found = ", ".join(f"{name} {_short(self.key.get(name))}" for name in wrong)
             expected = ", ".join(f"{name} {_short(key[name])}" for name in wrong)
             raise WorkbenchError(
-                f"the control distribution was measured for {found}", expected, "compute it again for this SAE, model and pair set"
+                f"the control distribution was measured for {found}",
+                expected,
+                "compute it again for this SAE, model and pair set",
             )
 
 
@@ -143,7 +151,9 @@ def match_controls(
     usable[list(targets)] = False
     if int(usable.sum()) < n_controls:
         raise WorkbenchError(
-            f"{int(usable.sum())} live features of {sae.id} are left as controls", f"at least {n_controls}", "ask for fewer controls"
+            f"{int(usable.sum())} live features of {sae.id} are left as controls",
+            f"at least {n_controls}",
+            "ask for fewer controls (n_controls)",
         )
     names, space = list(covariates), torch.stack(list(covariates.values()), dim=1)
     wanted = space[list(targets)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.interface import SparseAutoencoder
 
-Readable = TokenDocument | TextDocument | str
-
-
 def label(
     parts: Decomposition,
     sae: SparseAutoencoder,
@@ -37,7 +35,7 @@ def label(
     explainer: str | Explainer = "offline",
     vector: PersonaVector | None = None,
     texts: Iterable[TextDocument | str] | None = None,
-    shelf: Any = None,
+    shelf: str | Path | None = None,
     n_tokens: int = 60_000,
     score: bool = True,
 ) -> LabelSet:

@@ -117,7 +117,7 @@ def captured(
     for indices, pooled in capture(model, rows, hooks, span="response", token_hooks=token_hooks):
         for index, one in zip(indices, pooled, strict=True):
             target = filled[index]
-            means[target], n_sinks[target] = one.means, one.n_sinks
+            means[target], n_sinks[target] = one.means.nan_to_num(), one.n_sinks
             for hook in token_hooks:
                 tokens[hook][target] = one.tokens[hook]
     return means, tokens, n_sinks

@@ -269,8 +269,9 @@ def _generate(
 
 
 def _stack_means(made: Sequence[Generated], n_hooks: int, d_model: int) -> Tensor:
+    # A response without tokens has no mean: zeros on disk, and `usable_mask` leaves the row out.
     empty = torch.zeros(n_hooks, d_model)
-    return torch.stack([empty if one.means is None else one.means.float() for one in made])
+    return torch.stack([empty if one.means is None else one.means.float().nan_to_num() for one in made])
 
 
 def _table(trait: Trait, rows: Sequence[PlannedRow], made: Sequence[Generated]) -> pyarrow.Table:

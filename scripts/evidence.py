@@ -1,0 +1,127 @@
+"""Measure what the docs quote and write docs/evidence/<topic>.json.
+
+    python scripts/evidence.py main_job           # runs the main job in a new folder, times it, runs the benchmarks
+    python scripts/evidence.py main_job --quick   # another seed, the vector only: is the AUC inside the stated interval?
+
+Every file says in `_made` by which command, from which inputs and on which machine it was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from workbench.base.provenance import made
+from workbench.base.store import read_json, sha256_file, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE = ROOT / "docs" / "evidence"
+SAE = "smollm2-135m-instruct/blocks.15.hook_resid_post"
+SEED = 0
+
+
+def workbench(*arguments: str) -> tuple[str, float]:
+    """Standard output and seconds of one `workbench` command in its own process."""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "workbench", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout, time.perf_counter() - started
+
+
+def benchmark(*arguments: str) -> dict[str, Any]:
+    """The JSON object that benchmarks/capture.py prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "benchmarks/capture.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=environment
+    )
+    return json.loads(done.stdout)
+
+
+def blind_figures(report: dict[str, Any]) -> dict[str, Any]:
+    """Shares of features called evil by a reader who saw their contexts only, mixed and unnamed.
+
+    `blind_evil_share` is over the verified features (null when none was verified), `_top` over the twenty of largest
+    share, `_random` over features drawn at random.
+    """
+    path = EVIDENCE / "blind_reading.json"
+    read = {row["feature"]: row for row in read_json(path)["items"]} if path.exists() else {}
+    verified = [row["feature"] for row in report["features"] if row["verified"]]
+
+    def share(features: list[int]) -> float | None:
+        seen = [bool(read[f]["evil"]) for f in features if f in read]
+        return sum(seen) / len(seen) if seen else None
+
+    return {
+        "blind_evil_share": share(verified),
+        "blind_evil_share_top": share([f for f, row in read.items() if row["group"] == "top"]),
+        "blind_evil_share_other": share([f for f, row in read.items() if row["group"] == "other"]),
+        "blind_evil_share_random": share([f for f, row in read.items() if row["group"] == "random"]),
+    }
+
+
+def main_job() -> dict[str, Any]:
+    """The main job from nothing, then again (resumed), then the speed ratios."""
+    started = time.perf_counter()
+    workbench("models", "fetch", "--quiet")
+    with tempfile.TemporaryDirectory() as folder:
+        printed, seconds = workbench("demo", "--out", f"{folder}/run", "--json", "--seed", str(SEED))
+        _, resumed = workbench("demo", "--out", f"{folder}/run", "--json", "--seed", str(SEED))
+    report = json.loads(printed)
+    help_times = [workbench("--help")[1] for _ in range(7)]
+    speed = benchmark()
+    vector, sae, controls = report["vector"], report["sae"], report["controls"]
+    names = ("auc_stripped", "auc_stripped_interval", "auc_with_prompt", "auc_text_only", "auc_rank_p", "auc_random_q95")
+    fitness = ("variance_explained", "l0", "ce_recovered", "dead_share")
+    figures = {name: vector[name] for name in names}
+    figures |= {name: report[name] for name in ("share_sum_error", "share_error", "share_error_interval", "n_verified")}
+    figures |= {"n_expected_by_chance": controls["expected_by_chance"], **blind_figures(report)}
+    figures |= {name: sae[name] for name in fitness}
+    figures |= {"demo_seconds": seconds, "resume_seconds": resumed, "help_seconds": statistics.median(help_times)}
+    figures |= {name: speed[name] for name in ("capture_vs_bare", "capture_vs_naive", "fused_vs_two_passes")}
+    figures |= {"benchmark": speed, "report": {**report, "report": None}}
+    inputs = {
+        "sae": sha256_file(ROOT / "saes" / SAE / "sae_weights.safetensors"),
+        "trait": sha256_file(ROOT / "workbench/personas/data/evil/trait.yaml"),
+        "pairs": sha256_file(ROOT / "workbench/personas/data/evil/pairs.yaml"),
+    }
+    if (EVIDENCE / "blind_reading.json").exists():
+        inputs["blind_reading"] = sha256_file(EVIDENCE / "blind_reading.json")
+    return {"_made": made("make evidence TOPIC=main_job", SEED, time.perf_counter() - started, inputs), **figures}
+
+
+def main_job_quick() -> bool:
+    """Whether the vector from other random draws separates as the evidence file says; prints both."""
+    stated = read_json(EVIDENCE / "main_job.json")
+    with tempfile.TemporaryDirectory() as folder:
+        printed, _ = workbench("extract", "evil", "--out", f"{folder}/run", "--json", "--seed", str(SEED + 1))
+    found = json.loads(printed)["auc_stripped"]
+    low, high = stated["auc_stripped_interval"]
+    print(f"auc_stripped: {found:.3f} with seed {SEED + 1}; stated {stated['auc_stripped']:.3f} [{low:.3f}, {high:.3f}]")
+    return low <= found <= high
+
+
+TOPICS = {"main_job": (main_job, main_job_quick)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("topic", choices=TOPICS)
+    parser.add_argument("--quick", action="store_true", help="reproduce one figure within its interval; write nothing")
+    arguments = parser.parse_args()
+    full, quick = TOPICS[arguments.topic]
+    if arguments.quick:
+        return 0 if quick() else 1
+    write_json(EVIDENCE / f"{arguments.topic}.json", full())
+    print(EVIDENCE / f"{arguments.topic}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
