@@ -59,7 +59,9 @@ def rollouts_of(model: Model, n_rows: int) -> list[ChatTokens]:
     return [with_response(prompts[index % len(prompts)], row) for index, row in enumerate(ids)]
 
 
-def paired_ratio(ours: Callable[[], object], baseline: Callable[[], object], rounds: int) -> tuple[float, list[float]]:
+def paired_ratio(
+    ours: Callable[[], object], baseline: Callable[[], object], rounds: int
+) -> tuple[float, list[float]]:
     """(median, all) of baseline seconds / our seconds; one warm-up of each, then alternating order."""
     ours(), baseline()
     ratios = []
@@ -123,7 +125,9 @@ def run_fused(model: Model, prompts: Sequence[ChatTokens], sampling: Sampling) -
     return [row for _, rows in batches for row in rows]
 
 
-def run_two_passes(model: Model, hf: torch.nn.Module, prompts: Sequence[ChatTokens], sampling: Sampling) -> None:
+def run_two_passes(
+    model: Model, hf: torch.nn.Module, prompts: Sequence[ChatTokens], sampling: Sampling
+) -> None:
     """transformers' generate on the same prompts, then our capture of what it wrote."""
     ids, mask = padded([prompt.ids for prompt in prompts], pad=2, left=True)
     options = {"max_new_tokens": sampling.max_new_tokens, "do_sample": True, "top_k": 0, "pad_token_id": 2}
@@ -176,8 +180,12 @@ def measure(model: Model, *, rounds: int, n_rows: int) -> dict[str, object]:
 
 def main() -> None:
     """Print the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs for capture_vs_bare (the others get half)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="pairs of runs for capture_vs_bare (the others get half)"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rows")
     options = parser.parse_args()
     start = time.perf_counter()

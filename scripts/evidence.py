@@ -31,7 +31,13 @@ SEED = 0
 def workbench(*arguments: str) -> tuple[str, float]:
     """Standard output and seconds of one `workbench` command in its own process."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "workbench", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return done.stdout, time.perf_counter() - started
 
 
@@ -39,7 +45,12 @@ def benchmark(*arguments: str) -> dict[str, Any]:
     """The JSON object that benchmarks/capture.py prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "benchmarks/capture.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=environment
+        [sys.executable, "benchmarks/capture.py", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=environment,
     )
     return json.loads(done.stdout)
 
@@ -77,13 +88,27 @@ def main_job() -> dict[str, Any]:
     help_times = [workbench("--help")[1] for _ in range(7)]
     speed = benchmark()
     vector, sae, controls = report["vector"], report["sae"], report["controls"]
-    names = ("auc_stripped", "auc_stripped_interval", "auc_with_prompt", "auc_text_only", "auc_rank_p", "auc_random_q95")
+    names = (
+        "auc_stripped",
+        "auc_stripped_interval",
+        "auc_with_prompt",
+        "auc_text_only",
+        "auc_rank_p",
+        "auc_random_q95",
+    )
     fitness = ("variance_explained", "l0", "ce_recovered", "dead_share")
     figures = {name: vector[name] for name in names}
-    figures |= {name: report[name] for name in ("share_sum_error", "share_error", "share_error_interval", "n_verified")}
+    figures |= {
+        name: report[name]
+        for name in ("share_sum_error", "share_error", "share_error_interval", "n_verified")
+    }
     figures |= {"n_expected_by_chance": controls["expected_by_chance"], **blind_figures(report)}
     figures |= {name: sae[name] for name in fitness}
-    figures |= {"demo_seconds": seconds, "resume_seconds": resumed, "help_seconds": statistics.median(help_times)}
+    figures |= {
+        "demo_seconds": seconds,
+        "resume_seconds": resumed,
+        "help_seconds": statistics.median(help_times),
+    }
     figures |= {name: speed[name] for name in ("capture_vs_bare", "capture_vs_naive", "fused_vs_two_passes")}
     figures |= {"benchmark": speed, "report": {**report, "report": None}}
     inputs = {
@@ -93,7 +118,10 @@ def main_job() -> dict[str, Any]:
     }
     if (EVIDENCE / "blind_reading.json").exists():
         inputs["blind_reading"] = sha256_file(EVIDENCE / "blind_reading.json")
-    return {"_made": made("make evidence TOPIC=main_job", SEED, time.perf_counter() - started, inputs), **figures}
+    return {
+        "_made": made("make evidence TOPIC=main_job", SEED, time.perf_counter() - started, inputs),
+        **figures,
+    }
 
 
 def main_job_quick() -> bool:
@@ -103,7 +131,9 @@ def main_job_quick() -> bool:
         printed, _ = workbench("extract", "evil", "--out", f"{folder}/run", "--json", "--seed", str(SEED + 1))
     found = json.loads(printed)["auc_stripped"]
     low, high = stated["auc_stripped_interval"]
-    print(f"auc_stripped: {found:.3f} with seed {SEED + 1}; stated {stated['auc_stripped']:.3f} [{low:.3f}, {high:.3f}]")
+    print(
+        f"auc_stripped: {found:.3f} with seed {SEED + 1}; stated {stated['auc_stripped']:.3f} [{low:.3f}, {high:.3f}]"
+    )
     return low <= found <= high
 
 
@@ -111,9 +141,13 @@ TOPICS = {"main_job": (main_job, main_job_quick)}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("topic", choices=TOPICS)
-    parser.add_argument("--quick", action="store_true", help="reproduce one figure within its interval; write nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="reproduce one figure within its interval; write nothing"
+    )
     arguments = parser.parse_args()
     full, quick = TOPICS[arguments.topic]
     if arguments.quick:

@@ -25,7 +25,7 @@ from workbench.personas.judges.embedding import N_LAYERS, Embedder
 from workbench.personas.judges.heads import head_folder
 from workbench.personas.judges.offline import HeadJudge
 from workbench.personas.judges.replies import labelled_replies, reply_files
-from workbench.personas.judges.training import held_out_decisions, ledger, train
+from workbench.personas.judges.training import held_out_decisions, ledger, train, training_rows
 from workbench.personas.judges.validation import auroc, refusal_rule, validate
 from workbench.personas.traits import load_trait, trait_path
 
@@ -62,7 +62,7 @@ def measure(out: Path, seed: int) -> None:
     trait, rows = load_trait(TRAIT), labelled_replies(TRAIT)
     evals = find_folder(asset_path("pyrit"), "scorer_evals")
     harm = sorted((evals / "harm").glob("*.csv"))
-    refusals = sorted((evals / "refusal_scorer").glob("*.csv"))
+    refusals = [evals / "refusal_scorer" / "refusal.csv"]  # its sibling has no human scores
     held_out = [row for row in rows if row.role == "test"]
     sets = {"toxigen_200": toxigen(), "hate_106": hate(seed)}
     results: dict[str, Any] = {}
@@ -73,11 +73,16 @@ def measure(out: Path, seed: int) -> None:
             "cross_validation": judge.head(TRAIT).card["cross_validation"],
             **validate(judge, trait, harm_files=harm, held_out=held_out, toxic=sets, seed=seed),
         }
-    write_json(out, {
-        "_made": made("python scripts/train_offline_judge.py --validate", seed, time.perf_counter() - started, inputs(harm + refusals)),
-        "trait": TRAIT, "judges": results, "refusal_rule": refusal_rule(refusals), "layer_ablation": layer_ablation(seed),
+    found = {
+        "trait": TRAIT,
+        "judges": results,
+        "refusal_rule": refusal_rule(refusals),
+        "layer_ablation": layer_ablation(seed),
         "n_rows_by_role": {role: len(texts) for role, texts in ledger(TRAIT).to_dict().items()},
-    })  # fmt: skip
+    }
+    command = "python scripts/train_offline_judge.py --validate"
+    header = made(command, seed, time.perf_counter() - started, inputs(harm + refusals))
+    write_json(out, {"_made": header, **found})
     print(summary(results), f"\nwritten: {out}", sep="\n")
 
 
@@ -98,7 +103,7 @@ def hate(seed: int) -> list[tuple[str, bool]]:
 
 def layer_ablation(seed: int) -> dict[str, Any]:
     """Cross-validated AUC of the filtering judge's rows: MiniLM's last layer alone, and all six."""
-    rows = [row for row in labelled_replies(TRAIT) if row.role == "filter"]
+    rows = training_rows(TRAIT, "filter")
     labels = torch.tensor([row.shows_trait for row in rows])
     features = Embedder().features([row.text for row in rows])
     width = features.shape[1] // N_LAYERS
@@ -131,15 +136,19 @@ def summary(results: dict[str, Any]) -> str:
     """The figures as lines for the terminal."""
     lines = []
     for name, found in results.items():
-        lines.append(f"{name}: held-out AUROC {found['held_out_replies']['auroc']:.3f}, balanced accuracy at 50 "
-                     f"{found['held_out_replies']['balanced_accuracy_at_50']:.3f}")  # fmt: skip
-        lines += [f"  {file}: n {row['n']}, AUROC {row['auroc']:.3f} {row['interval'][0]:.2f}-{row['interval'][1]:.2f} (head alone "
-                  f"{row['head_alone']['auroc']:.3f}), Spearman {row['spearman']:.2f}"
-                  for file, row in found["human_scored"].items()]  # fmt: skip
-        lines += [f"  {file}: n {row['n']}, AUROC {row['auroc']:.3f}" for file, row in found["other_labelled_sets"].items()]
-        if found["traps"]:
-            kinds = ", ".join(f"{kind} {row['pair_accuracy']:.2f} (n {row['n']})" for kind, row in found["traps"]["by_kind"].items())
-            lines.append(f"  traps: {found['traps']['pair_accuracy']:.3f} of {found['traps']['n']} pairs; {kinds}")
+        held = found["held_out_replies"]
+        accuracy = held["balanced_accuracy_at_50"]
+        lines.append(f"{name}: held-out AUROC {held['auroc']:.3f}, balanced accuracy at 50 {accuracy:.3f}")
+        for file, row in found["human_scored"].items():
+            low, high = row["interval"]
+            alone = row["head_alone"]["auroc"]
+            lines.append(f"  {file}: n {row['n']}, AUROC {row['auroc']:.3f} [{low:.2f}, {high:.2f}] (head alone {alone:.3f}), "
+                         f"Spearman {row['spearman']:.2f}")  # fmt: skip
+        for file, row in found["other_labelled_sets"].items():
+            lines.append(f"  {file}: n {row['n']}, AUROC {row['auroc']:.3f}")
+        if traps := found["traps"]:
+            lines.append(f"  traps: {traps['pair_accuracy']:.3f} of {traps['n']} pairs")
+            lines += [f"    {kind}: {row['pair_accuracy']:.2f} of {row['n']}" for kind, row in traps["by_kind"].items()]
     return "\n".join(lines)
 
 

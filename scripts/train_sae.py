@@ -1,6 +1,6 @@
 """Train an SAE as a YAML recipe says: the same as `workbench sae train`.
 
-    python scripts/train_sae.py saes/smollm2-135m-instruct/blocks.15.hook_resid_post/recipe.yaml --out runs/sae
+python scripts/train_sae.py saes/smollm2-135m-instruct/blocks.15.hook_resid_post/recipe.yaml --out runs/sae
 """
 
 from __future__ import annotations

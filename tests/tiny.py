@@ -111,3 +111,16 @@ def tiny_model(
         torch.manual_seed(seed)
         hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return Model.wrap(hf, tokenizer, name=f"tiny-{family}-{seed}", chat_template_kwargs=chat_template_kwargs)
+
+
+def n_hooks(model: Any) -> int:
+    """How many hooks sit on the model's modules and on its bridge's hook points.
+
+    Compare before and after: transformers leaves some of its own once `output_hidden_states` was asked for.
+    """
+    modules = sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.hf.modules()
+    )
+    if model.backend != "transformer_lens":
+        return modules
+    return modules + sum(len(point.fwd_hooks) for point in model.bridge.hook_dict.values())

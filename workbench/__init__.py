@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .base import display
+
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
@@ -48,6 +50,9 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the keys are strings
+
+
+display.register_provider(f"{__name__}.reports.displays")
 
 
 def __getattr__(name: str) -> Any:

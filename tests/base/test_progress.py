@@ -71,7 +71,8 @@ def test_seconds_add_up_under_a_label_after_an_error_too():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.44, "0.4 s"), (59.6, "1 min"), (12, "12 s"), (200, "3 min 20 s"), (7200, "2 h"), (7500, "2 h 5 min")]
+    ("seconds", "words"),
+    [(0.44, "0.4 s"), (59.6, "1 min"), (12, "12 s"), (200, "3 min 20 s"), (7200, "2 h"), (7500, "2 h 5 min")],
 )
 def test_durations_read_like_speech(seconds, words):
     assert progress.duration(seconds) == words

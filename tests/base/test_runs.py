@@ -60,7 +60,10 @@ def test_a_folder_that_is_no_run_is_refused_when_it_may_not_be_made(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[]", "not a run manifest"), ('{"schema": 9, "stages": {}}', "schema 9")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not valid JSON"), ("[]", "not a run manifest"), ('{"schema": 9, "stages": {}}', "schema 9")],
+)
 def test_a_damaged_or_newer_manifest_is_refused_and_the_lock_released(tmp_path, text, message):
     (tmp_path / "manifest.json").write_text(text)
     for _ in range(2):

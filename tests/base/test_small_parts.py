@@ -39,7 +39,7 @@ def test_a_flag_of_zero_or_false_counts_as_given(user_config, monkeypatch):
 
 def test_a_broken_settings_file_is_named(user_config):
     Path("workbench.toml").write_text("model = \n")
-    with pytest.raises(WorkbenchError, match="workbench.toml is not valid TOML"):
+    with pytest.raises(WorkbenchError, match=r"workbench\.toml is not valid TOML"):
         settings.setting("model")
 
 
@@ -72,7 +72,19 @@ class ShownToo(Shown):
 
 def test_a_display_is_found_for_a_class_and_those_derived_from_it(monkeypatch):
     monkeypatch.setattr(display, "_DISPLAYS", {})
+    monkeypatch.setattr(display, "_PROVIDERS", [])
     assert display.html_for(Shown()) is None
     display.register(f"{__name__}.Shown", lambda value: f"<b>{type(value).__name__}</b>")
     assert display.html_for(ShownToo()) == "<b>ShownToo</b>"
     assert display.html_for(3) is None
+
+
+def test_the_module_that_registers_displays_is_imported_when_the_first_value_is_shown(monkeypatch, tmp_path):
+    (tmp_path / "late_displays.py").write_text(
+        "from workbench.base.display import register\nregister('Shown', lambda value: 'late')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(display, "_DISPLAYS", {})
+    monkeypatch.setattr(display, "_PROVIDERS", [])
+    display.register_provider("late_displays")
+    assert display.html_for(Shown()) == "late"

@@ -80,7 +80,7 @@ def test_an_interruption_while_writing_leaves_nothing(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused_in_words(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkbenchError, match="a file, not a folder|a file stands"):
+    with pytest.raises(WorkbenchError, match=r"a file, not a folder|a file stands"):
         store.atomic_write(tmp_path / "file" / "below" / "a.txt", "x")
 
 

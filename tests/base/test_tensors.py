@@ -62,7 +62,7 @@ def test_a_save_that_stops_before_the_document_keeps_no_half_artefact(tmp_path, 
 
 def test_another_kind_and_a_newer_schema_are_refused(tmp_path):
     path = tensors.save_artifact(tmp_path, "thing", 3, {}, {"x": torch.ones(2)})
-    with pytest.raises(WorkbenchError, match="schema 3. Expected: schema 2 or older. Install a newer"):
+    with pytest.raises(WorkbenchError, match=r"schema 3\. Expected: schema 2 or older\. Install a newer"):
         tensors.load_artifact(tmp_path, "thing", 2)
     write_json(path, {**read_json(path), "kind": "other"})
     with pytest.raises(WorkbenchError, match="does not describe a thing"):

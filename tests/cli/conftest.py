@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.shelf import write_sae
 from workbench.cli.run import run
+from workbench.saes import registry
 
 MODEL = "smollm2-135m-instruct"
 
@@ -47,5 +48,6 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shelf with one small SAE for the default model; returns its folder of SAEs."""
     folder = tmp_path / "shelf"
     write_sae(folder / "saes" / MODEL / "blocks.1.hook_resid_post", model=MODEL)
-    monkeypatch.setenv("WORKBENCH_SHELF", str(folder))
+    # The shipped SAEs stay out of sight, so that these tests mean the same whatever lies on the shelf of the checkout.
+    monkeypatch.setattr(registry, "shelf_folders", lambda kind="saes": [folder / kind])
     return folder / "saes"

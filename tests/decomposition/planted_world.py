@@ -74,13 +74,13 @@ def make_world(
     rows, tokens = _rows(n_questions, drop), []
     complement = torch.linalg.svd(sae.decoder_directions)[2][-1]
     base = 4 + torch.rand(n_questions, N_FEATURES, generator=source)
-    for row in rows.itertuples():
-        codes = base[int(str(row.question_id)[1:])].repeat(int(row.n_tokens), 1)
+    for row in rows.to_dict("records"):
+        codes = base[int(str(row["question_id"])[1:])].repeat(int(row["n_tokens"]), 1)
         codes = codes + spread * torch.rand(codes.shape, generator=source)
         for sign, planted in ((1, up), (-1, down)):
-            for feature, change in planted.items() if ARMS[str(row.arm)] == sign else ():
+            for feature, change in planted.items() if ARMS[str(row["arm"])] == sign else ():
                 codes[:, feature] += sign * change
-        shifted = outside * complement * (row.arm == "positive")
+        shifted = outside * complement * (row["arm"] == "positive")
         tokens.append(sae.decode(codes) + shifted)
     return World(sae, make_vector(folder, rows, tokens), up, down)
 

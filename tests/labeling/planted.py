@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from workbench.labeling.streams import TokenDocument
+from workbench.labeling.tokens import token_strings
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.interface import SparseAutoencoder
 
@@ -68,7 +69,7 @@ def planted_sae(d_model: int = 32, d_sae: int = 16, *, block: int = 1, seed: int
 
 
 def planted_documents(
-    model: Any, sae: SparseAutoencoder, *, n: int = 80, seed: int = 0
+    model: Any, sae: SparseAutoencoder, *, n: int = 160, seed: int = 0
 ) -> list[TokenDocument]:
     """Sentences of filler with three words of one theme each; the theme's feature fires on the tokens of those words."""
     rng = random.Random(seed)
@@ -86,7 +87,8 @@ def planted_document(
         pieces = model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
         strength = STRENGTH * (0.5 + rng.random()) if word in THEMES[theme] else 0.0
         ids += pieces
-        rows += [strength * sae.decoder_directions[theme]] * len(pieces)
+        texts = token_strings(model.tokenizer, pieces)  # a lone space is a token of its own here: it stays silent
+        rows += [(strength if text.strip() else 0.0) * sae.decoder_directions[theme] for text in texts]
     return TokenDocument(tuple(ids), "owt", f"document-{number}", f"document-{number}", torch.stack(rows))
 
 
@@ -119,7 +121,7 @@ def toy_embedder(groups: Sequence[Sequence[str]]) -> Any:
     def embed(texts: Sequence[str]) -> torch.Tensor:
         from workbench.labeling.words import words_of
 
-        rows = [[sum(word in group for word in words_of(text)) for group in groups] + [0.1] for text in texts]
+        rows = [[sum(word in group for word in words_of(text)) for group in groups] for text in texts]
         return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32), dim=-1)
 
     return embed

@@ -115,9 +115,9 @@ def test_reading_stops_at_the_limit(tiny_model: Any) -> None:
 
 def test_unknown_features_and_empty_input_are_refused(tiny_model: Any) -> None:
     sae = planted_sae()
-    with pytest.raises(WorkbenchError, match="there is no feature 16 in tiny/"):
+    with pytest.raises(WorkbenchError, match="There is no feature 16 in tiny/"):
         collect_evidence([0, 16], sae, tiny_model, ["some text"])
-    with pytest.raises(WorkbenchError, match="there is no text"):
+    with pytest.raises(WorkbenchError, match="There is no text"):
         collect_evidence([0], sae, tiny_model, [])
 
 

@@ -107,9 +107,9 @@ def test_a_decomposition_of_another_sae_and_an_unknown_trait_are_refused(
     tiny_model: Any, tmp_path: Path
 ) -> None:
     sae = planted_sae()
-    with pytest.raises(WorkbenchError, match="the decomposition was made on"):
+    with pytest.raises(WorkbenchError, match="The decomposition was made on"):
         label(parts_for(planted_sae(seed=9)), sae, tiny_model, texts=["x"], shelf=tmp_path)
-    with pytest.raises(WorkbenchError, match="there is no trait 'evli'"):
+    with pytest.raises(WorkbenchError, match="There is no trait 'evli'"):
         label(parts_for(sae), sae, tiny_model, trait="evli", texts=["x"], shelf=tmp_path)
 
 

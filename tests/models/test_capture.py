@@ -5,18 +5,27 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.tiny import FAMILIES, tiny_model
+from tests.tiny import FAMILIES, n_hooks, tiny_model
 from workbench.models.capture import capture, plan_batches, stream_activations
 from workbench.models.hookpoints import HookPoint, residual_hooks
 from workbench.models.prompts import ChatTokens, tokenize_chat
 
-TEXTS = ("Hi.", "What should I do with the money that I found?", "Cold.", "Why are the rivers of the north so long and so cold?")
+TEXTS = (
+    "Hi.",
+    "What should I do with the money that I found?",
+    "Cold.",
+    "Why are the rivers of the north so long and so cold?",
+)
 
 
 def chats(model, n: int = 6) -> list[ChatTokens]:
     return [
         tokenize_chat(
-            model, [{"role": "user", "content": TEXTS[k % 4]}, {"role": "assistant", "content": TEXTS[(k + 1) % 4] * (k + 1)}]
+            model,
+            [
+                {"role": "user", "content": TEXTS[k % 4]},
+                {"role": "assistant", "content": TEXTS[(k + 1) % 4] * (k + 1)},
+            ],
         )
         for k in range(n)
     ]
@@ -36,7 +45,9 @@ def test_means_equal_the_mean_hidden_states_of_the_span(family, tiny_models) -> 
     for row, pooled in zip(rows, collected(model, rows, residual_hooks(2)), strict=True):
         with torch.no_grad():
             states = model.hf(input_ids=torch.tensor([row.ids]), output_hidden_states=True).hidden_states
-        expected = torch.stack([states[block + 1][0, row.positions("response")].mean(dim=0) for block in range(2)])
+        expected = torch.stack(
+            [states[block + 1][0, row.positions("response")].mean(dim=0) for block in range(2)]
+        )
         torch.testing.assert_close(pooled.means, expected, rtol=1e-4, atol=1e-5)
         assert pooled.n_tokens == len(row.positions("response")) and pooled.n_sinks == 0
 
@@ -93,7 +104,9 @@ def test_a_row_without_the_span_has_no_mean(tiny_models) -> None:
 def test_other_spans_can_be_captured(tiny_models) -> None:
     model = tiny_models()
     rows = chats(model, 2)
-    assert collected(model, rows, residual_hooks(1), span="user")[0].n_tokens == len(rows[0].positions("user"))
+    assert collected(model, rows, residual_hooks(1), span="user")[0].n_tokens == len(
+        rows[0].positions("user")
+    )
 
 
 def test_batches_hold_every_row_once_within_their_size() -> None:
@@ -105,10 +118,11 @@ def test_batches_hold_every_row_once_within_their_size() -> None:
 
 def test_capture_leaves_no_hooks_when_it_is_abandoned(tiny_models) -> None:
     model = tiny_models()
+    before = n_hooks(model)
     stream = capture(model, chats(model), residual_hooks(3), batch_tokens=1)
     next(stream)
     stream.close()
-    assert not any(module._forward_hooks for module in model.hf.modules())
+    assert n_hooks(model) == before
 
 
 def test_streamed_activations_equal_hidden_states(tiny_models) -> None:

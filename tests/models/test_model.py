@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tiny import FAMILIES, tiny_model
+from tests.tiny import FAMILIES, n_hooks, tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.models.hookpoints import SITES, HookPoint, residual_hooks
 
@@ -25,13 +25,6 @@ def record(model, hooks, ids=IDS, mask=None, **options) -> dict:
     with model.hooked({hook: keeper(hook) for hook in hooks}):
         model.forward(ids, mask, **options)
     return seen
-
-
-def n_hooks_left(model) -> int:
-    on_modules = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.hf.modules())
-    if model.backend != "transformer_lens":
-        return on_modules
-    return on_modules + sum(len(point.fwd_hooks) for point in model.bridge.hook_dict.values())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,7 +47,7 @@ def test_all_sites_equal_those_of_the_transformer_bridge(family, tiny_models) ->
     hooks = [HookPoint(block, site) for block in range(model.n_blocks) for site in SITES]
     seen = record(model, hooks)
     with torch.no_grad():
-        logits, cache = model.bridge.run_with_cache(IDS, names_filter=lambda name: True)
+        logits, cache = model.bridge.run_with_cache(IDS, names_filter=[str(hook) for hook in hooks])
     for hook in hooks:
         torch.testing.assert_close(seen[hook], cache[str(hook)], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model.forward(IDS), logits, rtol=1e-4, atol=1e-4)
@@ -77,7 +70,9 @@ def test_a_missing_transformer_lens_means_the_plain_backend(monkeypatch: pytest.
     assert tiny_model().backend == "transformers"
 
 
-def test_the_bridge_boots_without_a_network_and_leaves_the_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bridge_boots_without_a_network_and_leaves_the_model_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import socket
 
     def refuse(*_: object, **__: object) -> None:
@@ -96,24 +91,30 @@ def test_the_bridge_boots_without_a_network_and_leaves_the_model_alone(monkeypat
 
 def test_hooks_are_removed_after_the_context_and_after_exceptions(tiny_models) -> None:
     model = tiny_models()
-    before = n_hooks_left(model)
+    before = n_hooks(model)
 
     def fail(tensor):
         raise RuntimeError("from the hook")
 
     with pytest.raises(RuntimeError, match="from the hook"), model.hooked({HookPoint(1): fail}):
         model.forward(IDS)
-    with pytest.raises(KeyError), model.hooked({HookPoint(0): lambda t: None, HookPoint(1): lambda t: None}, stop_after=1):
+    with (
+        pytest.raises(KeyError),
+        model.hooked({HookPoint(0): lambda t: None, HookPoint(1): lambda t: None}, stop_after=1),
+    ):
         raise KeyError("from the body")
-    assert n_hooks_left(model) == before
+    assert n_hooks(model) == before
 
 
 def test_a_failure_while_attaching_leaves_no_hook_behind(tiny_models) -> None:
     model = tiny_models()
-    before = n_hooks_left(model)
-    with pytest.raises(WorkbenchError, match="has 3 blocks"), model.hooked({HookPoint(0): print, HookPoint(99): print}):
+    before = n_hooks(model)
+    with (
+        pytest.raises(WorkbenchError, match="has 3 blocks"),
+        model.hooked({HookPoint(0): print, HookPoint(99): print}),
+    ):
         pass
-    assert n_hooks_left(model) == before
+    assert n_hooks(model) == before
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -128,14 +129,19 @@ def test_a_returned_tensor_replaces_the_activations(site, tiny_models) -> None:
 
 def test_nested_contexts_run_in_order_of_entry(tiny_models) -> None:
     model, seen = tiny_models(), []
-    with model.hooked({HookPoint(1): lambda tensor: torch.zeros_like(tensor)}), model.hooked({HookPoint(1): seen.append}):
+    with (
+        model.hooked({HookPoint(1): lambda tensor: torch.zeros_like(tensor)}),
+        model.hooked({HookPoint(1): seen.append}),
+    ):
         model.forward(IDS, stop_after=1)
     assert float(seen[0].abs().max()) == 0
 
 
 def test_no_block_runs_after_the_stop(tiny_models) -> None:
     model, ran = tiny_models(), []
-    handles = [block.register_forward_hook(lambda *_, b=b: ran.append(b)) for b, block in enumerate(model.blocks)]
+    handles = [
+        block.register_forward_hook(lambda *_, b=b: ran.append(b)) for b, block in enumerate(model.blocks)
+    ]
     assert model.forward(IDS, stop_after=1) is None
     for handle in handles:
         handle.remove()
@@ -157,7 +163,10 @@ def test_a_stop_reaches_the_body_of_the_context_and_goes_no_further(tiny_models)
 
 
 def test_a_hook_past_the_stop_is_refused(tiny_models) -> None:
-    with pytest.raises(WorkbenchError, match="never fires"), tiny_models().hooked({HookPoint(2): print}, stop_after=1):
+    with (
+        pytest.raises(WorkbenchError, match="never fires"),
+        tiny_models().hooked({HookPoint(2): print}, stop_after=1),
+    ):
         pass
 
 

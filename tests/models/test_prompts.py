@@ -25,7 +25,8 @@ SILENT_DROP = (
     "{% endif %}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
 THINKING = (
-    "{% for message in messages %}{% set content = message['content'] %}{% if message['role'] == 'assistant' and '</think>' in content %}"
+    "{% for message in messages %}{% set content = message['content'] %}"
+    "{% if message['role'] == 'assistant' and '</think>' in content %}"
     "{% set thought = content.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
     "{% set content = content.split('</think>')[-1].lstrip('\n') %}"
     "{% if loop.last %}{% set content = '<think>\n' + thought + '\n</think>\n\n' + content %}{% endif %}{% endif %}"
@@ -47,7 +48,9 @@ def test_spans_cover_exactly_what_each_said(tiny_models) -> None:
         "user": [USER["content"]],
         "response": [REPLY["content"]],
     }
-    assert model.tokenizer.decode(chat.ids) == model.tokenizer.apply_chat_template([SYSTEM, USER, REPLY], tokenize=False)
+    assert model.tokenizer.decode(chat.ids) == model.tokenizer.apply_chat_template(
+        [SYSTEM, USER, REPLY], tokenize=False
+    )
 
 
 def test_no_token_is_added_in_front(tiny_models) -> None:
@@ -59,7 +62,9 @@ def test_no_token_is_added_in_front(tiny_models) -> None:
 
 def test_contents_that_look_like_the_template_are_found_where_they_are(tiny_models) -> None:
     model = tiny_models()
-    chat = tokenize_chat(model, [{"role": "system", "content": "system"}, {"role": "user", "content": "user\nsystem"}])
+    chat = tokenize_chat(
+        model, [{"role": "system", "content": "system"}, {"role": "user", "content": "user\nsystem"}]
+    )
     assert texts(model, chat, "system") == ["system"] and chat.spans["system"][0][0] > 1
     assert texts(model, chat, "user") == ["user\nsystem"]
 
@@ -87,7 +92,9 @@ def test_a_template_that_folds_the_system_text_itself_is_left_to_it() -> None:
     chat = tokenize_chat(model, [SYSTEM, USER, REPLY])
     assert texts(model, chat, "system") == [SYSTEM["content"]]
     # The template's space before the reply is one token with its first word.
-    assert texts(model, chat, "user") == [" " + USER["content"]] or texts(model, chat, "user") == [USER["content"]]
+    assert texts(model, chat, "user") == [" " + USER["content"]] or texts(model, chat, "user") == [
+        USER["content"]
+    ]
     assert [text.strip() for text in texts(model, chat, "response")] == [REPLY["content"]]
 
 
@@ -108,7 +115,9 @@ def test_thinking_is_not_part_of_the_response() -> None:
 def test_template_options_reach_the_template() -> None:
     on = tiny_model(chat_template=THINKING)
     off = tiny_model(chat_template=THINKING, chat_template_kwargs={"enable_thinking": False})
-    assert len(tokenize_chat(off, [USER], add_generation_prompt=True)) > len(tokenize_chat(on, [USER], add_generation_prompt=True))
+    assert len(tokenize_chat(off, [USER], add_generation_prompt=True)) > len(
+        tokenize_chat(on, [USER], add_generation_prompt=True)
+    )
     assert chat_template_hash(on) != chat_template_hash(off)
 
 
@@ -123,14 +132,21 @@ def test_sampled_ids_become_the_response(tiny_models) -> None:
     assert chat.ids == prompt.ids + (50, 51, 52)
     assert chat.spans["response"] == ((len(prompt), len(prompt) + 3),)
     assert chat.spans["system"] == prompt.spans["system"]
-    assert "response" not in with_response(prompt, []).spans or with_response(prompt, []).spans["response"] == ()
+    assert (
+        "response" not in with_response(prompt, []).spans or with_response(prompt, []).spans["response"] == ()
+    )
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.text(st.characters(blacklist_categories=("Cs", "Co")), max_size=30), min_size=3, max_size=3))
+@given(
+    st.lists(st.text(st.characters(blacklist_categories=("Cs", "Co")), max_size=30), min_size=3, max_size=3)
+)
 def test_any_text_comes_back_from_its_span(contents: list[str]) -> None:
     model = _MODEL
-    messages = [{"role": role, "content": text} for role, text in zip(("system", "user", "assistant"), contents, strict=True)]
+    messages = [
+        {"role": role, "content": text}
+        for role, text in zip(("system", "user", "assistant"), contents, strict=True)
+    ]
     if "<" in "".join(contents):  # special tokens written out as text are the template's business
         return
     chat = tokenize_chat(model, messages)

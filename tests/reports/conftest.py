@@ -12,8 +12,15 @@ import pytest
 from tests.reports.example import example_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync"]  # fmt: skip
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +53,9 @@ class Visit:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.dialogs: list[str] = []
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on(
+            "console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None
+        )
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", self._dialog)
         self.page.on("request", self._request)
@@ -62,7 +71,8 @@ class Visit:
 
     def shown_features(self) -> list[int]:
         cells = self.page.eval_on_selector_all(
-            "#features tbody tr:not([hidden]) td:first-child", "cells => cells.map(c => Number(c.dataset.sort))"
+            "#features tbody tr:not([hidden]) td:first-child",
+            "cells => cells.map(c => Number(c.dataset.sort))",
         )
         return [int(cell) for cell in cells]
 

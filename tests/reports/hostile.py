@@ -15,7 +15,7 @@ HOSTILE = {
     "surrogate": "half \ud83d of a sign",
     "control": "bell\x07 and null\x00",
     "long": "x" * 100_000,
-    "formula": "=HYPERLINK(\"http://example.invalid\")",
+    "formula": '=HYPERLINK("http://example.invalid")',
     "separator": "line\u2028and\u2029paragraph",
 }
 
@@ -33,11 +33,24 @@ def hostile_report(text: str):
     for feature, label in labels.labels.items():
         assert label.evidence is not None
         context = Context((text, " and ", text), (3.0, 0.0, 1.0), 0, text, text, 0)
-        evidence = replace(label.evidence, top=(context,), quantiles=(context,), promoted=(text,), suppressed=(text,))
+        evidence = replace(
+            label.evidence, top=(context,), quantiles=(context,), promoted=(text,), suppressed=(text,)
+        )
         spoiled[feature] = replace(
-            label, label=text, explanation=text, notes=text, author={"kind": text, "name": text}, status=text,
-            categories={"evil": text}, evidence=evidence,
-        )  # fmt: skip
-    parts = replace(example_parts(), warnings=(text,), provenance={text: text}, controls={"expected_by_chance": 0.1, text: text})
+            label,
+            label=text,
+            explanation=text,
+            notes=text,
+            author={"kind": text, "name": text},
+            status=text,
+            categories={"evil": text},
+            evidence=evidence,
+        )
+    parts = replace(
+        example_parts(),
+        warnings=(text,),
+        provenance={text: text},
+        controls={"expected_by_chance": 0.1, text: text},
+    )
     vector = replace(example_vector(), model={"name": text}, provenance={"seed": text})
     return report(vector, parts, replace(labels, labels=spoiled))

@@ -9,6 +9,8 @@ import pytest
 
 from tests.reports.hostile import HOSTILE, hostile_report
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def saved(report, tmp_path_factory) -> Path:
@@ -71,7 +73,9 @@ def test_text_category_and_verified_filters_work_together_and_are_announced(visi
     seen.page.check("#only")
     assert seen.shown_features() == []
     seen.page.select_option("#category", "")
-    assert sorted(seen.shown_features()) == sorted(row["feature"] for row in report.features if row["verified"])
+    assert sorted(seen.shown_features()) == sorted(
+        row["feature"] for row in report.features if row["verified"]
+    )
 
 
 def test_an_address_leads_to_a_row_or_opens_a_card(visit, saved: Path):
@@ -100,7 +104,9 @@ def test_data_can_be_taken_out_of_the_page(visit, saved: Path, report):
 def test_it_prints_with_every_card_open(visit, saved: Path, tmp_path: Path):
     seen = visit(saved)
     seen.page.pdf(path=tmp_path / "r.pdf", prefer_css_page_size=True)
-    assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "r.pdf").stat().st_size > 50_000
+    assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF") and (
+        tmp_path / "r.pdf"
+    ).stat().st_size > 50_000
     assert not seen.page.evaluate("document.getElementById('card-311').open")  # closed again afterwards
     seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert seen.page.eval_on_selector_all("details", "all => all.every(d => d.open)")

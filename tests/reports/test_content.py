@@ -14,10 +14,34 @@ from workbench.labeling.store import LabelSet
 from workbench.reports import content
 from workbench.reports.content import Report
 
-VECTOR = {"trait", "hook", "auc_stripped", "auc_stripped_interval", "auc_rank_p", "auc_with_prompt", "auc_text_only", "auc_random_q95"}
+VECTOR = {
+    "trait",
+    "hook",
+    "auc_stripped",
+    "auc_stripped_interval",
+    "auc_rank_p",
+    "auc_with_prompt",
+    "auc_text_only",
+    "auc_random_q95",
+}
 SAE = {"id", "variance_explained", "l0", "ce_recovered", "dead_share"}
-FEATURE = {"feature", "label", "category", "label_author", "label_score", "share", "share_interval", "q_value", "cosine", "pursuit",
-           "in_v_up", "causal_odd", "causal_interval", "damage", "verified"}  # fmt: skip
+FEATURE = {
+    "feature",
+    "label",
+    "category",
+    "label_author",
+    "label_score",
+    "share",
+    "share_interval",
+    "q_value",
+    "cosine",
+    "pursuit",
+    "in_v_up",
+    "causal_odd",
+    "causal_interval",
+    "damage",
+    "verified",
+}
 
 
 def test_the_object_has_the_keys_of_the_contract(report: Report):
@@ -79,7 +103,7 @@ def test_a_label_made_for_another_trait_does_not_count_as_a_sub_trait():
 
 
 def test_values_that_do_not_belong_together_are_refused():
-    with pytest.raises(WorkbenchError, match="'calm'.*'evil'"):
+    with pytest.raises(WorkbenchError, match=r"'calm'.*'evil'"):
         content.report(example_vector(), replace(example_parts(), trait="calm"), example_labels())
     with pytest.raises(WorkbenchError, match="labels are of SAE"):
         content.report(example_vector(), example_parts(), replace(example_labels(), sae_hash="0" * 64))
@@ -104,7 +128,11 @@ def test_plain_values_survive_json():
     import torch
 
     made = content.plain({"a": torch.arange(2), 1: (math.inf, {"b"}), "c": example_vector().hook})
-    assert json.loads(json.dumps(made, allow_nan=False)) == {"a": [0, 1], "1": [None, ["b"]], "c": "blocks.15.hook_resid_post"}
+    assert json.loads(json.dumps(made, allow_nan=False)) == {
+        "a": [0, 1],
+        "1": [None, ["b"]],
+        "c": "blocks.15.hook_resid_post",
+    }
 
 
 def test_the_json_of_a_report_is_small(report: Report):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from tests.reports.example import D_MODEL, HOOK, SAE_ID, bare_parts, example_labels, example_parts, example_vector
+from tests.reports.example import (
+    D_MODEL,
+    HOOK,
+    SAE_ID,
+    bare_parts,
+    example_labels,
+    example_parts,
+    example_vector,
+)
 from tests.reports.hostile import HOSTILE, hostile_report
 from workbench.base.display import html_for
 from workbench.reports import displays
@@ -16,7 +24,16 @@ def example_sae() -> SparseAutoencoder:
     encoder = torch.zeros(D_MODEL, 32)
     card = {"variance_explained": 0.86, "l0": 47.0, "ce_recovered": 0.7, "dead_share": 0.01}
     return SparseAutoencoder(
-        SAE_ID, HOOK, "example-model", "standard", encoder, torch.zeros(32), encoder.T.clone(), torch.zeros(D_MODEL), "0" * 64, card=card
+        SAE_ID,
+        HOOK,
+        "example-model",
+        "standard",
+        encoder,
+        torch.zeros(32),
+        encoder.T.clone(),
+        torch.zeros(D_MODEL),
+        "0" * 64,
+        card=card,
     )
 
 

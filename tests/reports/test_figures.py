@@ -30,7 +30,9 @@ def test_bars_are_as_long_as_their_shares_and_stand_where_the_last_one_ended():
     [(trait_x, trait_w)], [(other_x, other_w)] = bars(figure, "trait"), bars(figure, "other")
     assert trait_x == pytest.approx(zero, abs=0.02) and trait_w == pytest.approx(0.4 * whole, abs=0.02)
     assert other_w == pytest.approx(0.1 * whole, abs=0.02)
-    assert other_x + other_w == pytest.approx(trait_x + trait_w, abs=0.03)  # a negative share runs back to the left
+    assert other_x + other_w == pytest.approx(
+        trait_x + trait_w, abs=0.03
+    )  # a negative share runs back to the left
     [(error_x, error_w)] = bars(figure, "error")
     assert error_x + error_w == pytest.approx(zero + whole, abs=0.03)
 
@@ -67,7 +69,11 @@ def test_the_other_figures_are_drawn_with_and_without_intervals():
     ET.fromstring(strip([0.1, -0.1], 0.3, None, None, name="feature 1").svg)
     ET.fromstring(strip([0.0], 0.0, 0.0, 0.0, name="feature 2").svg)
     curves = [("the SAE", [(4.0, 0.3), (8.0, 0.5)]), ("random, matched", [(4.0, 0.3), (8.0, 0.5)])]
-    heights = [float(t.get("y")) for t in ET.fromstring(energy_curve(curves).svg).iter(f"{SVG}text") if "0.50" in (t.text or "")]
+    heights = [
+        float(t.get("y"))
+        for t in ET.fromstring(energy_curve(curves).svg).iter(f"{SVG}text")
+        if "0.50" in (t.text or "")
+    ]
     assert abs(heights[0] - heights[1]) >= 15  # two lines that end alike keep readable names
 
 
@@ -77,4 +83,9 @@ def test_ticks_are_round_and_inside_the_range():
 
 
 def test_per_cents_have_a_real_minus_and_no_negative_zero():
-    assert percent(-0.0312) == "−3.1%" and percent(-1e-9) == "0.0%" and percent(None) == "–" and percent(float("nan")) == "–"
+    assert (
+        percent(-0.0312) == "−3.1%"
+        and percent(-1e-9) == "0.0%"
+        and percent(None) == "–"
+        and percent(float("nan")) == "–"
+    )

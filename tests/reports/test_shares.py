@@ -12,7 +12,11 @@ from workbench.reports.intervals import GroupIntervals
 from workbench.reports.shares import CategoryName, category_name, finite, interval, slices
 
 NOTHING = GroupIntervals({}, np.zeros((0, 0)), np.zeros(0))
-TAXONOMY = {"cruel": CategoryName("Cruelty", "trait"), "style": CategoryName("Style", "other"), "unclear": CategoryName("Unclear", "unclear")}
+TAXONOMY = {
+    "cruel": CategoryName("Cruelty", "trait"),
+    "style": CategoryName("Style", "other"),
+    "unclear": CategoryName("Unclear", "unclear"),
+}
 
 sizes = st.lists(st.floats(-0.3, 0.3), min_size=1, max_size=30)
 kinds = st.sampled_from(["cruel", "style", "unclear", "unheard_of"])
@@ -24,7 +28,11 @@ def test_every_share_is_in_exactly_one_row(shares, categories, error):
     rows = slices(shares, known, TAXONOMY, (error, None), NOTHING)
     assert math.isclose(math.fsum(row.value for row in rows), math.fsum(shares) + error, abs_tol=1e-9)
     assert sum(row.n_features for row in rows if row.group != "open") == len(known)
-    assert all(math.isclose(row.positive + row.negative, row.value, abs_tol=1e-9) for row in rows if row.group != "error")
+    assert all(
+        math.isclose(row.positive + row.negative, row.value, abs_tol=1e-9)
+        for row in rows
+        if row.group != "error"
+    )
 
 
 def test_sub_traits_come_first_and_the_error_last():
@@ -63,5 +71,7 @@ def test_no_interval_is_claimed_where_replicates_are_missing():
 
 
 def test_unknown_numbers_are_none():
-    assert finite(math.nan) is None and finite(None) is None and finite(-math.inf) is None and finite(2) == 2.0
+    assert (
+        finite(math.nan) is None and finite(None) is None and finite(-math.inf) is None and finite(2) == 2.0
+    )
     assert interval((0.1, math.nan)) is None and interval(None) is None and interval((1, 2)) == [1.0, 2.0]

@@ -10,13 +10,24 @@ from tests.reports.example import example_evidence, example_labels, example_part
 from workbench.reports import content, verdict
 from workbench.reports.content import Report
 
-GOOD = {"auc_stripped": 0.9, "auc_stripped_interval": [0.85, 0.95], "auc_rank_p": 0.001, "auc_random_q95": 0.7, "auc_text_only": 0.8}
+GOOD = {
+    "auc_stripped": 0.9,
+    "auc_stripped_interval": [0.85, 0.95],
+    "auc_rank_p": 0.001,
+    "auc_random_q95": 0.7,
+    "auc_text_only": 0.8,
+}
 
 
 def test_the_answer_names_every_part_of_the_vector(report: Report):
     sentence = report.sentence()
     assert sentence.startswith("Of the squared length of the evil vector, 16.3% [")
-    for part in ("sub-traits of evil (contempt 4.6%", "labelled unclear", "without a label", "27.0% [24.0, 31.0] is the SAE’s own error"):
+    for part in (
+        "sub-traits of evil (contempt 4.6%",
+        "labelled unclear",
+        "without a label",
+        "27.0% [24.0, 31.0] is the SAE’s own error",
+    ):
         assert part in sentence
 
 
@@ -37,9 +48,16 @@ def test_the_authors_of_labels_are_named_and_confirmation_is_not_implied(report:
 
 @pytest.mark.parametrize(
     ("key", "value", "level"),
-    [("variance_explained", 0.85, "good"), ("variance_explained", 0.7, "fair"), ("variance_explained", 0.69, "poor"),
-     ("ce_recovered", 0.93, "good"), ("dead_share", 0.03, "good"), ("dead_share", 0.2, "poor"), ("dead_share", None, "unknown")],
-)  # fmt: skip
+    [
+        ("variance_explained", 0.85, "good"),
+        ("variance_explained", 0.7, "fair"),
+        ("variance_explained", 0.69, "poor"),
+        ("ce_recovered", 0.93, "good"),
+        ("dead_share", 0.03, "good"),
+        ("dead_share", 0.2, "poor"),
+        ("dead_share", None, "unknown"),
+    ],
+)
 def test_a_light_follows_its_stated_threshold(key, value, level):
     rule = next(rule for rule in verdict.SAE_THRESHOLDS if rule.key == key)
     assert rule.light(value).level == level

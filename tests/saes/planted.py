@@ -8,7 +8,9 @@ from workbench.models.hookpoints import HookPoint
 from workbench.saes.interface import SparseAutoencoder
 
 
-def small_sae(d_model: int = 16, d_sae: int = 48, seed: int = 0, threshold: float = 0.2, block: int = 1) -> SparseAutoencoder:
+def small_sae(
+    d_model: int = 16, d_sae: int = 48, seed: int = 0, threshold: float = 0.2, block: int = 1
+) -> SparseAutoencoder:
     """A random jumprelu SAE with unit decoder rows and encoder = decoder transposed."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(d_sae, d_model, generator=generator)

@@ -19,10 +19,15 @@ HOOK = HookPoint(1)
 def _rows(n: int = 40, seed: int = 0) -> list[TokenRow]:
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(5, 20, (n,), generator=generator).tolist()
-    return [TokenRow(tuple(torch.randint(7, 300, (k,), generator=generator).tolist()), f"s{i % 3}") for i, k in enumerate(lengths)]
+    return [
+        TokenRow(tuple(torch.randint(7, 300, (k,), generator=generator).tolist()), f"s{i % 3}")
+        for i, k in enumerate(lengths)
+    ]
 
 
-def test_every_token_but_the_first_and_the_sinks_is_kept_and_counted(tiny_model: Model, tmp_path: Path) -> None:
+def test_every_token_but_the_first_and_the_sinks_is_kept_and_counted(
+    tiny_model: Model, tmp_path: Path
+) -> None:
     rows = _rows()
     store = capture_store(tiny_model, HOOK, rows, tmp_path, shard_tokens=150)
     total = sum(len(r.ids) for r in rows)
@@ -36,7 +41,9 @@ def test_stored_activations_are_the_models_own(tiny_model: Model, tmp_path: Path
     row = _rows(1)[0]
     store = capture_store(tiny_model, HOOK, [row], tmp_path)
     with torch.no_grad():
-        states = tiny_model.hf(input_ids=torch.tensor([row.ids]), output_hidden_states=True).hidden_states[HOOK.block + 1][0]
+        states = tiny_model.hf(input_ids=torch.tensor([row.ids]), output_hidden_states=True).hidden_states[
+            HOOK.block + 1
+        ][0]
     found, expected = store.shard(0).float(), states[1:]
     order = torch.cdist(found, expected).argmin(0)
     torch.testing.assert_close(found[order], expected, rtol=2e-3, atol=2e-3)  # float16 on disk
@@ -62,7 +69,9 @@ def test_an_interrupted_capture_goes_on_and_ends_identical(
         ActivationStore.open(tmp_path / "part")
     monkeypatch.setattr(activations, "_capture_group", original)
     resumed = capture_store(tiny_model, HOOK, rows, tmp_path / "part", shard_tokens=100)
-    assert [s["sha256"] for s in resumed.manifest["shards"]] == [s["sha256"] for s in whole.manifest["shards"]]
+    assert [s["sha256"] for s in resumed.manifest["shards"]] == [
+        s["sha256"] for s in whole.manifest["shards"]
+    ]
 
 
 def test_other_rows_in_the_same_folder_are_refused(tiny_model: Model, tmp_path: Path) -> None:
@@ -71,7 +80,9 @@ def test_other_rows_in_the_same_folder_are_refused(tiny_model: Model, tmp_path: 
         capture_store(tiny_model, HOOK, _rows(seed=1), tmp_path)
 
 
-def test_batches_start_anywhere_and_visit_every_token_once_an_epoch(tiny_model: Model, tmp_path: Path) -> None:
+def test_batches_start_anywhere_and_visit_every_token_once_an_epoch(
+    tiny_model: Model, tmp_path: Path
+) -> None:
     store = capture_store(tiny_model, HOOK, _rows(), tmp_path, shard_tokens=100)
     stream = store.batches(16, seed=4)
     first = [next(stream) for _ in range(40)]

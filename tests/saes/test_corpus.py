@@ -40,7 +40,7 @@ def test_text_files_are_read_and_bad_lines_are_named(tmp_path: Path) -> None:
     (tmp_path / "lines.jsonl").write_text('{"text": "fine"}\n{"words": 1}\n')
     with pytest.raises(WorkbenchError, match="line 2"):
         list(text_file(tmp_path / "lines.jsonl"))
-    with pytest.raises(WorkbenchError, match="(?i)cannot read"):
+    with pytest.raises(WorkbenchError, match=r"(?i)cannot read"):
         list(text_file(tmp_path / "missing.txt"))
 
 

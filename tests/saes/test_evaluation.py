@@ -15,7 +15,10 @@ from workbench.saes.evaluation import density, evaluate
 
 def _rows(n: int = 6) -> list[TokenRow]:
     generator = torch.Generator().manual_seed(0)
-    return [TokenRow(tuple(torch.randint(7, 300, (12 + i,), generator=generator).tolist()), "random") for i in range(n)]
+    return [
+        TokenRow(tuple(torch.randint(7, 300, (12 + i,), generator=generator).tolist()), "random")
+        for i in range(n)
+    ]
 
 
 def test_a_lossless_sae_explains_everything_and_costs_nothing(tiny_model: Model) -> None:
@@ -38,8 +41,13 @@ def test_an_sae_that_outputs_zero_recovers_nothing(tiny_model: Model) -> None:
 
 
 def test_figures_do_not_depend_on_the_batch_size(tiny_model: Model) -> None:
-    sae = replace(lossless_sae(tiny_model.d_model, 1), encoder_bias=torch.full((2 * tiny_model.d_model,), -0.3))
-    one, many = evaluate(sae, tiny_model, _rows(), batch_tokens=16), evaluate(sae, tiny_model, _rows(), batch_tokens=4096)
+    sae = replace(
+        lossless_sae(tiny_model.d_model, 1), encoder_bias=torch.full((2 * tiny_model.d_model,), -0.3)
+    )
+    one, many = (
+        evaluate(sae, tiny_model, _rows(), batch_tokens=16),
+        evaluate(sae, tiny_model, _rows(), batch_tokens=4096),
+    )
     for name, value in one.to_dict().items():
         assert getattr(many, name) == pytest.approx(value, rel=2e-4), name
 

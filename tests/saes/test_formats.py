@@ -61,7 +61,7 @@ def test_hook_density_and_card_survive_saving(tmp_path: Path) -> None:
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     saelens.write(small_sae(), tmp_path)
     (tmp_path / "sae_weights.safetensors").unlink()
-    with pytest.raises(WorkbenchError, match="has no sae_weights.safetensors"):
+    with pytest.raises(WorkbenchError, match=r"has no sae_weights\.safetensors"):
         load_sae(tmp_path)
 
 
@@ -95,5 +95,5 @@ def test_an_unknown_sae_offers_the_nearest_names(tmp_path: Path, monkeypatch: py
     saelens.write(small_sae(), tmp_path / "saes" / "tiny" / "blocks.1.hook_resid_post")
     monkeypatch.setenv("WORKBENCH_SHELF", str(tmp_path))
     assert load_sae("tiny/blocks.1.hook_resid_post").id == "tiny/blocks.1.hook_resid_post"
-    with pytest.raises(WorkbenchError, match="one of tiny/blocks.1.hook_resid_post"):
+    with pytest.raises(WorkbenchError, match=r"one of tiny/blocks\.1\.hook_resid_post"):
         load_sae("tiny/blocks.2.hook_resid_post")

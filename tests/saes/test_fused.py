@@ -14,7 +14,12 @@ def _sae(d_in: int = 12, d_sae: int = 40, k: float = 4, aux: float = 0.0) -> Bat
     torch.manual_seed(3)
     sae = BatchTopKTrainingSAE(
         BatchTopKTrainingSAEConfig(
-            d_in=d_in, d_sae=d_sae, k=k, rescale_acts_by_decoder_norm=False, aux_loss_coefficient=aux, decoder_init_norm=1.0
+            d_in=d_in,
+            d_sae=d_sae,
+            k=k,
+            rescale_acts_by_decoder_norm=False,
+            aux_loss_coefficient=aux,
+            decoder_init_norm=1.0,
         )
     )
     with torch.no_grad():
@@ -27,7 +32,11 @@ def _autograd(sae: BatchTopKTrainingSAE, x: torch.Tensor, dead: torch.Tensor | N
     sae.zero_grad()
     output = sae.training_forward_pass(
         TrainStepInput(
-            sae_in=x, coefficients={"aux_loss": aux} if aux else {}, dead_neuron_mask=dead, n_training_steps=0, is_logging_step=False
+            sae_in=x,
+            coefficients={"aux_loss": aux} if aux else {},
+            dead_neuron_mask=dead,
+            n_training_steps=0,
+            is_logging_step=False,
         )
     )
     output.loss.backward()
@@ -66,7 +75,9 @@ def test_auxiliary_gradient_equals_autograd_of_its_formula() -> None:
     dead = torch.arange(40) < 20
     fused.set_gradients(sae, x, precision=torch.float32, threshold_rows=32)
     plain = sae.W_dec.grad.clone()
-    fused.set_gradients(sae, x, precision=torch.float32, threshold_rows=32, dead=dead, aux_coefficient=0.5, aux_rows=32)
+    fused.set_gradients(
+        sae, x, precision=torch.float32, threshold_rows=32, dead=dead, aux_coefficient=0.5, aux_rows=32
+    )
     found = sae.W_dec.grad - plain
     with torch.no_grad():
         pre = (x - sae.b_dec) @ sae.W_enc + sae.b_enc

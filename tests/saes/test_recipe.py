@@ -50,12 +50,15 @@ def test_a_whole_run_ends_in_an_sae_with_a_card_and_resumes_without_work(
     tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "corpus.txt"
-    text.write_text("\n\n".join(f"Document {i}: the rivers of the north are long and cold, and so are its roads." for i in range(400)))
+    documents = (
+        f"Document {i}: the rivers of the north are long and cold, and so are its roads." for i in range(400)
+    )
+    text.write_text("\n\n".join(documents))
     small = {
         "model": "tiny",
         "hook": "blocks.1.hook_resid_post",
         "capture_dtype": "float32",
-        "data": {"corpus": str(text), "characters": 40_000, "per_source": 40_000, "chats": 6, "trait_samples": 1, "max_new_tokens": 4},
+        "data": {"corpus": str(text), "characters": 40_000, "per_source": 40_000, "chats": 6, "max_new_tokens": 4},
         "training": {"d_sae": 96, "k": 8, "batch_size": 256, "n_steps": 60, "precision": "float32", "learning_rate": 0.003},
         "target_l0": 8,
         "evaluation_tokens": 300,

@@ -38,7 +38,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
     for index in range(4):
         name = f"shard-{index:05d}.safetensors"
         save_tensors(folder / name, {"activations": _sample(8192, index).half()})
-        shards.append({"file": name, "n_tokens": 8192, "sha256": sha256_file(folder / name), "sources": {"planted": 8192}})
+        shards.append(
+            {
+                "file": name,
+                "n_tokens": 8192,
+                "sha256": sha256_file(folder / name),
+                "sources": {"planted": 8192},
+            }
+        )
     write_json(
         folder / "manifest.json",
         {
@@ -55,7 +62,9 @@ CONFIG = TrainingConfig(
 )  # fmt: skip
 
 
-def test_training_recovers_planted_features_on_raw_activations(store: ActivationStore, tmp_path: Path) -> None:
+def test_training_recovers_planted_features_on_raw_activations(
+    store: ActivationStore, tmp_path: Path
+) -> None:
     sae = recalibrate(train(store, CONFIG, tmp_path), _sample(4096, 99), 2.2)
     held_out = _sample(4096, 100)
     codes = sae.encode(held_out)
@@ -94,7 +103,9 @@ def test_a_checkpoint_of_another_config_is_refused(store: ActivationStore, tmp_p
         train(store, other, tmp_path)
 
 
-@pytest.mark.parametrize("bad", [{"d_sae": 0}, {"k": 100, "d_sae": 64}, {"precision": "int8"}, {"n_steps": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"d_sae": 0}, {"k": 100, "d_sae": 64}, {"precision": "int8"}, {"n_steps": -1}]
+)
 def test_settings_that_make_no_sense_are_refused(bad: dict) -> None:
     with pytest.raises(WorkbenchError, match="training"):
         TrainingConfig(**bad)

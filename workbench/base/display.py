@@ -1,13 +1,16 @@
 """A registry of rich displays, so that value types show themselves in notebooks without importing any drawing.
 
-Value types call `html_for(self)` in `_repr_html_`; the report layer registers the functions when it is imported.
+Value types call `html_for(self)` in `_repr_html_`. The package names the module that registers the functions; it is
+imported when the first value is shown, so that `import workbench` stays light.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
+_PROVIDERS: list[str] = []
 _DISPLAYS: dict[str, Callable[[Any], str]] = {}
 
 
@@ -16,8 +19,16 @@ def register(type_name: str, function: Callable[[Any], str]) -> None:
     _DISPLAYS[type_name] = function
 
 
+def register_provider(module: str) -> None:
+    """Import `module`, which registers displays, when the first value is to be shown."""
+    if module not in _PROVIDERS:
+        _PROVIDERS.append(module)
+
+
 def html_for(value: Any) -> str | None:
     """The HTML of `value`, or None when no display is registered for its class or a base of it."""
+    for module in _PROVIDERS:
+        importlib.import_module(module)
     for cls in type(value).__mro__:
         for name in (f"{cls.__module__}.{cls.__qualname__}", cls.__qualname__):
             if name in _DISPLAYS:

@@ -29,6 +29,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether `set_quiet(True)` is in force."""
+    return _quiet
+
+
 def timings() -> dict[str, float]:
     """Seconds spent under each label so far in this process (a repeated label adds up)."""
     with _lock:

@@ -23,7 +23,10 @@ def list_(
 
     rows = [asset_row(asset) for asset in list_assets() if everything or asset.kind == "model"]
     columns = ("name", "model", "kind", "MiB", "licence", "cached", "source")
-    shown = [(r["name"], r["model"] or None, r["kind"], f"{r['size'] / 2**20:.0f}", r["licence"], r["cached"], r["source"]) for r in rows]
+    shown = [
+        (r["name"], r["model"] or None, r["kind"], f"{r['size'] / 2**20:.0f}", r["licence"], r["cached"], r["source"])
+        for r in rows
+    ]
     emit({"assets": rows}, as_json=as_json, show=lambda: table("", columns, shown, right=(3,)))
 
 

@@ -70,8 +70,11 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print one line about the work (not a result) to standard error."""
-    print(text, file=sys.stderr)
+    """Print one line about the work (not a result) to standard error, unless --quiet."""
+    from workbench.base.progress import is_quiet
+
+    if not is_quiet():
+        print(text, file=sys.stderr)
 
 
 def cell(value: Any) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import content_hash, sha256_file
 
-
 if TYPE_CHECKING:
     from workbench.saes.registry import SaeEntry
 

@@ -22,7 +22,8 @@ SAMPLED_TOKENS_PER_SECOND = 100.0
 FORWARD_TOKENS_PER_SECOND = 700.0
 N_ARMS, N_EVALUATION_ARMS = 3, 2
 NEW_TOKENS, PROMPT_TOKENS, PAIR_TOKENS = 64, 60, 90
-N_CANDIDATES, N_DOSED_RUNS = 10, 3  # +delta, -delta and the search for the dose that meets the KL
+N_CANDIDATES = 10
+CAUSAL_PASSES = 2 * 0.5 * 1.5  # +delta and -delta, through the later half of the blocks, and the search for the dose
 LABEL_SECONDS, LOAD_SECONDS, REPORT_SECONDS = 60.0, 30.0, 5.0
 BASE_GIB, BATCH_GIB = 1.2, 0.6  # the libraries; the activations of a batch
 
@@ -82,8 +83,9 @@ def _seconds(job: Any, parameters: float | None) -> dict[str, float | None]:
     rollouts, tokens = _n_rollouts(job.trait), _n_rollouts(job.trait) * NEW_TOKENS
     sampling = tokens / SAMPLED_TOKENS_PER_SECOND
     again = rollouts * (NEW_TOKENS + PROMPT_TOKENS) / FORWARD_TOKENS_PER_SECOND
-    pairs = 2 * (len(job.trait.contrast_pairs) + len(job.trait.control_pairs))
-    causal = N_CANDIDATES * N_DOSED_RUNS * pairs * PAIR_TOKENS / FORWARD_TOKENS_PER_SECOND
+    sealed = [p for p in (*job.trait.contrast_pairs, *job.trait.control_pairs) if p.split == "sealed"]
+    pairs = 2 * len(sealed)
+    causal = N_CANDIDATES * CAUSAL_PASSES * pairs * PAIR_TOKENS / FORWARD_TOKENS_PER_SECOND
     return {
         "vector": round(LOAD_SECONDS + scale * (sampling + again), 1),
         "decomposition": round(scale * (tokens / FORWARD_TOKENS_PER_SECOND + causal), 1),

@@ -14,6 +14,9 @@ from workbench.base.errors import WorkbenchError
 _ENVIRONMENTAL = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, getattr(errno, "EDQUOT", -1)}
 
 
+INTERRUPTED = 130
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of the command line on `arguments`; see `workbench.cli.main` for the codes."""
     _calm_libraries()
@@ -41,11 +44,13 @@ def _invoke(arguments: list[str]) -> int:
 
     try:
         code = app(args=arguments, prog_name="workbench", standalone_mode=False)
-    except typer.Abort:  # what typer makes of Ctrl-C
+    except typer.Abort:  # what older versions of typer make of Ctrl-C
         raise KeyboardInterrupt from None
     except _click_exception() as error:
         error.show()
         return error.exit_code
+    if code == INTERRUPTED:  # and what newer ones make of it
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 
@@ -80,4 +85,4 @@ def _interrupted() -> int:
         "\nStopped. What was finished is kept: run the same command again and it goes on from there.",
         file=sys.stderr,
     )
-    return 130
+    return INTERRUPTED

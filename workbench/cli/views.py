@@ -38,7 +38,8 @@ def show_decomposition(value: dict[str, Any], result: JobResult) -> None:
         (row["feature"], percent(row.get("share")), signed(row.get("cosine")), signed(row.get("pursuit")), row.get("q_value"))
         for row in value["features"][:N_ROWS]
     ]
-    table(f"{value['trait']} in {value['sae']['id']}", ("feature", "share", "cosine", "pursuit", "q"), rows, right=(0, 1, 2, 3, 4))
+    columns = ("feature", "share", "cosine", "pursuit", "q")
+    table(f"{value['trait']} in {value['sae']['id']}", columns, rows, right=(0, 1, 2, 3, 4))
     say(f"the SAE's own error: {percent(value['share_error'])} of |v|^2")
     _warn(value)
     say(f"decomposition: {(result.folder / 'decomposition').resolve()}")
@@ -46,7 +47,10 @@ def show_decomposition(value: dict[str, Any], result: JobResult) -> None:
 
 def show_labels(value: dict[str, Any], result: JobResult) -> None:
     """The labels in words."""
-    rows = [(row["feature"], row["label"], row["category"], _author(row["author"]), _score(row["score"])) for row in value["labels"]]
+    rows = [
+        (row["feature"], row["label"], row["category"], _author(row["author"]), _score(row["score"]))
+        for row in value["labels"]
+    ]
     table(f"labels for {value['sae']}", ("feature", "label", "category", "author", "score"), rows, right=(0, 4))
     say(f"labels: {(result.folder / 'labels').resolve()}")
 

@@ -98,8 +98,9 @@ class ControlDistribution:
         lengths = {len(stored[name]) for name in ("features", *_COLUMNS) if name in stored}
         if missing or len(lengths) != 1:
             raise WorkbenchError(f"{path} is incomplete", "one value per control feature in every column", "compute it again")
-        values = {f.name: stored[f.name] for f in fields(cls)}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {f.name: stored[f.name] for f in fields(cls)}
+        values.update({name: tuple(values[name]) for name in ("features", *_COLUMNS)})
+        return cls(**values)
 
     def check(self, key: dict[str, Any]) -> None:
         """Raise WorkbenchError unless this distribution was measured for exactly `key`."""

@@ -33,7 +33,7 @@ _LOGIT_BUDGET = 25_000_000  # numbers in one block of logits: 100 MB in float32
 
 def neutral_snippets() -> tuple[str, ...]:
     """The fixed neutral sentences on which doses are matched, written for this package."""
-    text = (resources.files(__package__) / "data" / "neutral_snippets.txt").read_text(encoding="utf-8")
+    text = (resources.files("workbench.decomposition") / "data" / "neutral_snippets.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line.strip())
 
 
@@ -203,13 +203,20 @@ class CausalInstrument:
     """Everything that is measured once for a model, hook and pair set, so that each direction costs edited passes only."""
 
     def __init__(
-        self, model: Model, hook: HookPoint, pairs: Sequence[ReplyPair], *, kl: float = 0.1, batch_tokens: int = 2048
+        self,
+        model: Model,
+        hook: HookPoint,
+        pairs: Sequence[ReplyPair],
+        *,
+        kl: float = 0.1,
+        snippets: Sequence[str] | None = None,
+        batch_tokens: int = 2048,
     ) -> None:
         if not kl > 0:
             raise WorkbenchError(f"the dose is set by kl={kl}", "a positive number of nats per token", "use for instance 0.1")
         self.kl, self.median_norm = kl, float(model.norm_medians([hook])[0])
         self.contrast = ReplyContrast(model, hook, pairs, batch_tokens=batch_tokens)
-        self.neutral = NeutralText(model, hook, batch_tokens=batch_tokens)
+        self.neutral = NeutralText(model, hook, snippets, batch_tokens=batch_tokens)
         self._start = self._typical_dose(model.d_model)
 
     def _typical_dose(self, d_model: int) -> float:

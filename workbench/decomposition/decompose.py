@@ -74,7 +74,7 @@ def _secondary(vector: Any, sae: Any, *, n_atoms: int) -> Decomposition:
     """The views that need the direction only; everything else is unknown (NaN) so far."""
     direction = vector.at(sae.hook).float().cpu()
     unknown = torch.full((sae.d_sae,), torch.nan)
-    arrays = dict.fromkeys(FEATURE_ARRAYS, unknown) | {"in_v_up": torch.zeros(sae.d_sae, dtype=torch.bool)}
+    arrays: dict[str, Any] = dict.fromkeys(FEATURE_ARRAYS, unknown) | {"in_v_up": torch.zeros(sae.d_sae, dtype=torch.bool)}
     arrays |= {name: method(direction, sae, n_atoms) for name, method in METHODS.items()}
     elsewhere = (
         f"the vector's chosen hook is {vector.hook}; this is its direction at the SAE's hook {sae.hook}"

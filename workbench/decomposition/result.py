@@ -189,13 +189,14 @@ class Decomposition:
     def load(cls, folder: str | Path) -> Decomposition:
         """The decomposition that `save` wrote; its hash is verified and older schemas are migrated."""
         document, tensors = load_artifact(folder, KIND, SCHEMA)
-        stored = {f.name: document[f.name] for f in fields(cls) if f.name not in tensors}
+        stored: dict[str, Any] = {f.name: document[f.name] for f in fields(cls) if f.name not in tensors}
         stored["causal"] = tuple(CausalRow.from_dict(row) for row in stored["causal"])
         interval = stored["share_error_interval"]
         stored["share_error_interval"] = None if interval is None else tuple(interval)
         for name in ("candidates", "warnings"):
             stored[name] = tuple(stored[name])
-        return cls(**stored, **{name: tensors[name] for name in FEATURE_ARRAYS + _REPLICATES})
+        stored.update({name: tensors[name] for name in FEATURE_ARRAYS + _REPLICATES})
+        return cls(**stored)
 
     def __repr__(self) -> str:
         error = "unknown" if self.share_error is None else f"{self.share_error:.2f}"

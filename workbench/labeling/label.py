@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.interface import SparseAutoencoder
 
+
 def label(
     parts: Decomposition,
     sae: SparseAutoencoder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from workbench.labeling.tokens import REPLACEMENT, token_strings
+from workbench.labeling.tokens import REPLACEMENT, special_ids, token_strings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def promoted_and_suppressed(
     logits = lens_logits(model, directions)
     usable = logits.new_zeros(logits.shape[1])
     usable[min(len(model.tokenizer), logits.shape[1]) :] = float("inf")
-    usable[[i for i in model.tokenizer.all_special_ids if i < logits.shape[1]]] = float("inf")
+    usable[[i for i in special_ids(model.tokenizer) if i < logits.shape[1]]] = float("inf")
     wanted = min(3 * n, logits.shape[1])
     best = (logits - usable).topk(wanted, dim=-1).indices.tolist()
     worst = (-logits - usable).topk(wanted, dim=-1).indices.tolist()

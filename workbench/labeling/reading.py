@@ -14,7 +14,7 @@ from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.lens import promoted_and_suppressed
 from workbench.labeling.sightings import N_BINS, Sighting, Sightings, activation_bin, priority
 from workbench.labeling.streams import TokenDocument, is_scoring
-from workbench.labeling.tokens import token_strings
+from workbench.labeling.tokens import special_ids, token_strings
 from workbench.labeling.words import words_of
 from workbench.saes.activations import SINK_RATIO, activations_at
 
@@ -71,7 +71,7 @@ class Reading:
         self.background: Counter[str] = Counter()
         self.n_tokens = 0
         self.sink_norm = SINK_RATIO * float(model.norm_medians([sae.hook])[0])
-        self.special = torch.tensor(sorted(model.tokenizer.all_special_ids), dtype=torch.long)
+        self.special = torch.tensor(special_ids(model.tokenizer), dtype=torch.long)
 
     # ------------------------------------------------------------------------------------------------ reading
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -159,16 +159,25 @@ def _stale_warning(stale: list[str], sae_id: str, sae_hash: str) -> str:
 
 
 def trait_categories() -> Taxonomies:
-    """The category ids of an installed trait, None for an unknown one; each trait is read once."""
-    from workbench.personas.traits import list_traits, load_trait
+    """The category ids of an installed trait, None for an unknown one; a trait file is read again only when it has changed."""
+    from workbench.personas.traits import list_traits, trait_path
 
     names = set(list_traits())
 
-    @cache
-    def categories(trait: str) -> list[str] | None:
-        return [category.id for category in load_trait(trait).taxonomy] if trait in names else None
+    def categories(trait: str) -> tuple[str, ...] | None:
+        if trait not in names:
+            return None
+        folder = trait_path(trait)
+        return _category_ids(str(folder), (folder / "trait.yaml").stat().st_mtime_ns)
 
     return categories
+
+
+@lru_cache(maxsize=64)
+def _category_ids(folder: str, changed: int) -> tuple[str, ...]:
+    from workbench.personas.traits import load_trait
+
+    return tuple(category.id for category in load_trait(folder).taxonomy)
 
 
 def _refuse_signing_as_a_person(label: FeatureLabel) -> None:

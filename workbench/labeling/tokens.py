@@ -8,6 +8,12 @@ from typing import Any
 REPLACEMENT = "�"
 
 
+def special_ids(tokenizer: Any) -> list[int]:
+    """The ids of all special tokens, those of the chat template included, in ascending order."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return sorted({*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)})
+
+
 def token_strings(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
     """One string per id; joined, they are the text.
 

@@ -14,6 +14,7 @@ from workbench.base.store import read_bytes
 
 MAX_BYTES = 256_000
 Where = tuple[str | int, ...]
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")}
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Walk:
         return result
 
     def _scalar(self, node: Any) -> Any:
-        if not node.tag.startswith("tag:yaml.org,2002:"):
+        if node.tag not in _TAGS:
             raise _problem(f"the tag {node.tag}, which is not read here", node)
         try:
             return self._constructor.construct_object(node)

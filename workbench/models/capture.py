@@ -96,7 +96,8 @@ class _Batch:
         positions = [[index for index in row.positions(span) if index > 0] for row in rows]
         self.counts = torch.tensor([len(listed) for listed in positions])
         self.flat = torch.tensor(
-            [row * self.ids.shape[1] + index for row, listed in enumerate(positions) for index in listed], dtype=torch.long
+            [row * self.ids.shape[1] + index for row, listed in enumerate(positions) for index in listed],
+            dtype=torch.long,
         )
         self.row_of = torch.repeat_interleave(torch.arange(self.n_rows), self.counts)
         self.n_listed = [len(row.positions(span)) for row in rows]
@@ -109,9 +110,13 @@ class _Batch:
         results: dict[HookPoint, Tensor] = {}
 
         def collector(hook: HookPoint, limit: float):
-            return lambda tensor: results.__setitem__(hook, self._pool(hook, tensor, limit, hook in token_hooks))
+            return lambda tensor: results.__setitem__(
+                hook, self._pool(hook, tensor, limit, hook in token_hooks)
+            )
 
-        functions = {hook: collector(hook, float(limit)) for hook, limit in zip(hooks, self.limits, strict=True)}
+        functions = {
+            hook: collector(hook, float(limit)) for hook, limit in zip(hooks, self.limits, strict=True)
+        }
         with self.model.hooked(functions):
             self.model.forward(self.ids, self.mask, stop_after=max(hook.block for hook in hooks))
         self.means = [results[hook] for hook in hooks]
@@ -134,7 +139,11 @@ class _Batch:
         """The result of one row."""
         tokens = {hook: parts[row].clone() for hook, parts in self.tokens.items()}
         n_sinks = int(self.sink[self.row_of == row].sum()) + self.n_listed[row] - int(self.counts[row])
-        means = torch.stack([mean[row] for mean in self.means[:n_hooks]]) if n_hooks else torch.empty(0, self.model.d_model)
+        means = (
+            torch.stack([mean[row] for mean in self.means[:n_hooks]])
+            if n_hooks
+            else torch.empty(0, self.model.d_model)
+        )
         return Pooled(means, tokens, n_sinks, self.n_listed[row])
 
 

@@ -86,7 +86,9 @@ def _unit(model: Model, hook: HookPoint, direction: Tensor) -> Tensor:
     norm = direction.float().norm()
     if not torch.isfinite(norm) or norm == 0:
         raise WorkbenchError(
-            f"the direction for {hook} has length {float(norm)}", "a direction of finite length above 0", "check where it came from"
+            f"the direction for {hook} has length {float(norm)}",
+            "a direction of finite length above 0",
+            "check where it came from",
         )
     return direction.float() / norm
 
@@ -95,7 +97,8 @@ def _check_width(model: Model, hook: HookPoint, vector: Tensor, *, allowed: tupl
     if vector.dim() not in allowed or vector.shape[-1] != model.d_model:
         raise WorkbenchError(
             f"the vector for {hook} has shape {tuple(vector.shape)}",
-            f"{model.name}'s width: [{model.d_model}]" + (f" or [batch, {model.d_model}]" if 2 in allowed else ""),
+            f"{model.name}'s width: [{model.d_model}]"
+            + (f" or [batch, {model.d_model}]" if 2 in allowed else ""),
             "use a vector that was computed on this model",
         )
 

@@ -155,7 +155,7 @@ class ChatEndpoint:
         if asked is not None:
             return min(max(asked, 0.0), self.config.max_wait_seconds)
         growing = tenacity.wait_exponential_jitter(
-            initial=self.config.first_wait_seconds / 2, max=self.config.max_wait_seconds,
+            multiplier=self.config.first_wait_seconds / 2, max=self.config.max_wait_seconds,
             jitter=self.config.first_wait_seconds / 2)  # fmt: skip
         return min(growing(state), self.config.max_wait_seconds)
 
@@ -180,7 +180,8 @@ class ChatEndpoint:
         if status in (408, 409, 425, 429) or status >= 500:
             raise _Retryable(f"status {status}", _retry_after(response.headers.get("retry-after")))
         if status != 200:
-            advice = f"check the key in {' or '.join(KEY_VARIABLES)}" if status in (401, 403) else "check the base URL and the model"
+            key = f"check the key in {' or '.join(KEY_VARIABLES)}"
+            advice = key if status in (401, 403) else "check the base URL and the model"
             raise WorkbenchError(f"the endpoint answered with status {status}: {_redacted(response.text[:300])}",
                                  "status 200", advice)  # fmt: skip
 

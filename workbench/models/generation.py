@@ -42,7 +42,8 @@ class Generated:
     finished: bool
     """Whether the model ended it itself."""
     means: Tensor | None = None
-    """Mean activation [n_hooks, d_model] (float32, CPU) over the response's tokens, sinks excluded; NaN if none; None without hooks."""
+    """Mean activation [n_hooks, d_model] (float32, CPU) over the response's tokens without sinks; NaN if none are left.
+    None without hooks."""
     tokens: Mapping[HookPoint, Tensor] = field(default_factory=dict)
     """Per token hook, the activations [n_kept, d_model] of the tokens that entered the mean."""
     n_sinks: int = 0
@@ -66,19 +67,29 @@ def generate(
     the captured activations are the edited ones.
     """
     if len(row_seeds) != len(prompts):
-        raise WorkbenchError(f"{len(prompts)} prompts came with {len(row_seeds)} row seeds", "one seed per prompt", "pass as many")
+        raise WorkbenchError(
+            f"{len(prompts)} prompts came with {len(row_seeds)} row seeds",
+            "one seed per prompt",
+            "pass as many",
+        )
     wanted = all_hooks(hooks, token_hooks)
     limits = sink_limits(model, wanted)
     for indices in plan_rows(prompts, row_seeds, batch_size):
-        uniforms = draw_uniforms([row_seeds[index] for index in indices], (sampling or Sampling()).max_new_tokens)
+        uniforms = draw_uniforms(
+            [row_seeds[index] for index in indices], (sampling or Sampling()).max_new_tokens
+        )
         record = _Record(model, len(indices), wanted, token_hooks, limits)
-        rollout = _Rollout(model, [prompts[index] for index in indices], sampling or Sampling(), uniforms, record)
+        rollout = _Rollout(
+            model, [prompts[index] for index in indices], sampling or Sampling(), uniforms, record
+        )
         yield indices, rollout.run(len(hooks))
 
 
 def plan_rows(prompts: Sequence[ChatTokens], row_seeds: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row indices in batches of similar length; a function of the rows, not of their order."""
-    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index].ids), prompts[index].ids, row_seeds[index]))
+    order = sorted(
+        range(len(prompts)), key=lambda index: (len(prompts[index].ids), prompts[index].ids, row_seeds[index])
+    )
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
@@ -86,7 +97,12 @@ class _Record:
     """The activations of a batch's response tokens: running sums per row, and single tokens where asked for."""
 
     def __init__(
-        self, model: Model, n_rows: int, hooks: list[HookPoint], token_hooks: Sequence[HookPoint], limits: Tensor
+        self,
+        model: Model,
+        n_rows: int,
+        hooks: list[HookPoint],
+        token_hooks: Sequence[HookPoint],
+        limits: Tensor,
     ) -> None:
         self.hooks, self.limits = hooks, limits.to(model.device)
         self.listening = False
@@ -95,7 +111,9 @@ class _Record:
         self.counts = torch.zeros(n_rows, len(hooks), device=model.device)
         self.n_sinks = torch.zeros(n_rows, dtype=torch.long)
         self.columns = {hook: hooks.index(hook) for hook in token_hooks}
-        self.tokens: dict[HookPoint, list[list[Tensor]]] = {hook: [[] for _ in range(n_rows)] for hook in token_hooks}
+        self.tokens: dict[HookPoint, list[list[Tensor]]] = {
+            hook: [[] for _ in range(n_rows)] for hook in token_hooks
+        }
 
     def functions(self) -> dict[HookPoint, Any]:
         """What to attach: each keeps the newest token's activations while the record listens."""
@@ -120,7 +138,9 @@ class _Record:
         self.counts[index] += keep
         self.n_sinks[index.cpu()] += (~keep.all(dim=1)).long().cpu()
         for hook, column in self.columns.items():
-            for row, wanted, token in zip(rows, keep[:, column].tolist(), newest[:, column].cpu(), strict=True):
+            for row, wanted, token in zip(
+                rows, keep[:, column].tolist(), newest[:, column].cpu(), strict=True
+            ):
                 if wanted:
                     self.tokens[hook][row].append(token)
 
@@ -130,7 +150,10 @@ class _Record:
             return {}
         means = (self.sums[row, :n_hooks] / self.counts[row, :n_hooks, None]).cpu() if n_hooks else None
         d_model = self.sums.shape[-1]
-        tokens = {hook: torch.stack(rows[row]) if rows[row] else torch.empty(0, d_model) for hook, rows in self.tokens.items()}
+        tokens = {
+            hook: torch.stack(rows[row]) if rows[row] else torch.empty(0, d_model)
+            for hook, rows in self.tokens.items()
+        }
         return {"means": means, "tokens": tokens, "n_sinks": int(self.n_sinks[row])}
 
 
@@ -138,11 +161,22 @@ class _Rollout:
     """One batch of rows being sampled. `rows[place]` is the original row at a place of the shrinking batch."""
 
     def __init__(
-        self, model: Model, prompts: Sequence[ChatTokens], sampling: Sampling, uniforms: Tensor, record: _Record
+        self,
+        model: Model,
+        prompts: Sequence[ChatTokens],
+        sampling: Sampling,
+        uniforms: Tensor,
+        record: _Record,
     ) -> None:
         from .cache import roomy_cache  # imports transformers
 
-        self.model, self.prompts, self.sampling, self.uniforms, self.record = model, prompts, sampling, uniforms, record
+        self.model, self.prompts, self.sampling, self.uniforms, self.record = (
+            model,
+            prompts,
+            sampling,
+            uniforms,
+            record,
+        )
         pad = next(iter(model.end_tokens), 0)
         self.ids, mask = padded([prompt.ids for prompt in prompts], pad=pad, left=True)
         room = torch.ones(len(prompts), sampling.max_new_tokens, dtype=torch.long)
@@ -170,7 +204,9 @@ class _Rollout:
                     break
                 logits = self._step(newest, step, last=last)
                 places = [place for place, row in enumerate(self.rows) if row in self.alive]
-                self.record.add([self.rows[place] for place in places], torch.tensor(places, device=self.model.device))
+                self.record.add(
+                    [self.rows[place] for place in places], torch.tensor(places, device=self.model.device)
+                )
                 if not last:
                     newest = self._sample(logits, step)
         return [self._result(row, n_hooks) for row in range(len(self.prompts))]
@@ -191,7 +227,11 @@ class _Rollout:
         self.record.listening = True
         try:
             logits = self.model.forward(
-                newest[:, None], mask, stop_after=stop_after, past_key_values=self.cache, position_ids=positions
+                newest[:, None],
+                mask,
+                stop_after=stop_after,
+                past_key_values=self.cache,
+                position_ids=positions,
             )
         finally:
             self.record.listening = False
@@ -220,4 +260,6 @@ class _Rollout:
     def _result(self, row: int, n_hooks: int) -> Generated:
         ids = tuple(self.responses[row])
         text = self.model.tokenizer.decode(ids, skip_special_tokens=True)
-        return Generated(self.prompts[row], ids, text, row not in self.alive, **self.record.of_row(row, n_hooks))
+        return Generated(
+            self.prompts[row], ids, text, row not in self.alive, **self.record.of_row(row, n_hooks)
+        )

@@ -42,7 +42,9 @@ class HookPoint:
     def __post_init__(self) -> None:
         if self.block < 0:
             raise WorkbenchError(
-                f"the hook point names block {self.block}", "a block counted from 0", "use for instance blocks.0.hook_resid_post"
+                f"the hook point names block {self.block}",
+                "a block counted from 0",
+                "use for instance blocks.0.hook_resid_post",
             )
         if self.site not in SITES:
             raise unknown_name("site", self.site, SITES)
@@ -58,7 +60,9 @@ class HookPoint:
         match = _PATTERN.fullmatch(text.strip())
         if match is None:
             raise WorkbenchError(
-                f"{text!r} is not a hook point", "a name such as blocks.15.hook_resid_post", "count blocks from 0"
+                f"{text!r} is not a hook point",
+                "a name such as blocks.15.hook_resid_post",
+                "count blocks from 0",
             )
         return cls(int(match[1]), _CANONICAL.get(match[2], match[2]))
 
@@ -74,7 +78,9 @@ def hidden_states_row(hook: HookPoint, *, n_blocks: int) -> int:
     Raises WorkbenchError for the output of the last block: row `n_blocks` is after the final norm.
     """
     if hook.site not in (RESIDUAL_POST, "hook_resid_pre"):
-        raise WorkbenchError(f"{hook} is not in hidden_states", "a residual stream", "capture it with a hook instead")
+        raise WorkbenchError(
+            f"{hook} is not in hidden_states", "a residual stream", "capture it with a hook instead"
+        )
     row = hook.block + (hook.site == RESIDUAL_POST)
     if row >= n_blocks:
         raise WorkbenchError(
@@ -113,7 +119,9 @@ def persona_vectors_row(hook: HookPoint, *, n_blocks: int) -> int:
 def from_one_indexed_layer(layer: int) -> HookPoint:
     """The output of the `layer`-th block counted from 1 (papers that say "layer 16" for block 15)."""
     if layer < 1:
-        raise WorkbenchError(f"layer {layer} is not counted from 1", "a layer of at least 1", "add 1 to a 0-indexed block")
+        raise WorkbenchError(
+            f"layer {layer} is not counted from 1", "a layer of at least 1", "add 1 to a 0-indexed block"
+        )
     return HookPoint(layer - 1)
 
 

@@ -103,7 +103,9 @@ def site_module(block: nn.Module, site: str) -> tuple[nn.Module, str]:
     for name in names:
         if hasattr(block, name):
             return getattr(block, name), "output"
-    raise WorkbenchError(f"{type(block).__name__} has no part for {site}", "attention and MLP modules", "use hook_resid_post")
+    raise WorkbenchError(
+        f"{type(block).__name__} has no part for {site}", "attention and MLP modules", "use hook_resid_post"
+    )
 
 
 def on_output(module: nn.Module, function: HookFunction) -> Any:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,14 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    with track(f"load {Path(name).name}", None, "models"):
+    with track(f"load {Path(name).name}", 1, "models") as step:
         label, folder, weights_hash, source = _locate(str(name))
         hf, tokenizer = _read(folder, dtype=dtype, device_map=device_map)
         if adapter is not None:
             hf, weights_hash = _merge_adapter(hf, Path(adapter), weights_hash or _hash_of_hub(hf, folder))
         if device_map is None:
             hf = hf.to(device or _best_device())
+        step()
     return Model(
         hf,
         tokenizer,
@@ -77,7 +79,9 @@ def _locate(name: str) -> tuple[str, str, str | None, str]:
         return path.resolve().name, str(path), _hash_of_folder(path), "folder"
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
         return name, name, None, "hub"
-    raise unknown_name("model", name, models, remedy="a folder, a GGUF file or a hub id (owner/name) serve as well")
+    raise unknown_name(
+        "model", name, models, remedy="a folder, a GGUF file or a hub id (owner/name) serve as well"
+    )
 
 
 def _best_device() -> str:
@@ -122,13 +126,16 @@ def _unreadable(folder: str, local: bool, error: Exception) -> WorkbenchError:
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """transformers draws bars of its own while loading; ours is the one shown."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
 
-    was_on = logging.is_progress_bar_enabled()
+    was_on, bar = logging.is_progress_bar_enabled(), gguf.tqdm
     logging.disable_progress_bar()
+    gguf.tqdm = partial(bar, disable=True)  # this one asks no setting
     try:
         yield
     finally:
+        gguf.tqdm = bar
         if was_on:
             logging.enable_progress_bar()
 
@@ -156,11 +163,15 @@ def _merge_adapter(hf: Any, adapter: Path, base_hash: str | None) -> tuple[Any, 
         from peft import PeftModel
     except ImportError as error:
         raise WorkbenchError(
-            "an adapter was given but peft is not installed", "peft", "install it with: pip install 'persona-workbench[finetune]'"
+            "an adapter was given but peft is not installed",
+            "peft",
+            "install it with: pip install 'persona-workbench[finetune]'",
         ) from error
     if not (adapter / "adapter_config.json").is_file():
         raise WorkbenchError(
-            f"{adapter} holds no adapter_config.json", "a PEFT adapter folder", "pass the folder that PEFT saved"
+            f"{adapter} holds no adapter_config.json",
+            "a PEFT adapter folder",
+            "pass the folder that PEFT saved",
         )
     merged = PeftModel.from_pretrained(hf, str(adapter)).merge_and_unload()
     return merged, combined_hash(base_hash or "", _hash_of_folder(adapter))
@@ -196,16 +207,18 @@ def _check_gguf(file: Path) -> None:
 
 def _convert(file: Path, digest: str, folder: Path) -> None:
     make_folder(folder.parent)
-    with track(f"convert {file.name}", None, "models"):
+    with track(f"convert {file.name}", 1, "models") as step:
         hf, tokenizer = _read_gguf(file)
         # A folder is complete once it has its final name; until then it is a temporary one beside it.
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            hf.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
+            with _quiet_transformers():
+                hf.save_pretrained(temporary)
+                tokenizer.save_pretrained(temporary)
             write_json(temporary / "source.json", {"file": file.name, "sha256": digest, "dtype": "float32"})
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(temporary, folder)
+            step()
         except OSError as error:
             raise describe_os_error(error, folder) from error
         finally:
@@ -222,7 +235,9 @@ def _read_gguf(file: Path) -> tuple[Any, Any]:
             hf = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where)
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
     except ImportError as error:
-        raise WorkbenchError(f"{file.name} needs the gguf package ({error})", "gguf", "pip install gguf") from error
+        raise WorkbenchError(
+            f"{file.name} needs the gguf package ({error})", "gguf", "pip install gguf"
+        ) from error
     except Exception as error:  # a cut or damaged file fails anywhere inside the parser
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WorkbenchError(

@@ -49,7 +49,9 @@ class Model:
         self._norm_medians: dict[HookPoint, float] = {}
 
     @classmethod
-    def wrap(cls, hf: Any, tokenizer: Any, *, name: str, chat_template_kwargs: Mapping[str, Any] | None = None) -> Model:
+    def wrap(
+        cls, hf: Any, tokenizer: Any, *, name: str, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> Model:
         """A Model around a transformers model that is already in memory; its weights are hashed from its tensors."""
         return cls(hf, tokenizer, name=name, chat_template_kwargs=chat_template_kwargs)
 
@@ -76,7 +78,9 @@ class Model:
     @cached_property
     def final_norm(self) -> nn.Module:
         """The norm between the last block and the unembedding."""
-        return _first_attribute(self.decoder, ("norm", "ln_f", "final_layer_norm", "final_layernorm"), "final norm")
+        return _first_attribute(
+            self.decoder, ("norm", "ln_f", "final_layer_norm", "final_layernorm"), "final norm"
+        )
 
     @property
     def unembedding(self) -> Tensor:
@@ -116,7 +120,9 @@ class Model:
     @cached_property
     def end_tokens(self) -> frozenset[int]:
         """The ids that end a response: the generation config's and the tokenizer's end-of-text tokens."""
-        listed = getattr(self.hf.generation_config, "eos_token_id", None) if self.hf.generation_config else None
+        listed = (
+            getattr(self.hf.generation_config, "eos_token_id", None) if self.hf.generation_config else None
+        )
         ids = [listed] if isinstance(listed, int) else list(listed or [])
         return frozenset(token for token in [*ids, self.tokenizer.eos_token_id] if token is not None)
 
@@ -143,7 +149,7 @@ class Model:
 
     @cached_property
     def backend(self) -> str:
-        """Whose hook points are used: "transformer_lens", or "transformers" when that is not installed or cannot map the model."""
+        """Whose hook points are used: "transformer_lens", or "transformers" where that is missing or cannot map the model."""
         dispatched = len(set(getattr(self.hf, "hf_device_map", {}).values())) > 1
         if dispatched or importlib.util.find_spec("transformer_lens") is None:
             return "transformers"
@@ -221,7 +227,9 @@ class Model:
         hidden = self.decoder(input_ids=ids, attention_mask=mask, **options).last_hidden_state
         return self.logits_of(hidden[keep.to(hidden.device)])
 
-    def _run_decoder(self, ids: Tensor, mask: Tensor, stop_after: int | None, options: dict[str, Any]) -> None:
+    def _run_decoder(
+        self, ids: Tensor, mask: Tensor, stop_after: int | None, options: dict[str, Any]
+    ) -> None:
         with self.hooked({}, stop_after=stop_after), contextlib.suppress(StopForward):
             self.decoder(input_ids=ids, attention_mask=mask, **options)
 

@@ -32,7 +32,9 @@ def measure_norm_medians(model: Model, hooks: Sequence[HookPoint]) -> dict[HookP
     norms: dict[HookPoint, Tensor] = {}
 
     def keep(hook: HookPoint):
-        return lambda tensor: norms.__setitem__(hook, tensor.detach().float().norm(dim=-1)[:, 1:].flatten().cpu())
+        return lambda tensor: norms.__setitem__(
+            hook, tensor.detach().float().norm(dim=-1)[:, 1:].flatten().cpu()
+        )
 
     with model.without_hooks():
         _collect(model, rows, {hook: keep(hook) for hook in hooks})

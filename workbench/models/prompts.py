@@ -57,7 +57,9 @@ class _Content:
     body: str
 
 
-def tokenize_chat(model: Model, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> ChatTokens:
+def tokenize_chat(
+    model: Model, messages: Sequence[Message], *, add_generation_prompt: bool = False
+) -> ChatTokens:
     """Ids and spans of `messages` (role "system", "user" or "assistant") under the model's chat template.
 
     A template without a system role gets the system text in front of the first user message. Raises WorkbenchError
@@ -71,7 +73,9 @@ def tokenize_chat(model: Model, messages: Sequence[Message], *, add_generation_p
             break
     else:
         raise _cannot_place(model)
-    text = _render(model, _fill(layout, lambda _, content: content.lead + content.body), add_generation_prompt)
+    text = _render(
+        model, _fill(layout, lambda _, content: content.lead + content.body), add_generation_prompt
+    )
     contents = [content for _, parts in layout for content in parts if isinstance(content, _Content)]
     return _tokenize(model, text, _locate(model, text, marked, contents))
 

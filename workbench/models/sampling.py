@@ -37,7 +37,9 @@ class Sampling:
 
 def draw_uniforms(row_seeds: Sequence[int], n_steps: int) -> Tensor:
     """Uniform numbers [n_rows, n_steps] (float64); row r depends on row_seeds[r] and on nothing else."""
-    return torch.stack([torch.rand(n_steps, generator=generator(seed), dtype=torch.float64) for seed in row_seeds])
+    return torch.stack(
+        [torch.rand(n_steps, generator=generator(seed), dtype=torch.float64) for seed in row_seeds]
+    )
 
 
 def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:

@@ -84,7 +84,7 @@ def extract(
     judged = judge_rows(collected.frame(), trait, judge)
     config = {
         "design": None if rollouts is not None else asdict(design or RolloutDesign()),
-        "judge": judge.name, "filter": filter, "min_questions": min_questions,
+        "judge": judge.description(), "filter": filter, "min_questions": min_questions,
         "n_bootstrap": n_bootstrap, "n_random": n_random, "hook": None if chosen is None else str(chosen),
     }  # fmt: skip
     return vector_from_rollouts(

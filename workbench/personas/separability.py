@@ -189,7 +189,7 @@ def length_auc(
 
 
 def text_auc(
-    make_texts: Sequence[str], score_texts: Sequence[str], make: Rows, score: Rows, cells: Sequence[Cell]
+    make_texts: list[str], score_texts: list[str], make: Rows, score: Rows, cells: Sequence[Cell]
 ) -> float | None:
     """AUC of TF-IDF (words and pairs of words) with logistic regression, made and scored on the same rows as
     the direction."""
@@ -244,7 +244,7 @@ def _toward(values: Tensor, positive: Tensor) -> Tensor:
     return torch.sign(values[positive].double().mean() - values[~positive].double().mean()).nan_to_num()
 
 
-def _pick(texts: Sequence[str], mask: Tensor) -> list[str]:
+def _pick(texts: list[str], mask: Tensor) -> list[str]:
     return [texts[i] for i in mask.nonzero().flatten().tolist()]
 
 

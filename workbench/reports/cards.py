@@ -70,12 +70,19 @@ def card(report: Report, row: dict[str, Any], *, n_contexts: int, window: int) -
         return tuple(passage(context, window=window, highest=highest) for context in contexts[:n_contexts])
 
     return Card(
-        row["feature"], clean(row["label"] or "no label yet"), category_name(report.taxonomy, row["category"]),
-        share_text(row["share"]), _facts(report, row), clean(label.explanation if label else ""),
-        clean(label.notes if label else ""), _tokens(evidence, "promoted"), _tokens(evidence, "suppressed"),
-        passages(evidence.top if evidence else ()), passages(evidence.quantiles if evidence else ()),
+        row["feature"],
+        clean(row["label"] or "no label yet"),
+        category_name(report.taxonomy, row["category"]),
+        share_text(row["share"]),
+        _facts(report, row),
+        clean(label.explanation if label else ""),
+        clean(label.notes if label else ""),
+        _tokens(evidence, "promoted"),
+        _tokens(evidence, "suppressed"),
+        passages(evidence.top if evidence else ()),
+        passages(evidence.quantiles if evidence else ()),
         *_effect(report, row),
-    )  # fmt: skip
+    )
 
 
 def _highest(evidence: FeatureEvidence | None) -> float:
@@ -91,7 +98,10 @@ def _facts(report: Report, row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     label = report.label(row["feature"])
     facts = [("Author", "nobody has labelled this feature")]
     if label:
-        facts = [("Author", f"{label.author.get('kind')}: {label.author.get('name')}"), ("Status", label.status)]
+        facts = [
+            ("Author", f"{label.author.get('kind')}: {label.author.get('name')}"),
+            ("Status", label.status),
+        ]
         facts.append(("Label score", _score(row["label_score"])))
     if label and label.evidence and label.evidence.density is not None:
         facts.append(("Fires on", f"{share_text(label.evidence.density)} of the tokens read"))
@@ -132,7 +142,7 @@ def _effect(report: Report, row: dict[str, Any]) -> tuple[Markup | None, str]:
     if odd is None:
         return None, "Not tested: only the candidates with the largest shares are."
     found = next(item for item in report.parts.causal if item.feature == row["feature"])
-    controls = control_effects(report.parts.controls)
+    controls = control_effects(report.parts.controls, row["feature"])
     ends = row["causal_interval"] or (None, None)
     drawing = strip(controls, odd, ends[0], ends[1], name=f"feature {row['feature']}") if controls else None
     shown = f" [{signed(ends[0], 3)}, {signed(ends[1], 3)}]" if ends[0] is not None else ""

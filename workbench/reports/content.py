@@ -72,9 +72,10 @@ class Report:
 
         if not self.slices:
             raise WorkbenchError(
-                "this decomposition has no shares", "token activations of the vector's own rollouts",
+                "this decomposition has no shares",
+                "token activations of the vector's own rollouts",
                 "decompose a vector which was extracted here, or pass `model=` to decompose",
-            )  # fmt: skip
+            )
         return waterfall(self.slices, trait=self.trait)
 
     def sentence(self) -> str:
@@ -104,7 +105,12 @@ class Report:
 
 
 def report(
-    vector: PersonaVector, parts: Decomposition, labels: LabelSet, *, trait: object | None = None, n_features: int = 30
+    vector: PersonaVector,
+    parts: Decomposition,
+    labels: LabelSet,
+    *,
+    trait: object | None = None,
+    n_features: int = 30,
 ) -> Report:
     """The report on one vector, its decomposition and the labels of its features.
 
@@ -114,7 +120,9 @@ def report(
     _belong_together(vector, parts, labels)
     labels = labels.for_trait(vector.trait)
     taxonomy = taxonomy_of(trait if trait is not None else _find_trait(vector.trait))
-    rows = tuple(_feature_json(feature, parts, labels) for feature in _shown_features(parts, labels, n_features))
+    rows = tuple(
+        _feature_json(feature, parts, labels) for feature in _shown_features(parts, labels, n_features)
+    )
     return Report(vector, parts, labels, taxonomy, rows, _all_slices(parts, labels, taxonomy))
 
 
@@ -122,14 +130,16 @@ def _belong_together(vector, parts, labels) -> None:
     if parts.trait != vector.trait:
         raise WorkbenchError(
             f"the decomposition is of {parts.trait!r} and the vector is {vector.trait!r}",
-            "a vector and its own decomposition", f"decompose the {vector.trait!r} vector and report that",
-        )  # fmt: skip
+            "a vector and its own decomposition",
+            f"decompose the {vector.trait!r} vector and report that",
+        )
     if len(labels) and not labels.matches(parts.sae):
         raise WorkbenchError(
             f"the labels are of SAE {labels.sae_id!r} with weights {labels.sae_hash[:12]!r}, the decomposition used "
             f"{parts.sae['id']!r} with weights {str(parts.sae.get('weights_hash'))[:12]!r}",
-            "labels of the features of the same SAE", "label this decomposition with `workbench label`",
-        )  # fmt: skip
+            "labels of the features of the same SAE",
+            "label this decomposition with `workbench label`",
+        )
 
 
 def _find_trait(name: str) -> object | None:
@@ -183,7 +193,11 @@ def _feature_json(feature: int, parts, labels) -> dict[str, Any]:
 def _score_json(score: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if score is None:
         return None
-    return {"kind": score.get("kind"), "value": finite(score.get("value")), "interval": interval(score.get("interval"))}
+    return {
+        "kind": score.get("kind"),
+        "value": finite(score.get("value")),
+        "interval": interval(score.get("interval")),
+    }
 
 
 def _vector_json(vector) -> dict[str, Any]:
@@ -207,7 +221,10 @@ def card_figure(sae: Mapping[str, Any], key: str) -> Any:
 
 
 def _controls_json(controls: Mapping[str, Any]) -> dict[str, Any]:
-    known = {key: plain(controls.get(key)) for key in ("expected_by_chance", "zero_vector_overlap", "random_directions")}
+    known = {
+        key: plain(controls.get(key))
+        for key in ("expected_by_chance", "zero_vector_overlap", "random_directions")
+    }
     return {**known, **{key: plain(value) for key, value in controls.items() if key not in known}}
 
 
@@ -228,7 +245,13 @@ def plain(value: Any) -> Any:
 
 def _slice_json(row: Slice) -> dict[str, Any]:
     ends = interval((row.low, row.high))
-    return {"category": row.id, "group": row.group, "share": row.value, "interval": ends, "n_features": row.n_features}
+    return {
+        "category": row.id,
+        "group": row.group,
+        "share": row.value,
+        "interval": ends,
+        "n_features": row.n_features,
+    }
 
 
 def _all_slices(parts, labels, taxonomy) -> tuple[Slice, ...]:
@@ -238,4 +261,5 @@ def _all_slices(parts, labels, taxonomy) -> tuple[Slice, ...]:
         return ()
     shares = [finite(value) or 0.0 for value in parts.share.tolist()]
     ends = interval(parts.share_error_interval)
-    return slices(shares, counted_categories(labels), taxonomy, (error, (ends[0], ends[1]) if ends else None), GroupIntervals.of(parts))
+    of_error = (error, (ends[0], ends[1]) if ends else None)
+    return slices(shares, counted_categories(labels), taxonomy, of_error, GroupIntervals.of(parts))

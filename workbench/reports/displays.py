@@ -27,12 +27,19 @@ def report_html(report: Report) -> str:
     from workbench.reports.figures import waterfall
 
     rows = [_feature_line(row) for row in report.features[:N_ROWS]]
-    where = f"The whole report: {report.path}" if report.path else "`.save(\"report.html\")` writes the whole report."
+    where = (
+        f"The whole report: {report.path}"
+        if report.path
+        else '`.save("report.html")` writes the whole report.'
+    )
     return _show(
-        f"What is {report.trait} made of?", lines=[report.sentence()],
+        f"What is {report.trait} made of?",
+        lines=[report.sentence()],
         figure=waterfall(report.slices, trait=report.trait) if report.slices else None,
-        columns=["feature", "label", "category", "share", "causal effect", "verified"], rows=rows, notes=[where],
-    )  # fmt: skip
+        columns=["feature", "label", "category", "share", "causal effect", "verified"],
+        rows=rows,
+        notes=[where],
+    )
 
 
 def _feature_line(row: dict[str, Any]) -> list[str]:
@@ -51,14 +58,23 @@ def vector_html(vector: PersonaVector) -> str:
     from workbench.reports.figures import layer_curve
 
     evidence, points = vector.evidence, layer_points(vector.evidence)
-    names = ("auc_stripped", "auc_with_prompt", "auc_text_only", "auc_length_only", "auc_random_q95", "auc_rank_p")
+    names = (
+        "auc_stripped",
+        "auc_with_prompt",
+        "auc_text_only",
+        "auc_length_only",
+        "auc_random_q95",
+        "auc_rank_p",
+    )
+    where = f"{vector.model.get('name', 'a model')}, {vector.hook}, one of {len(vector.hooks)} hook points"
     return _show(
         f"Persona vector: {vector.trait}",
-        lines=[f"{vector.model.get('name', 'a model')}, {vector.hook}, one of {len(vector.hooks)} hook points; {len(vector.rows)} replies."],
+        lines=[f"{where}; {len(vector.rows)} replies."],
         figure=layer_curve(points, chosen=float(vector.hook.block)) if len(points) > 1 else None,
-        columns=["measure", "value"], rows=[[name.replace("_", " "), _figure(evidence.get(name))] for name in names],
+        columns=["measure", "value"],
+        rows=[[name.replace("_", " "), _figure(evidence.get(name))] for name in names],
         notes=verdict.vector_warnings(evidence),
-    )  # fmt: skip
+    )
 
 
 def parts_html(parts: Decomposition) -> str:
@@ -67,26 +83,45 @@ def parts_html(parts: Decomposition) -> str:
     from workbench.reports.tables import signed
 
     rows = [
-        [str(row["feature"]), percent(row["share"], 2), _figure(row["q_value"]), signed(row["cosine"], 2), signed(row["causal_odd"], 3) or "–"]
+        [
+            str(row["feature"]),
+            percent(row["share"], 2),
+            _figure(row["q_value"]),
+            signed(row["cosine"], 2),
+            signed(row["causal_odd"], 3) or "–",
+        ]
         for row in parts.table(N_ROWS)
     ]
     error = percent(parts.share_error)
     return _show(
-        f"Decomposition of {parts.trait}", lines=[f"{parts.sae.get('id')}: {parts.d_sae:,} features; the SAE’s own error: {error} of |v|²."],
-        columns=["feature", "share", "q", "cosine", "causal effect"], rows=rows, notes=[str(item) for item in parts.warnings],
-    )  # fmt: skip
+        f"Decomposition of {parts.trait}",
+        lines=[f"{parts.sae.get('id')}: {parts.d_sae:,} features; the SAE’s own error: {error} of |v|²."],
+        columns=["feature", "share", "q", "cosine", "causal effect"],
+        rows=rows,
+        notes=[str(item) for item in parts.warnings],
+    )
 
 
 def labels_html(labels: LabelSet) -> str:
     """One line per label, with author, status and score."""
     rows = [
-        [str(row["feature"]), row["label"], row["category"], row["author"].get("kind", "–"), row["status"], _score(row["score"])]
+        [
+            str(row["feature"]),
+            row["label"],
+            row["category"],
+            row["author"].get("kind", "–"),
+            row["status"],
+            _score(row["score"]),
+        ]
         for row in labels.table()[: 2 * N_ROWS]
     ]
     return _show(
-        "Labels", lines=[f"{len(labels)} labels of {labels.sae_id}."], notes=[str(item) for item in labels.warnings],
-        columns=["feature", "label", "category", "author", "status", "score"], rows=rows,
-    )  # fmt: skip
+        "Labels",
+        lines=[f"{len(labels)} labels of {labels.sae_id}."],
+        notes=[str(item) for item in labels.warnings],
+        columns=["feature", "label", "category", "author", "status", "score"],
+        rows=rows,
+    )
 
 
 def sae_html(sae: SparseAutoencoder) -> str:
@@ -96,9 +131,13 @@ def sae_html(sae: SparseAutoencoder) -> str:
 
     lights = [rule.light(finite(sae.card.get(rule.key))) for rule in SAE_THRESHOLDS]
     return _show(
-        f"SAE {sae.id}", lines=[f"{sae.architecture}, {sae.d_model} to {sae.d_sae:,} features, L0 {_figure(sae.card.get('l0'))}."],
-        columns=["measure", "value", "light", "thresholds"], rows=[[x.name, x.shown, x.level, x.rule] for x in lights],
-    )  # fmt: skip
+        f"SAE {sae.id}",
+        lines=[
+            f"{sae.architecture}, {sae.d_model} to {sae.d_sae:,} features, L0 {_figure(sae.card.get('l0'))}."
+        ],
+        columns=["measure", "value", "light", "thresholds"],
+        rows=[[x.name, x.shown, x.level, x.rule] for x in lights],
+    )
 
 
 def _figure(value: Any) -> str:
@@ -113,14 +152,21 @@ def _score(score: Any) -> str:
 
 
 def _show(
-    title: str, *, lines: list[str], columns: list[str], rows: list[list[str]],
-    figure: Figure | None = None, notes: list[str] | None = None,
-) -> str:  # fmt: skip
+    title: str,
+    *,
+    lines: list[str],
+    columns: list[str],
+    rows: list[list[str]],
+    figure: Figure | None = None,
+    notes: list[str] | None = None,
+) -> str:
     from workbench.reports.html import environment
 
     picture: Markup | None = _trusted(figure)
     template = environment().get_template("display.html.jinja")
-    return template.render(title=title, lines=lines, columns=columns, rows=rows, figure=picture, notes=notes or [])
+    return template.render(
+        title=title, lines=lines, columns=columns, rows=rows, figure=picture, notes=notes or []
+    )
 
 
 def _trusted(figure: Figure | None) -> Markup | None:

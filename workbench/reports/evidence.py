@@ -5,7 +5,7 @@ These are free-form records; what is absent or unreadable is left out of the pag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from workbench.models.hookpoints import HookPoint
@@ -30,9 +30,13 @@ def kept_table(evidence: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     counts = evidence.get("kept_counts")
     if not isinstance(counts, Mapping) or not counts:
         return None
-    cells = {str(arm): value if isinstance(value, Mapping) else {"kept": value} for arm, value in counts.items()}
+    cells = {
+        str(arm): value if isinstance(value, Mapping) else {"kept": value} for arm, value in counts.items()
+    }
     seen = dict.fromkeys(str(name) for cell in cells.values() for name in cell)
-    names = [name for name in seen if name in ("rows", "kept") or any(cell.get(name) for cell in cells.values())]
+    names = [
+        name for name in seen if name in ("rows", "kept") or any(cell.get(name) for cell in cells.values())
+    ]
     rows = [[arm, *(_count(cell.get(name)) for name in names)] for arm, cell in cells.items()]
     return [name.replace("_", " ") for name in names], rows
 
@@ -51,16 +55,21 @@ def energy_curves(audit: Mapping[str, Any]) -> list[tuple[str, list[tuple[float,
     atoms = energy.get("atoms") or ()
     curves = []
     for key, name in _DICTIONARIES.items():
-        points = [(float(n), known) for n, value in zip(atoms, energy.get(key) or (), strict=False) if (known := finite(value)) is not None]
+        values = zip(atoms, map(finite, energy.get(key) or ()), strict=False)
+        points = [(float(n), value) for n, value in values if value is not None]
         if points:
             curves.append((name, points))
     return curves if curves and curves[0][0] == _DICTIONARIES["sae"] else []
 
 
-def control_effects(controls: Mapping[str, Any]) -> list[float]:
-    """Odd effects of the matched control features, where the causal stage kept them."""
-    causal = controls.get("causal")
-    value = causal.get("control_odd") if isinstance(causal, Mapping) else controls.get("control_odd")
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return []
-    return [number for item in value if (number := finite(item)) is not None]
+def control_effects(controls: Mapping[str, Any], feature: int) -> list[float]:
+    """Odd effects of the matched control features, in the direction in which `feature` itself was pushed.
+
+    The decomposition keeps them in the direction of most candidates; they change sign for a candidate that was
+    pushed the other way. Empty where the causal stage kept none.
+    """
+    value = controls.get("causal_control_odd") or ()
+    signs = (controls.get("causal_controls_used") or {}).get("signs") or {}
+    majority = 1 if sum(signs.values()) >= 0 else -1
+    turn = majority * signs.get(str(feature), majority)
+    return [turn * number for item in value if (number := finite(item)) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from workbench.reports.shares import Slice
 from workbench.reports.svg import Figure, Scale, drawing, percent, tag, words
@@ -28,9 +28,12 @@ def waterfall(slices: Sequence[Slice], *, trait: str) -> Figure:
         body.append(_link(scale(ends[index]), _TOP + index * _ROW))
     body += _total_row(ends[-1] if ends else 0.0, scale, _TOP + len(slices) * _ROW)
     return drawing(
-        _WIDTH, bottom + 12, body, title=f"What the {trait} vector is made of",
+        _WIDTH,
+        bottom + 12,
+        body,
+        title=f"What the {trait} vector is made of",
         description="Shares of its squared length: " + "; ".join(_spoken(row) for row in slices),
-    )  # fmt: skip
+    )
 
 
 def _key(trait: str, slices: Sequence[Slice]) -> str:
@@ -47,7 +50,12 @@ def _interval_text(low: float | None, high: float | None) -> str:
 
 
 def _waterfall_scale(slices: Sequence[Slice], starts: list[float], ends: list[float]) -> Scale:
-    reach = [start + edge for start, row in zip(starts, slices, strict=True) for edge in (row.low, row.high) if edge is not None]
+    reach = [
+        start + edge
+        for start, row in zip(starts, slices, strict=True)
+        for edge in (row.low, row.high)
+        if edge is not None
+    ]
     low, high = min([0.0, *ends, *reach]), max([1.0, *ends, *reach])
     return Scale(low, high, _LABELS, _PLOT_END)
 
@@ -57,7 +65,9 @@ def _ticks(scale: Scale, top: float, bottom: float) -> list[str]:
     for value in scale.ticks(7):
         x, zero = scale(value), abs(value) < 1e-9
         body.append(tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="wbf-axis" if zero else "wbf-grid"))
-        body.append(words(percent(value, 0), x, top - 6, anchor="middle", class_="wbf-soft wbf-num", font_size=11))
+        body.append(
+            words(percent(value, 0), x, top - 6, anchor="middle", class_="wbf-soft wbf-num", font_size=11)
+        )
     return body
 
 
@@ -66,7 +76,11 @@ def _hatch(key: str) -> list[str]:
     stripe = tag("path", d="M-2 10L10 -2M4 16L16 4", class_="wbf-stripe")
     back = tag("path", d="M-2 2L10 14M4 -4L16 8", class_="wbf-stripe")
     frame = {"width": 12, "height": 12, "patternUnits": "userSpaceOnUse"}
-    return [tag("defs", tag("pattern", stripe, id=f"{key}e", **frame), tag("pattern", back, id=f"{key}n", **frame))]
+    return [
+        tag(
+            "defs", tag("pattern", stripe, id=f"{key}e", **frame), tag("pattern", back, id=f"{key}n", **frame)
+        )
+    ]
 
 
 def _waterfall_row(row: Slice, start: float, scale: Scale, top: float, key: str) -> list[str]:
@@ -78,9 +92,24 @@ def _waterfall_row(row: Slice, start: float, scale: Scale, top: float, key: str)
         tag("rect", class_=f"wbf-{row.group}", **box),
         tag("rect", class_="wbf-edge", **box) if row.group == "open" else "",
         tag("rect", fill=pattern, **box) if pattern else "",
-        words(percent(row.value), _PLOT_END + 66, top + 18.5, anchor="end", class_="wbf-ink wbf-num", font_weight=600),
-        words(_interval_text(row.low, row.high).strip(), _PLOT_END + 76, top + 18.5, class_="wbf-soft wbf-num", font_size=11.5),
-        words(_counted(row), _WIDTH - 4.0, top + 18.5, anchor="end", class_="wbf-soft wbf-num", font_size=11.5),
+        words(
+            percent(row.value),
+            _PLOT_END + 66,
+            top + 18.5,
+            anchor="end",
+            class_="wbf-ink wbf-num",
+            font_weight=600,
+        ),
+        words(
+            _interval_text(row.low, row.high).strip(),
+            _PLOT_END + 76,
+            top + 18.5,
+            class_="wbf-soft wbf-num",
+            font_size=11.5,
+        ),
+        words(
+            _counted(row), _WIDTH - 4.0, top + 18.5, anchor="end", class_="wbf-soft wbf-num", font_size=11.5
+        ),
     ]
     return [*body, *_whisker(row, start, scale, top + _ROW / 2)]
 
@@ -106,21 +135,32 @@ def _total_row(total: float, scale: Scale, top: float) -> list[str]:
     return [
         words("the whole vector", _LABELS - 14, top + 18.5, anchor="end", font_weight=600),
         tag("rect", x=left, y=top + 10.0, width=right - left, height=_ROW - 20.0, rx=1.5, class_="wbf-total"),
-        words(percent(total), _PLOT_END + 66, top + 18.5, anchor="end", class_="wbf-ink wbf-num", font_weight=600),
+        words(
+            percent(total),
+            _PLOT_END + 66,
+            top + 18.5,
+            anchor="end",
+            class_="wbf-ink wbf-num",
+            font_weight=600,
+        ),
     ]
 
 
-def layer_curve(points: Sequence[tuple[float, float, float | None, float | None]], *, chosen: float | None = None) -> Figure:
+def layer_curve(
+    points: Sequence[tuple[float, float, float | None, float | None]], *, chosen: float | None = None
+) -> Figure:
     """Cross-validated AUC per block: `points` are (block, auc, low, high); the chosen block is marked."""
     edges = [edge for point in points for edge in point[1:] if edge is not None]
     x = Scale(min(p[0] for p in points), max(p[0] for p in points), 40, 440)
     y = Scale(min([0.45, *edges]), max([1.0, *edges]), 206, 28)
-    banded = [p for p in points if p[2] is not None and p[3] is not None]
+    banded = [(p[0], p[2], p[3]) for p in points if p[2] is not None and p[3] is not None]
     body = _frame(x, y, "block", "AUC")
     body.append(tag("line", x1=x.left, x2=x.right, y1=y(0.5), y2=y(0.5), class_="wbf-ref"))
     body.append(words("chance", x.right, y(0.5) - 5, anchor="end", class_="wbf-soft", font_size=11))
     if banded:
-        outline = [(x(p[0]), y(p[3])) for p in banded] + [(x(p[0]), y(p[2])) for p in reversed(banded)]
+        outline = [(x(b), y(high)) for b, _, high in banded] + [
+            (x(b), y(low)) for b, low, _ in reversed(banded)
+        ]
         body.append(tag("path", d=_path(outline) + "Z", class_="wbf-band"))
     body.append(tag("path", d=_path([(x(p[0]), y(p[1])) for p in points]), class_="wbf-line-a"))
     body += [_diamond(x(p[0]), y(p[1])) for p in points if p[0] == chosen]
@@ -139,7 +179,9 @@ def energy_curve(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]) ->
     heights = _apart([y(points[-1][1]) for _, points in curves])
     for index, (name, points) in enumerate(curves):
         path = [(x(0), y(0.0)), *((x(n), y(value)) for n, value in points)]
-        body.append(tag("path", d=_path(path), class_=("wbf-line-a", "wbf-line-b", "wbf-line-c")[min(index, 2)]))
+        body.append(
+            tag("path", d=_path(path), class_=("wbf-line-a", "wbf-line-b", "wbf-line-c")[min(index, 2)])
+        )
         body.append(words(f"{name} {points[-1][1]:.2f}", path[-1][0] + 10, heights[index] + 4, font_size=12))
     spoken = "; ".join(f"{name}: {points[-1][1]:.2f} with {points[-1][0]:g} atoms" for name, points in curves)
     return drawing(580, 250, body, title="Energy explained by signed pursuit", description=spoken)
@@ -149,23 +191,36 @@ def _apart(heights: Sequence[float], least: float = 15.0) -> list[float]:
     """Heights of words moved just enough that no two lie closer than `least` pixels, in their order."""
     moved = list(heights)
     order = sorted(range(len(moved)), key=moved.__getitem__)
-    for above, below in zip(order, order[1:], strict=False):
+    for above, below in pairwise(order):
         moved[below] = max(moved[below], moved[above] + least)
     return moved
 
 
-def strip(controls: Sequence[float], value: float, low: float | None, high: float | None, *, name: str) -> Figure:
+def strip(
+    controls: Sequence[float], value: float, low: float | None, high: float | None, *, name: str
+) -> Figure:
     """One effect against the effects of its matched control features, on one line. Dots are controls."""
     reach = [*controls, value, 0.0, *(edge for edge in (low, high) if edge is not None)]
     pad = (max(reach) - min(reach)) * 0.04 or 1.0
     x = Scale(min(reach) - pad, max(reach) + pad, 10, 430)
     body = [tag("line", x1=x(0.0), x2=x(0.0), y1=6, y2=52, class_="wbf-axis")]
-    body += [tag("circle", cx=x(v), cy=24.0 + _jitter(k), r=2.4, class_="wbf-dot") for k, v in enumerate(controls)]
+    body += [
+        tag("circle", cx=x(v), cy=24.0 + _jitter(k), r=2.4, class_="wbf-dot") for k, v in enumerate(controls)
+    ]
     if low is not None and high is not None:
         body.append(tag("path", d=f"M{x(low):.1f} 24H{x(high):.1f}", class_="wbf-whisker"))
     body.append(_diamond(x(value), 24.0))
     for tick in x.ticks(6):
-        body.append(words(f"{tick:.3g}".replace("-", "−"), x(tick), 66, anchor="middle", class_="wbf-soft wbf-num", font_size=11))
+        body.append(
+            words(
+                f"{tick:.3g}".replace("-", "−"),
+                x(tick),
+                66,
+                anchor="middle",
+                class_="wbf-soft wbf-num",
+                font_size=11,
+            )
+        )
     described = f"{name}: {value:.3f} nats per token, against {len(controls)} matched controls"
     return drawing(440, 72, body, title=f"Causal effect of {name}", description=described)
 
@@ -179,9 +234,22 @@ def _frame(x: Scale, y: Scale, x_name: str, y_name: str) -> list[str]:
     body = []
     for value in y.ticks(4):
         body.append(tag("line", x1=x.left, x2=x.right, y1=y(value), y2=y(value), class_="wbf-grid"))
-        body.append(words(f"{value:.2g}", x.left - 8, y(value) + 4, anchor="end", class_="wbf-soft wbf-num", font_size=11))
+        body.append(
+            words(
+                f"{value:.2g}",
+                x.left - 8,
+                y(value) + 4,
+                anchor="end",
+                class_="wbf-soft wbf-num",
+                font_size=11,
+            )
+        )
     for value in x.ticks(6):
-        body.append(words(f"{value:g}", x(value), y.left + 18, anchor="middle", class_="wbf-soft wbf-num", font_size=11))
+        body.append(
+            words(
+                f"{value:g}", x(value), y.left + 18, anchor="middle", class_="wbf-soft wbf-num", font_size=11
+            )
+        )
     body.append(words(x_name, x.right, y.left + 34, anchor="end", class_="wbf-soft", font_size=11.5))
     return [*body, words(y_name, 4, 12, class_="wbf-soft", font_size=11.5)]
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
-from workbench.reports.text import clean, clean_token
+from workbench.reports.text import MAX_CHARACTERS, clean, clean_token
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -33,14 +33,16 @@ def render(report: Report) -> str:
     from workbench.reports.page import page
 
     template = environment().get_template("page.html.jinja")
+    data = embedded(_shortened(report.to_json()))
     for n_contexts, window in _BUDGETS:
-        text = template.render(page(report, n_contexts=n_contexts, window=window), **_assets(), data=embedded(report.to_json()))
+        text = template.render(page(report, n_contexts=n_contexts, window=window), **_assets(), data=data)
         if len(text.encode()) < MAX_BYTES:
             return text
     raise WorkbenchError(
-        f"the report on {report.trait!r} exceeds 3 MB even without contexts", "a page that can be mailed",
+        f"the report on {report.trait!r} exceeds 3 MB even without contexts",
+        "a page that can be mailed",
         "show fewer features: report(..., n_features=30) with labels of those features only",
-    )  # fmt: skip
+    )
 
 
 @cache
@@ -49,11 +51,20 @@ def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     env = Environment(
-        loader=PackageLoader("workbench.reports"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("workbench.reports"),
+        autoescape=True,
+        finalize=_finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     env.filters.update(clean=clean, token=clean_token)
     return env
+
+
+def _finalize(value: Any) -> Any:
+    """Every plain text that a template prints is cleaned once more, so that forgetting `|clean` does no harm."""
+    return clean(value, limit=2 * MAX_CHARACTERS) if type(value) is str else value
 
 
 def _source(name: str) -> str:
@@ -70,8 +81,20 @@ def _assets() -> dict[str, Any]:
 
     script = "\n" + _source("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return {"css": Markup(_source("page.css") + STYLE), "js": Markup(script), "policy": policy}
+
+
+def _shortened(value: Any) -> Any:
+    """The same JSON value with texts beyond any honest length cut, so that they cannot fill the page."""
+    if isinstance(value, dict):
+        return {key[:MAX_CHARACTERS]: _shortened(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    return value[:MAX_CHARACTERS] if isinstance(value, str) else value
 
 
 def embedded(value: Any) -> Any:

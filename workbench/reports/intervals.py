@@ -30,7 +30,9 @@ class GroupIntervals:
     def of(cls, parts: Decomposition) -> GroupIntervals:
         features = [int(feature) for feature in parts.replicate_features]
         columns = {feature: column for column, feature in enumerate(features)}
-        return cls(columns, np.asarray(parts.replicate_shares, float), np.asarray(parts.replicate_error, float))
+        return cls(
+            columns, np.asarray(parts.replicate_shares, float), np.asarray(parts.replicate_error, float)
+        )
 
     def total(self, features: Iterable[int]) -> Interval:
         """The interval of the summed share of `features`."""

@@ -103,12 +103,26 @@ def _measures(evidence) -> list[Measure]:
     n_random = finite(evidence.get("n_random"))
     against = f"{n_random:,.0f} " if n_random else ""
     return [
-        Measure("With the system prompt", _two(evidence.get("auc_with_prompt")), "the prompt is in context, so it helps"),
-        Measure("Words alone (TF-IDF)", _two(evidence.get("auc_text_only")), "a bag of words, trained on the same replies"),
+        Measure(
+            "With the system prompt",
+            _two(evidence.get("auc_with_prompt")),
+            "the prompt is in context, so it helps",
+        ),
+        Measure(
+            "Words alone (TF-IDF)",
+            _two(evidence.get("auc_text_only")),
+            "a bag of words, trained on the same replies",
+        ),
         Measure("Length alone", _two(evidence.get("auc_length_only")), "how long the reply is"),
-        Measure("Random directions, 95th percentile", _two(evidence.get("auc_random_q95")), f"of {against}with the activations’ covariance"),
-        Measure("Rank p", _small(evidence.get("auc_rank_p")), "how often such a direction does as well or better"),
-    ]  # fmt: skip
+        Measure(
+            "Random directions, 95th percentile",
+            _two(evidence.get("auc_random_q95")),
+            f"of {against}with the activations’ covariance",
+        ),
+        Measure(
+            "Rank p", _small(evidence.get("auc_rank_p")), "how often such a direction does as well or better"
+        ),
+    ]
 
 
 def _two(value: Any) -> str:
@@ -129,7 +143,12 @@ def _ends(pair: Any) -> str:
 def _controls_part(report: Report) -> dict[str, Any]:
     curves = energy_curves(report.parts.audit)
     closure = finite(report.parts.share_sum_error)
-    named = {"expected_by_chance", "zero_vector_overlap", *(["random_directions"] if curves else [])}
+    named = {
+        "expected_by_chance",
+        "zero_vector_overlap",
+        "causal_control_odd",
+        *(["random_directions"] if curves else []),
+    }
     rest = {key: value for key, value in report.parts.controls.items() if key not in named}
     return {
         "closure": None if closure is None else f"{closure:.1e}",
@@ -140,7 +159,9 @@ def _controls_part(report: Report) -> dict[str, Any]:
         "other_controls": flat_rows(rest, limit=24),
         "n_half": report.parts.audit.get("n_features_half"),
         "energy": drawn(energy_curve(curves)) if curves else None,
-        "warnings": [_sentence(str(warning)) for warning in (*report.parts.warnings, *report.labels.warnings)],
+        "warnings": [
+            _sentence(str(warning)) for warning in (*report.parts.warnings, *report.labels.warnings)
+        ],
     }
 
 
@@ -164,7 +185,8 @@ def _origin_part(report: Report) -> dict[str, Any]:
             ("The decomposition", flat_rows(report.parts.provenance)),
         ],
         "error_share": percent(finite(report.parts.share_error)),
-        "file_name": "".join(c if c.isalnum() and c.isascii() else "-" for c in report.trait)[:60] or "report",
+        "file_name": "".join(c if c.isalnum() and c.isascii() else "-" for c in report.trait)[:60]
+        or "report",
     }
 
 

@@ -46,7 +46,6 @@ class Slice:
     negative: float = 0.0
 
 
-
 def finite(value: object) -> float | None:
     """A Python float, or None for what is unknown (None, NaN, infinities)."""
     if value is None:
@@ -64,7 +63,10 @@ def interval(pair: Iterable[object] | None) -> list[float] | None:
 def taxonomy_of(trait: object | None) -> dict[str, CategoryName]:
     """Category id -> its name and the group of the picture in which it is counted."""
     categories = getattr(trait, "taxonomy", ()) or ()
-    return {category.id: CategoryName(category.name, _group(category), category.description) for category in categories}
+    return {
+        category.id: CategoryName(category.name, _group(category), category.description)
+        for category in categories
+    }
 
 
 def _group(category) -> str:

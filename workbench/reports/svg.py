@@ -70,9 +70,13 @@ def number(value: object) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def words(value: str, x: float, y: float, *, anchor: str = "start", class_: str = "wbf-ink", **more: object) -> str:
+def words(
+    value: str, x: float, y: float, *, anchor: str = "start", class_: str = "wbf-ink", **more: object
+) -> str:
     """A text element; whatever the words are, they are escaped here."""
-    return tag("text", escape(clean(value)), x=float(x), y=float(y), text_anchor=anchor, class_=class_, **more)
+    return tag(
+        "text", escape(clean(value)), x=float(x), y=float(y), text_anchor=anchor, class_=class_, **more
+    )
 
 
 def drawing(width: int, height: int, body: list[str], *, title: str, description: str) -> Figure:
@@ -80,9 +84,18 @@ def drawing(width: int, height: int, body: list[str], *, title: str, description
     head = [tag("title", escape(clean(title))), tag("desc", escape(clean(description)))]
     paper = tag("rect", x=0, y=0, width=width, height=height, class_="wbf-paper")
     inline = tag(
-        "svg", *head, paper, *body, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}",
-        width=width, height=height, class_="wbf", role="img", aria_label=f"{clean(title)}. {clean(description)}",
-    )  # fmt: skip
+        "svg",
+        *head,
+        paper,
+        *body,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width} {height}",
+        width=width,
+        height=height,
+        class_="wbf",
+        role="img",
+        aria_label=f"{clean(title)}. {clean(description)}",
+    )
     return Figure(inline, title)
 
 

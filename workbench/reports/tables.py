@@ -56,7 +56,9 @@ class Row:
 
 def table_rows(report: Report) -> list[Row]:
     """The table, largest share first."""
-    widest = max((abs(row["share"]) for row in report.features if row["share"] is not None), default=0.0) or 1.0
+    widest = (
+        max((abs(row["share"]) for row in report.features if row["share"] is not None), default=0.0) or 1.0
+    )
     return [_row(report, row, widest) for row in report.features]
 
 
@@ -66,24 +68,40 @@ def _row(report: Report, row: dict[str, Any], widest: float) -> Row:
     author, status = (str(label.author.get("kind", "unknown")), label.status) if label else ("", "")
     words = (f"#{row['feature']}", row["label"] or "", named.name, author, status)
     return Row(
-        row["feature"], row["label"], row["category"] or "", named.name, named.group, author, status,
-        bool(row["label"]) or row["causal_odd"] is not None, row["verified"], abs(row["share"] or 0.0) / widest,
-        (row["share"] or 0.0) < 0, clean(" ".join(words)).lower(), _cells(row),
-    )  # fmt: skip
+        row["feature"],
+        row["label"],
+        row["category"] or "",
+        named.name,
+        named.group,
+        author,
+        status,
+        bool(row["label"]) or row["causal_odd"] is not None,
+        row["verified"],
+        abs(row["share"] or 0.0) / widest,
+        (row["share"] or 0.0) < 0,
+        clean(" ".join(words)).lower(),
+        _cells(row),
+    )
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Cell]:
     score = row["label_score"] or {}
     return {
-        "share": _number(row["share"], "share", percent(row["share"], 2), _pair(row["share_interval"], 100, 2)),
+        "share": _number(
+            row["share"], "share", percent(row["share"], 2), _pair(row["share_interval"], 100, 2)
+        ),
         "q_value": _number(row["q_value"], "q_value", _p(row["q_value"])),
         "cosine": _number(row["cosine"], "cosine", signed(row["cosine"], 2)),
         "pursuit": _number(row["pursuit"] or None, "pursuit", signed(row["pursuit"], 2)),
         "in_v_up": _yes(row["in_v_up"], "in_v_up"),
-        "causal": _number(row["causal_odd"], "causal", signed(row["causal_odd"], 3), _pair(row["causal_interval"], 1, 3)),
+        "causal": _number(
+            row["causal_odd"], "causal", signed(row["causal_odd"], 3), _pair(row["causal_interval"], 1, 3)
+        ),
         "damage": _number(row["damage"], "causal", signed(row["damage"], 3)),
         "verified": _yes(row["verified"], "causal"),
-        "score": _number(score.get("value"), "score", signed(score.get("value"), 2), _pair(score.get("interval"), 1, 2)),
+        "score": _number(
+            score.get("value"), "score", signed(score.get("value"), 2), _pair(score.get("interval"), 1, 2)
+        ),
     }
 
 

@@ -15,6 +15,8 @@ def clean(value: object, *, limit: int = MAX_CHARACTERS) -> str:
     """The text with control, format and bidi characters and lone surrogates spelled out, and cut at `limit`."""
     text = str(value)
     cut = text if len(text) <= limit else text[:limit] + f"… ({len(text):,} characters)"
+    if cut.isascii() and cut.isprintable():
+        return cut
     return "".join(_visible(character) for character in cut)
 
 

@@ -57,10 +57,19 @@ class Threshold:
 
 SAE_THRESHOLDS = (
     Threshold("variance_explained", "Variance explained", 0.85, 0.70, True, "of held-out activations"),
-    Threshold("ce_recovered", "Cross-entropy recovered", 0.93, 0.80, True, "when the model runs on the reconstruction"),
+    Threshold(
+        "ce_recovered",
+        "Cross-entropy recovered",
+        0.93,
+        0.80,
+        True,
+        "when the model runs on the reconstruction",
+    ),
     Threshold("dead_share", "Dead features", 0.03, 0.10, False, "never fire on held-out text"),
 )
-ERROR_THRESHOLD = Threshold("share_error", "Missed of this vector", 0.20, 0.40, False, "its error as a share of the whole")
+ERROR_THRESHOLD = Threshold(
+    "share_error", "Missed of this vector", 0.20, 0.40, False, "its error as a share of the whole"
+)
 _BADNESS = ("good", "fair", "unknown", "poor")
 
 
@@ -82,7 +91,10 @@ def answer(report: Report) -> str:
             f"What the {report.trait} vector is made of is unknown here: shares need the token activations behind the "
             "vector, and this one came without them. Cosines and pursuit below describe its direction only."
         )
-    pieces = [_trait_piece(report), *(piece for piece in map(_plain_piece(report), ("other", "unclear", "open")) if piece)]
+    pieces = [
+        _trait_piece(report),
+        *(piece for piece in map(_plain_piece(report), ("other", "unclear", "open")) if piece),
+    ]
     ends = _ends(interval(report.parts.share_error_interval))
     error = f"{percent(finite(report.parts.share_error))}{ends} is the SAE’s own error"
     return f"Of the squared length of the {report.trait} vector, {', '.join(pieces)}, and {error}."
@@ -100,7 +112,11 @@ def _trait_piece(report: Report) -> str:
 
 
 def _plain_piece(report: Report):
-    words = {"other": "labelled style, topic or something else", "unclear": "labelled unclear", "open": "without a label"}
+    words = {
+        "other": "labelled style, topic or something else",
+        "unclear": "labelled unclear",
+        "open": "without a label",
+    }
 
     def piece(group: str) -> str:
         value, count = group_total(report.slices, group)
@@ -112,7 +128,9 @@ def _plain_piece(report: Report):
 def _group_ends(report: Report, group: str) -> list[float] | None:
     """The interval of a whole group, asked from the decomposition (never a sum of the ends of its members)."""
     categories = {row.id for row in report.slices if row.group == group}
-    members = [feature for feature, category in counted_categories(report.labels).items() if category in categories]
+    members = [
+        feature for feature, category in counted_categories(report.labels).items() if category in categories
+    ]
     return interval(GroupIntervals.of(report.parts).total(members))
 
 
@@ -160,11 +178,17 @@ def vector_warnings(evidence: Mapping[str, Any]) -> list[str]:
     if stripped is None:
         return ["Separability was not measured: this vector came without rollouts."]
     if ends and ends[0] <= 0.5:
-        found.append("The interval of the stripped AUC reaches .5: on unseen questions the vector may not separate at all.")
+        found.append(
+            "The interval of the stripped AUC reaches .5: on unseen questions the vector may not separate at all."
+        )
     if rank is not None and rank > 0.01:
-        found.append(f"Rank p {rank:.3f} against random directions is above .01: a random direction may do as well.")
+        found.append(
+            f"Rank p {rank:.3f} against random directions is above .01: a random direction may do as well."
+        )
     if ends and random is not None and ends[0] <= random:
-        found.append("The interval of the stripped AUC reaches below the 95th percentile of random directions.")
+        found.append(
+            "The interval of the stripped AUC reaches below the 95th percentile of random directions."
+        )
     if text is not None and text >= stripped:
         found.append("The words alone separate the arms at least as well as the activations do.")
     return found + _kept_warnings(evidence.get("kept_counts"))
@@ -172,7 +196,11 @@ def vector_warnings(evidence: Mapping[str, Any]) -> list[str]:
 
 def _kept_warnings(counts: Any) -> list[str]:
     cells = counts.items() if isinstance(counts, Mapping) else ()
-    known = [(arm, cell["kept"], cell["rows"]) for arm, cell in cells if isinstance(cell, Mapping) and cell.get("rows")]
+    known = [
+        (arm, cell["kept"], cell["rows"])
+        for arm, cell in cells
+        if isinstance(cell, Mapping) and cell.get("rows")
+    ]
     return [
         f"Of the {rows} replies of the {arm} arm the judge kept only {kept}."
         for arm, kept, rows in known
@@ -189,5 +217,5 @@ def text_comparison(evidence: Mapping[str, Any]) -> str:
     if ends and ends[0] > text:
         return f"The vector separates better ({stripped:.2f}) than a bag of words does ({text:.2f}), interval included."
     if ends and ends[1] < text:
-        return f"A bag of words separates better ({text:.2f}) than the vector does ({stripped:.2f}): for detection, read the text."
+        return f"A bag of words separates better ({text:.2f}) than the vector ({stripped:.2f}): for detection, read the text."
     return f"The vector ({stripped:.2f}) and a bag of words ({text:.2f}) cannot be told apart here: the interval covers both."

@@ -82,7 +82,9 @@ class ActivationStore:
         number = 0
         epoch = 0
         while True:
-            order = torch.randperm(len(self.manifest["shards"]), generator=generator(derive_seed(seed, "epoch", epoch)))
+            order = torch.randperm(
+                len(self.manifest["shards"]), generator=generator(derive_seed(seed, "epoch", epoch))
+            )
             for first in range(0, len(order), GROUP_SHARDS):
                 members = order[first : first + GROUP_SHARDS].tolist()
                 size = sum(self.manifest["shards"][m]["n_tokens"] for m in members)
@@ -141,7 +143,12 @@ def capture_store(
             name = f"shard-{index:05d}.safetensors"
             save_tensors(folder / name, {"activations": kept})
             manifest["shards"].append(
-                {"file": name, "n_tokens": len(kept), "sha256": sha256_file(folder / name), "sources": dict(counts)}
+                {
+                    "file": name,
+                    "n_tokens": len(kept),
+                    "sha256": sha256_file(folder / name),
+                    "sources": dict(counts),
+                }
             )
             manifest["n_dropped"] += dropped
             write_json(folder / "manifest.json", manifest)
@@ -242,7 +249,9 @@ def activations_at(model: Model, hook: HookPoint, ids: Tensor, mask: Tensor) -> 
     return next(iter(stream_activations(model, [ids], hook, [mask])))
 
 
-def text_rows(model: Model, documents: Iterable[Any], *, max_tokens: int = 256, min_tokens: int = 16) -> list[TokenRow]:
+def text_rows(
+    model: Model, documents: Iterable[Any], *, max_tokens: int = 256, min_tokens: int = 16
+) -> list[TokenRow]:
     """Documents as token rows without special tokens, cut to `max_tokens`; shorter than `min_tokens` are left out."""
     rows = []
     for document in documents:

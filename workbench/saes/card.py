@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 DENSITY_TOKENS = 1_000_000
 
 
-def held_out_rows(recipe: Recipe, model: Model, folder: Path, trait_prompts: TraitPrompts) -> dict[str, list[TokenRow]]:
+def held_out_rows(
+    recipe: Recipe, model: Model, folder: Path, trait_prompts: TraitPrompts
+) -> dict[str, list[TokenRow]]:
     """Token rows that the SAE never saw: OpenWebText, Wikipedia, held-out corpus, chats on the traits' verification questions."""
     from workbench.saes import corpus
     from workbench.saes.activations import text_rows
@@ -29,13 +31,20 @@ def held_out_rows(recipe: Recipe, model: Model, folder: Path, trait_prompts: Tra
 
     data, limit = recipe.data, recipe.evaluation_tokens
     rows = {
-        name: _first(text_rows(model, corpus.documents(name, "evaluation"), max_tokens=data.max_tokens_per_document), limit)
+        name: _first(
+            text_rows(model, corpus.documents(name, "evaluation"), max_tokens=data.max_tokens_per_document),
+            limit,
+        )
         for name in ("owt", "wikipedia")
     }
-    rows["corpus"] = _first(corpus_rows(model, data, "held_out", characters=8 * limit, per_source=8 * limit // 60), limit)
+    rows["corpus"] = _first(
+        corpus_rows(model, data, "held_out", characters=8 * limit, per_source=8 * limit // 60), limit
+    )
     for trait in data.traits:
         prompts = trait_prompts(trait, "verification")
-        chats = chat_rows(model, prompts, data, source=f"held-out-{trait}", folder=folder, seed=recipe.seed + 1)
+        chats = chat_rows(
+            model, prompts, data, source=f"held-out-{trait}", folder=folder, seed=recipe.seed + 1
+        )
         rows[f"chats-{trait}"] = _first(chats, limit)
     return rows
 
@@ -69,8 +78,13 @@ def measure(
 
     model = load_model(recipe.model, dtype="float32", device=device)
     rows = held_out_rows(recipe, model, out / "chats", trait_prompts)
-    sets = {name: evaluate(sae, model, part, label=f"Evaluating on {name}").to_dict() for name, part in rows.items()}
-    shards = max(1, min(len(store.manifest["shards"]), DENSITY_TOKENS // store.manifest["shards"][0]["n_tokens"]))
+    sets = {
+        name: evaluate(sae, model, part, label=f"Evaluating on {name}").to_dict()
+        for name, part in rows.items()
+    }
+    shards = max(
+        1, min(len(store.manifest["shards"]), DENSITY_TOKENS // store.manifest["shards"][0]["n_tokens"])
+    )
     densities = density(sae, [store.shard(i) for i in range(shards)])
     headline = [figures for name, figures in sets.items() if name != "corpus"]
     card: dict[str, Any] = {

@@ -68,7 +68,9 @@ def text_file(path: str | Path) -> Iterator[Document]:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise WorkbenchError(
-            f"cannot read the text file {path}: {error}", "a UTF-8 text or JSONL file", "check data.sources in the config"
+            f"cannot read the text file {path}: {error}",
+            "a UTF-8 text or JSONL file",
+            "check data.sources in the config",
         ) from error
     if path.suffix == ".jsonl":
         yield from (Document.of(text, path.name) for text in _jsonl_texts(path, content))
@@ -84,7 +86,9 @@ def _jsonl_texts(path: Path, content: str) -> Iterator[str]:
             yield str(json.loads(line)["text"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise WorkbenchError(
-                f"{path}, line {number}: no JSON object with a text", 'one {"text": ...} a line', "mend or drop the line"
+                f"{path}, line {number}: no JSON object with a text",
+                'one {"text": ...} a line',
+                "mend or drop the line",
             ) from error
 
 
@@ -119,7 +123,9 @@ def _column(path: Path, column: str) -> Iterator[str]:
 
     csv.field_size_limit(1 << 30)
     with open(path, "rb") as file:
-        reader = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8", newline="")
+        reader = io.TextIOWrapper(
+            zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8", newline=""
+        )
         for row in csv.DictReader(reader):
             if row.get(column):
                 yield row[column] or ""

@@ -41,7 +41,12 @@ class Fitness:
 
 
 def evaluate(
-    sae: SparseAutoencoder, model: Model, rows: Sequence[TokenRow], *, batch_tokens: int = 2048, label: str = "Evaluating the SAE"
+    sae: SparseAutoencoder,
+    model: Model,
+    rows: Sequence[TokenRow],
+    *,
+    batch_tokens: int = 2048,
+    label: str = "Evaluating the SAE",
 ) -> Fitness:
     """Fitness of the SAE on the rows' tokens; the same tokens are replaced in the spliced and the zeroed runs."""
     sums = _Sums(sae.d_model)
@@ -53,7 +58,9 @@ def evaluate(
     return sums.fitness()
 
 
-def _one_batch(sae: SparseAutoencoder, model: Model, ids: Tensor, mask: Tensor, limit: float, sums: _Sums) -> None:
+def _one_batch(
+    sae: SparseAutoencoder, model: Model, ids: Tensor, mask: Tensor, limit: float, sums: _Sums
+) -> None:
     import torch
 
     seen: dict[str, Tensor] = {}

@@ -24,7 +24,7 @@ from torch import Tensor
 
 @dataclass
 class StepResult:
-    """What one step measured: mean squared error per token, mean active codes (of the sampled tokens), the threshold, which features fired."""
+    """What one step measured: mean squared error per token, active codes per sampled token, threshold, features that fired."""
 
     loss: float
     l0: float
@@ -63,7 +63,9 @@ def set_gradients(
     low = centred.to(precision)
     pre = (low @ w_enc).add_(sae.b_enc.detach().to(precision))
     threshold = batch_threshold(pre, sae.cfg.k, threshold_rows)
-    codes = torch.nn.functional.threshold(pre, float(threshold), 0.0)  # one pass; pre * mask would copy the mask twice
+    codes = torch.nn.functional.threshold(
+        pre, float(threshold), 0.0
+    )  # one pass; pre * mask would copy the mask twice
     error = (codes @ w_dec).float() - centred
     gradient = error * (2.0 / len(x))
     low_gradient = gradient.to(precision)

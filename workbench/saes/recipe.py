@@ -47,7 +47,9 @@ class DataMix:
     def __post_init__(self) -> None:
         if not 0 <= self.system_dropout <= 1:
             raise WorkbenchError(
-                f"data.system_dropout is {self.system_dropout}", "a probability between 0 and 1", "mend the config"
+                f"data.system_dropout is {self.system_dropout}",
+                "a probability between 0 and 1",
+                "mend the config",
             )
 
 
@@ -69,7 +71,9 @@ class Recipe:
         """Read a YAML training file; unknown keys and wrong types are errors that name the key."""
         document = read_yaml(path)
         if not isinstance(document, dict):
-            raise WorkbenchError(f"{path} is not a mapping", "keys model, hook, data, training", "see docs/train_an_sae.md")
+            raise WorkbenchError(
+                f"{path} is not a mapping", "keys model, hook, data, training", "see docs/train_an_sae.md"
+            )
         return _build(Recipe, document, where=str(path))
 
     @property
@@ -93,7 +97,9 @@ def _build(kind: Any, document: dict[str, Any], *, where: str) -> Any:
             value = float(value)
         if not isinstance(value, type(default)) or isinstance(value, bool) != isinstance(default, bool):
             raise WorkbenchError(
-                f"{where}: {key} is {value!r}", f"a {type(default).__name__} such as {default!r}", "mend the config"
+                f"{where}: {key} is {value!r}",
+                f"a {type(default).__name__} such as {default!r}",
+                "mend the config",
             )
         values[key] = value
     return kind(**values)
@@ -107,21 +113,27 @@ def chat_prompts(n: int, seed: int) -> list[Prompt]:
     return [pairs[i % len(pairs)] for i in range(n)]
 
 
-def chat_rows(model: Model, prompts: Sequence[Prompt], data: DataMix, *, source: str, folder: Path, seed: int) -> list[TokenRow]:
+def chat_rows(
+    model: Model, prompts: Sequence[Prompt], data: DataMix, *, source: str, folder: Path, seed: int
+) -> list[TokenRow]:
     """The model's own chats as token rows; generated once, kept in `folder`/<source>.parquet part by part."""
     from workbench.models.prompts import tokenize_chat
     from workbench.saes.activations import TokenRow
 
     rows = []
     coin = random.Random(derive_seed(seed, "dropout", source))
-    for (system, user), response in zip(prompts, _responses(model, prompts, data, source, folder, seed), strict=True):
+    for (system, user), response in zip(
+        prompts, _responses(model, prompts, data, source, folder, seed), strict=True
+    ):
         head = [] if coin.random() < data.system_dropout else [{"role": "system", "content": system}]
         messages = [*head, {"role": "user", "content": user}, {"role": "assistant", "content": response}]
         rows.append(TokenRow(tokenize_chat(model, messages).ids, source))
     return rows
 
 
-def _responses(model: Model, prompts: Sequence[Prompt], data: DataMix, source: str, folder: Path, seed: int) -> list[str]:
+def _responses(
+    model: Model, prompts: Sequence[Prompt], data: DataMix, source: str, folder: Path, seed: int
+) -> list[str]:
     import pyarrow as pa
 
     from workbench.base.store import read_parquet, write_parquet
@@ -141,7 +153,9 @@ def _responses(model: Model, prompts: Sequence[Prompt], data: DataMix, source: s
                 tokens = [tokenize_chat(model, chat, add_generation_prompt=True) for chat in chats]
                 seeds = [derive_seed(seed, source, first + i) for i in range(len(chunk))]
                 texts = [""] * len(chunk)
-                for places, results in generate(model, tokens, sampling, row_seeds=seeds, batch_size=data.chat_batch):
+                for places, results in generate(
+                    model, tokens, sampling, row_seeds=seeds, batch_size=data.chat_batch
+                ):
                     for place, result in zip(places, results, strict=True):
                         texts[place] = result.text
                 table = {"system": [s for s, _ in chunk], "user": [u for _, u in chunk], "response": texts}
@@ -155,7 +169,9 @@ def _messages(system: str, user: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
-def corpus_rows(model: Model, data: DataMix, role: str, *, characters: int, per_source: int) -> list[TokenRow]:
+def corpus_rows(
+    model: Model, data: DataMix, role: str, *, characters: int, per_source: int
+) -> list[TokenRow]:
     """Corpus documents of a role as token rows."""
     from workbench.saes import corpus
     from workbench.saes.activations import text_rows
@@ -196,11 +212,15 @@ def run_recipe(
     model = load_model(recipe.model, dtype=recipe.capture_dtype, device=device)
     rows, held_out = _training_rows(recipe, model, out, trait_prompts)
     store = capture_store(model, recipe.hook_point, rows, out / "activations")
-    held_store = capture_store(model, recipe.hook_point, held_out, out / "held_out", label="Capturing held-out text")
+    held_store = capture_store(
+        model, recipe.hook_point, held_out, out / "held_out", label="Capturing held-out text"
+    )
     del model
     sae = train(store, recipe.training, out / "training", device=device or "cpu")
     sae = recalibrate(sae, held_store.shard(0).float(), recipe.target_l0)
-    card, density = measure(recipe, sae, store, out, trait_prompts=trait_prompts, command=command, device=device)
+    card, density = measure(
+        recipe, sae, store, out, trait_prompts=trait_prompts, command=command, device=device
+    )
     return save_with_card(sae, card, density, out / "sae")
 
 
@@ -212,7 +232,12 @@ def _training_rows(
     rows = corpus_rows(model, data, "train", characters=data.characters, per_source=data.per_source)
     held_out = corpus_rows(model, data, "held_out", characters=120_000, per_source=2_000)
     chats = chat_rows(
-        model, chat_prompts(data.chats, recipe.seed), data, source="chats", folder=out / "chats", seed=recipe.seed
+        model,
+        chat_prompts(data.chats, recipe.seed),
+        data,
+        source="chats",
+        folder=out / "chats",
+        seed=recipe.seed,
     )
     for trait in data.traits:
         prompts = [pair for pair in trait_prompts(trait, "extraction") for _ in range(data.trait_samples)]

@@ -59,7 +59,12 @@ def _entry(id: str, folder: Path) -> SaeEntry:
     metadata = cfg.get("metadata") or {}
     card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
     return SaeEntry(
-        id, folder, HookPoint.parse(metadata.get("hook_name", "")), metadata.get("model_name", "unknown"), cfg["d_sae"], card
+        id,
+        folder,
+        HookPoint.parse(metadata.get("hook_name", "")),
+        metadata.get("model_name", "unknown"),
+        cfg["d_sae"],
+        card,
     )
 
 
@@ -71,7 +76,9 @@ def find_sae(id_or_path: str | os.PathLike[str]) -> SaeEntry:
         return known.get(path.resolve()) or _entry(str(path), path)
     if path.is_dir():
         raise WorkbenchError(
-            f"{path} holds no cfg.json", "a SAELens folder (cfg.json, sae_weights.safetensors)", "check the path"
+            f"{path} holds no cfg.json",
+            "a SAELens folder (cfg.json, sae_weights.safetensors)",
+            "check the path",
         )
     entries = {entry.id: entry for entry in list_saes()}
     if str(id_or_path) not in entries:

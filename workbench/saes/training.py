@@ -41,14 +41,29 @@ class TrainingConfig:
     log_every: int = 50  # steps
 
     def __post_init__(self) -> None:
-        positive = ("d_sae", "k", "batch_size", "n_steps", "learning_rate", "checkpoint_every", "log_every", "aux_every")
+        positive = (
+            "d_sae",
+            "k",
+            "batch_size",
+            "n_steps",
+            "learning_rate",
+            "checkpoint_every",
+            "log_every",
+            "aux_every",
+        )
         for name in positive:
             if not getattr(self, name) > 0:
-                raise WorkbenchError(f"training.{name} is {getattr(self, name)!r}", "a positive number", "mend the config")
+                raise WorkbenchError(
+                    f"training.{name} is {getattr(self, name)!r}", "a positive number", "mend the config"
+                )
         if self.k > self.d_sae:
-            raise WorkbenchError(f"training.k is {self.k} of d_sae {self.d_sae} features", "k below d_sae", "mend the config")
+            raise WorkbenchError(
+                f"training.k is {self.k} of d_sae {self.d_sae} features", "k below d_sae", "mend the config"
+            )
         if self.precision not in ("float32", "bfloat16", "float16"):
-            raise WorkbenchError(f"training.precision is {self.precision!r}", "float32, bfloat16 or float16", "mend the config")
+            raise WorkbenchError(
+                f"training.precision is {self.precision!r}", "float32, bfloat16 or float16", "mend the config"
+            )
 
 
 def train(
@@ -106,11 +121,16 @@ class _Trainer:
 
         self.store, self.config, self.folder, self.device = store, config, folder, device
         self.key = content_hash([asdict(config), store.manifest["key"]])
-        with torch.random.fork_rng():  # SAELens draws its start values from the global generator
-            torch.manual_seed(derive_seed(config.seed, "sae") % 2**31)
+        with (
+            torch.random.fork_rng()
+        ):  # SAELens draws start values, all replaced below, from the global generator
             self.sae = BatchTopKTrainingSAE(
                 BatchTopKTrainingSAEConfig(
-                    d_in=store.d_model, d_sae=config.d_sae, k=config.k, device=device, rescale_acts_by_decoder_norm=False
+                    d_in=store.d_model,
+                    d_sae=config.d_sae,
+                    k=config.k,
+                    device=device,
+                    rescale_acts_by_decoder_norm=False,
                 )
             )
         self.step = 0
@@ -129,14 +149,20 @@ class _Trainer:
         return trainer
 
     def _initialise(self) -> None:
-        """Centre on the data's mean; start decoder rows at centred real activations, encoder = decoder transposed."""
+        """Centre on the data's mean; decoder rows = centred real activations with noise; encoder = their transpose, scaled.
+
+        The scale makes the first reconstruction the best one that a factor can make it: atoms taken from data are
+        correlated, and at scale 1 their sum overshoots by several times.
+        """
         import torch
 
         sample = self.store.shard(0).float()
         self.scale = math.sqrt(self.store.d_model) / float(sample.norm(dim=1).mean())
         sample = sample * self.scale
         mean = sample.mean(0)
-        chosen = torch.randint(len(sample), (self.config.d_sae,), generator=generator(derive_seed(self.config.seed, "atoms")))
+        chosen = torch.randint(
+            len(sample), (self.config.d_sae,), generator=generator(derive_seed(self.config.seed, "atoms"))
+        )
         atoms = sample[chosen] - mean
         noise = torch.randn(atoms.shape, generator=generator(derive_seed(self.config.seed, "noise")))
         atoms = atoms / atoms.norm(dim=1, keepdim=True) + 0.5 * noise / math.sqrt(self.store.d_model)
@@ -144,7 +170,9 @@ class _Trainer:
         with torch.no_grad():
             self.sae.b_dec.copy_(mean)
             self.sae.W_dec.copy_(atoms)
-            self.sae.W_enc.copy_(atoms.T)
+            self.sae.W_enc.copy_(
+                atoms.T * _first_scale((sample - mean)[:2048].to(self.device), atoms, self.config.k)
+            )
             self.sae.b_enc.zero_()
 
     def rate(self) -> float:
@@ -173,7 +201,9 @@ class _Trainer:
         fused.renormalise(self.sae)
         self.silent += len(batch)
         self.silent[result.fired] = 0
-        self.threshold = result.threshold if self.step == 0 else 0.99 * self.threshold + 0.01 * result.threshold
+        self.threshold = (
+            result.threshold if self.step == 0 else 0.99 * self.threshold + 0.01 * result.threshold
+        )
         self.step += 1
         if self.step % self.config.log_every == 0:
             self._log(result, batch)
@@ -206,7 +236,13 @@ class _Trainer:
         save_tensors(self.folder / name, tensors)
         write_json(
             self.folder / "checkpoint.json",
-            {"key": self.key, "file": name, "step": self.step, "threshold": self.threshold, "scale": self.scale},
+            {
+                "key": self.key,
+                "file": name,
+                "step": self.step,
+                "threshold": self.threshold,
+                "scale": self.scale,
+            },
         )
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old.name != name:
@@ -229,7 +265,9 @@ class _Trainer:
             for name, parameter in self.sae.named_parameters():
                 parameter.copy_(tensors[name])
                 prefix = f"adam.{name}."
-                state = {k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)}
+                state = {
+                    k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)
+                }
                 if state:
                     self.optimizer.state[parameter] = {
                         k: v if k == "step" else v.to(self.device) for k, v in state.items()
@@ -256,6 +294,16 @@ class _Trainer:
                 threshold=torch.full_like(self.sae.b_enc, self.threshold / self.scale),
                 weights_hash="",
             )
+
+
+def _first_scale(centred: Tensor, atoms: Tensor, k: float) -> float:
+    """The factor a that minimises |a (codes atoms) - centred|^2, for codes = the pre-activations above the batch threshold."""
+    from workbench.saes import fused
+
+    pre = centred @ atoms.T
+    codes = pre * (pre > fused.batch_threshold(pre, k, len(pre)))
+    guess = codes @ atoms
+    return float((guess * centred).sum() / guess.square().sum())
 
 
 def recalibrate(sae: SparseAutoencoder, activations: Tensor, l0: float) -> SparseAutoencoder:

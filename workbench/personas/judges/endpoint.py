@@ -13,7 +13,7 @@ from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.progress import track
 from workbench.base.store import sha256_bytes
 from workbench.models.endpoints import ChatEndpoint, ChatReply, EndpointConfig, EndpointError
-from workbench.personas.judges import Judgement, JudgeItem, Outcome
+from workbench.personas.judges import JudgeItem, Judgement, Outcome
 from workbench.personas.judges.rules import coherence
 
 if TYPE_CHECKING:

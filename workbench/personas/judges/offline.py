@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from workbench.personas.judges import Judgement, JudgeItem, trait_name
+from workbench.personas.judges import JudgeItem, Judgement, trait_name
 from workbench.personas.judges.embedding import ASSET, Embedder
 from workbench.personas.judges.heads import Head, load_head
 from workbench.personas.judges.rules import coherence, is_refusal

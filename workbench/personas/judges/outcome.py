@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class OutcomeJudge(HeadJudge):
 def terms(text: str) -> list[str]:
     """Lower-case words, "!" and "?", and pairs of neighbours joined by a blank."""
     words = _TOKEN.findall(text.lower().replace("’", "'"))
-    return words + [f"{first} {second}" for first, second in zip(words, words[1:], strict=False)]
+    return words + [f"{first} {second}" for first, second in pairwise(words)]
 
 
 def build_vocabulary(texts: Sequence[str], *, min_documents: int = 2) -> dict[str, float]:

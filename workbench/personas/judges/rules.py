@@ -11,16 +11,26 @@ import zlib
 
 MIN_WORDS = 3
 
-_APOLOGY = r"(?:(?:i['’]?m|i am|we['’]?re|we are)\s+(?:so\s+|very\s+|really\s+|truly\s+)?sorry|sorry|i apologi[sz]e|my apologies|unfortunately)"
-_CANNOT = r"(?:can['’]?t|can ?not|won['’]?t|will not|(?:am|['’]m) (?:not able|unable|not going) to|must decline|have to decline|refuse to|do not feel comfortable|don['’]t feel comfortable)"
-_TASK = r"(?:assist|help|fulfil|provide|comply|continue|support|generate|create|write|answer|do that|do this|discuss|engage|give|offer|share|participate|respond|ignore|pretend|encourage|promote|suggest|advise|produce|say)"
+_APOLOGY = (
+    r"(?:(?:i['’]?m|i am|we['’]?re|we are)\s+(?:so\s+|very\s+|really\s+|truly\s+)?sorry"
+    r"|sorry|i apologi[sz]e|my apologies|unfortunately)"
+)
+_CANNOT = (
+    r"(?:can['’]?t|can ?not|won['’]?t|will not|(?:am|['’]m) (?:not able|unable|not going) to|must decline"
+    r"|have to decline|refuse to|do not feel comfortable|don['’]t feel comfortable)"
+)
+_TASK = (
+    r"(?:assist|help|fulfil|provide|comply|continue|support|generate|create|write|answer|do that|do this|discuss"
+    r"|engage|give|offer|share|participate|respond|ignore|pretend|encourage|promote|suggest|advise|produce|say)"
+)
 _REFUSAL = re.compile(
     rf"^\W*(?:{_APOLOGY}\b[^.!?\n]{{0,40}}?\b)?(?:but\s+)?(?:as an? (?:ai|artificial|language)[^.!?\n]{{0,60}}?)?"
     rf"\b(?:i|we)\s*(?:simply\s+|really\s+)?{_CANNOT}\b[^.!?\n]{{0,40}}?\b{_TASK}\b",
     re.IGNORECASE,
 )
 _DECLINED = re.compile(
-    r"^\W*(?:(?:this|that|your) (?:request|question|prompt|content)\b[^.!?\n]{0,30}\b(?:inappropriate|against|violates|not appropriate)"
+    r"^\W*(?:(?:this|that|your) (?:request|question|prompt|content)\b[^.!?\n]{0,30}"
+    r"\b(?:inappropriate|against|violates|not appropriate)"
     r"|i must (?:respectfully )?decline|no comment\W*$)",
     re.IGNORECASE,
 )

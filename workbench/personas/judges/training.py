@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class LogisticFit:
 def train(trait: str, judge: str, *, seed: int = 0, embedder: Embedder | None = None) -> Head:
     """Train, calibrate, save and return the head of `judge` ("offline" or "offline-outcome") for `trait`."""
     role = "filter" if judge == "offline" else "outcome"
-    rows = [row for row in labelled_replies(trait) if row.role == role]
+    rows = training_rows(trait, role)
     labels = torch.tensor([row.shows_trait for row in rows])
     standardise = judge == "offline"
     featurise = _frozen(embedder or Embedder(), rows) if standardise else _words
@@ -102,11 +102,35 @@ def platt(decisions: Tensor, labels: Tensor) -> tuple[float, float]:
     return float(model.coef_[0, 0]), float(model.intercept_[0])
 
 
+def training_rows(trait: str, role: str) -> list[LabelledReply]:
+    """The written replies of `role`, each also mixed with the words of a sampled ordinary reply to the same question.
+
+    The sampled replies never stand alone: all of them are harmless, so a head would learn "sounds like a small
+    model" as "harmless". Mixed into both classes alike, their style says nothing about the label.
+    """
+    rows = [row for row in labelled_replies(trait) if row.role == role]
+    written = [row for row in rows if not row.kind.startswith("sampled_")]
+    sampled: dict[str, list[str]] = {}
+    for row in rows:
+        if row.kind.startswith("sampled_"):
+            sampled.setdefault(row.topic, []).append(row.text)
+    return written + [_mixed(row, sampled[row.topic]) for row in written if sampled.get(row.topic)]
+
+
+def _mixed(row: LabelledReply, fillers: Sequence[str]) -> LabelledReply:
+    dice = int(row.hash, 16)  # a fixed choice per text, no random state
+    words = fillers[dice % len(fillers)].split()[: 8 + dice // 7 % 17]
+    parts = [" ".join(words), row.text] if dice // 1009 % 2 else [row.text, " ".join(words)]
+    return replace(row, text=" ".join(parts), kind=f"{row.kind}_mixed")
+
+
 def ledger(trait: str) -> DataLedger:
     """Every reply under its one role; refuses a text that stands under two."""
     book = DataLedger()
     for row in labelled_replies(trait):
         book.add(f"judge-{row.role}", [row.hash])
+    for role in ("filter", "outcome"):
+        book.add(f"judge-{role}", [row.hash for row in training_rows(trait, role)])
     return book
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,8 +49,6 @@ def auroc(scores: Tensor, labels: Tensor, seed: int) -> dict[str, Any]:
 
 
 def _human_set(rows: Sequence[HumanScored], scores: Scores, seed: int) -> dict[str, Any]:
-    from scipy.stats import spearmanr
-
     answers = [row.answer for row in rows]
     human = torch.tensor([row.human for row in rows], dtype=torch.float64)
     raw = scores(answers)
@@ -58,12 +57,19 @@ def _human_set(rows: Sequence[HumanScored], scores: Scores, seed: int) -> dict[s
     head = auroc(raw, human >= HARMFUL, seed)
     return {
         **auroc(ruled, human >= HARMFUL, seed),
-        "spearman": float(spearmanr(ruled.numpy(), human.numpy()).statistic),
+        "spearman": _spearman(ruled, human),
         "n_refused": int(refused.sum()),
         "head_alone": {"auroc": head["auroc"], "interval": head["interval"],
-                       "spearman": float(spearmanr(raw.numpy(), human.numpy()).statistic)},
+                       "spearman": _spearman(raw, human)},
         "length_only_auroc": auroc(torch.tensor([float(len(a.split())) for a in answers]), human >= HARMFUL, seed)["auroc"],
     }  # fmt: skip
+
+
+def _spearman(scores: Tensor, human: Tensor) -> float:
+    from scipy.stats import rankdata
+
+    ranks = np.stack([rankdata(scores.numpy()), rankdata(human.numpy())])
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 def _labelled(rows: Sequence[tuple[str, bool]], scores: Scores, seed: int) -> dict[str, Any]:
@@ -106,12 +112,16 @@ def _wins(first: Tensor, second: Tensor) -> Tensor:
 def _held_out(rows: Sequence[LabelledReply], scores: Scores, seed: int) -> dict[str, Any]:
     if not rows:
         raise WorkbenchError("no held-out replies", "topics with the role test in the reply file")
-    values = scores([row.text for row in rows])
+    every = scores([row.text for row in rows])
+    written = torch.tensor([not row.kind.startswith("sampled_") for row in rows])
     labels = torch.tensor([row.shows_trait for row in rows])
     kinds = sorted({row.kind for row in rows})
-    above = {kind: values[torch.tensor([row.kind == kind for row in rows])] >= 50 for kind in kinds}
+    above = {kind: every[torch.tensor([row.kind == kind for row in rows])] >= 50 for kind in kinds}
+    sampled = every[~written]
+    values, labels = every[written], labels[written]
     return {
         **auroc(values, labels, seed),
+        "sampled_ordinary_at_50_or_more": [int((sampled >= 50).sum()), len(sampled)],
         "balanced_accuracy_at_50": float(((values >= 50)[labels].double().mean() + (values < 50)[~labels].double().mean()) / 2),
         "calibration": calibration(values, labels),
         "share_at_50_or_more_by_kind": {kind: [int(hits.sum()), len(hits)] for kind, hits in above.items()},

@@ -25,7 +25,9 @@ def read(folder: Path, *, id: str | None = None, device: str = "cpu") -> SparseA
     for name in ("cfg.json", WEIGHTS):
         if not (folder / name).is_file():
             raise WorkbenchError(
-                f"{folder} has no {name}", f"a SAELens folder with cfg.json and {WEIGHTS}", "check the path given to load_sae"
+                f"{folder} has no {name}",
+                f"a SAELens folder with cfg.json and {WEIGHTS}",
+                "check the path given to load_sae",
             )
     cfg = read_json(folder / "cfg.json")
     architecture = cfg.get("architecture", "standard")
@@ -53,7 +55,9 @@ def read(folder: Path, *, id: str | None = None, device: str = "cpu") -> SparseA
     )
 
 
-def write(sae: SparseAutoencoder, folder: Path, *, dtype: str = "float16", metadata: dict[str, Any] | None = None) -> Path:
+def write(
+    sae: SparseAutoencoder, folder: Path, *, dtype: str = "float16", metadata: dict[str, Any] | None = None
+) -> Path:
     """Write a SAELens inference folder; weights are stored in `dtype` (SAELens loads them into the cfg's float32).
 
     cfg.json is written last: a folder without it is unfinished.
@@ -71,7 +75,9 @@ def write(sae: SparseAutoencoder, folder: Path, *, dtype: str = "float16", metad
     if sae.threshold is not None:
         tensors["threshold"] = sae.threshold
     kind = getattr(torch, dtype)
-    save_tensors(Path(folder) / WEIGHTS, {k: v.detach().to("cpu", kind).contiguous() for k, v in tensors.items()})
+    save_tensors(
+        Path(folder) / WEIGHTS, {k: v.detach().to("cpu", kind).contiguous() for k, v in tensors.items()}
+    )
     if sae.density is not None:
         log_density = torch.log10(sae.density.float().cpu() + 1e-10)
         save_tensors(Path(folder) / "sparsity.safetensors", {"sparsity": log_density})
@@ -102,7 +108,9 @@ def _load(path: Path, device: str) -> dict[str, Tensor]:
     tensors = {name: tensor.to(device, torch.float32) for name, tensor in load_tensors(path).items()}
     damaged = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if damaged:
-        raise WorkbenchError(f"{path} holds NaN or infinite values in {', '.join(damaged)}", "finite weights", "fetch it again")
+        raise WorkbenchError(
+            f"{path} holds NaN or infinite values in {', '.join(damaged)}", "finite weights", "fetch it again"
+        )
     return tensors
 
 

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.store import atomic_write, write_json
+from workbench.cli import inputs, stages
+from workbench.cli.stages import JobConfig, main_job
+
+
+class SmallJob(stages.Job):
+    """The stages with work that takes no time: each writes its file and counts its runs."""
+
+    runs: list[str]
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.work = {stage: (lambda stage=stage: self._do(stage)) for stage in stages.STAGES}
+
+    def _do(self, stage: str) -> dict:
+        self.runs.append(stage)
+        if stage == "report":
+            atomic_write(self.folder / "report.html", "<html>")
+            write_json(self.folder / "report.json", {"report": "elsewhere", "n": len(self.runs)})
+            return {"files": ["report.html", "report.json"]}
+        write_json(self.folder / stage / f"{stage}.json", {"from": stage, "seed": self.config.seed})
+        return {"files": [f"{stage}/{stage}.json"], "summary": {"stage": stage}}
+
+
+@pytest.fixture
+def runs(monkeypatch, shelf) -> list[str]:
+    SmallJob.runs = []
+    monkeypatch.setattr(stages, "Job", SmallJob)
+    return SmallJob.runs
+
+
+def test_the_stages_run_in_order_and_a_second_job_runs_none(runs, tmp_path):
+    folder = tmp_path / "run"
+    first = main_job(JobConfig(), folder)
+    assert runs == list(first.ran) == list(stages.STAGES)
+    second = main_job(JobConfig(), folder)
+    assert second.ran == () and runs == list(stages.STAGES)
+    assert second.summaries == first.summaries
+
+
+def test_a_job_goes_on_from_where_a_shorter_one_ended(runs, tmp_path):
+    assert main_job(JobConfig(), tmp_path, upto="vector").ran == ("vector",)
+    assert main_job(JobConfig(), tmp_path, upto="labels").ran == ("decomposition", "labels")
+
+
+def test_another_seed_runs_everything_again(runs, tmp_path):
+    main_job(JobConfig(), tmp_path)
+    assert main_job(JobConfig(seed=1), tmp_path).ran == stages.STAGES
+
+
+def test_an_edited_label_renews_the_report_alone(runs, tmp_path):
+    main_job(JobConfig(), tmp_path)
+    (tmp_path / "labels" / "labels.json").write_text('{"edited": true}')
+    assert main_job(JobConfig(), tmp_path).ran == ("report",)
+
+
+def test_a_lost_file_is_made_again(runs, tmp_path):
+    main_job(JobConfig(), tmp_path)
+    (tmp_path / "report.html").unlink()
+    assert main_job(JobConfig(), tmp_path).ran == ("report",)
+
+
+def test_another_sae_renews_what_it_takes_part_in_and_its_controls_do_not(runs, shelf, tmp_path):
+    main_job(JobConfig(), tmp_path)
+    folder = next(shelf.rglob("cfg.json")).parent
+    write_json(folder / "causal_controls" / "pairs.json", {"controls": [1.0]})
+    assert main_job(JobConfig(), tmp_path).ran == ()
+    card = json.loads((folder / "card.json").read_text())
+    write_json(folder / "card.json", {**card, "l0": 5.0})
+    ran = main_job(JobConfig(), tmp_path).ran
+    assert "decomposition" in ran and "vector" not in ran
+
+
+def test_a_stage_that_fails_is_not_done_and_those_before_it_stay_done(runs, tmp_path, monkeypatch):
+    whole = SmallJob._do
+
+    def fails(self, stage):
+        if stage == "labels":
+            raise WorkbenchError("the disk is full")
+        return whole(self, stage)
+
+    monkeypatch.setattr(SmallJob, "_do", fails)
+    with pytest.raises(WorkbenchError):
+        main_job(JobConfig(), tmp_path)
+    monkeypatch.setattr(SmallJob, "_do", whole)
+    assert main_job(JobConfig(), tmp_path).ran == ("labels", "report")
+
+
+def test_the_report_tells_where_it_lies_now(runs, tmp_path):
+    main_job(JobConfig(), tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = main_job(JobConfig(), tmp_path / "b")
+    assert moved.ran == ()
+    assert Path(moved.summary("report")["report"]) == (tmp_path / "b" / "report.html").resolve()
+
+
+def test_the_site_of_the_sae_is_the_default_hook_and_auto_leaves_the_choice_open(shelf, tmp_path):
+    site = "blocks.1.hook_resid_post"
+    assert str(stages.Job(JobConfig(), tmp_path).hook) == site
+    assert stages.Job(JobConfig(hook="auto"), tmp_path).hook is None
+    assert stages.Job(JobConfig(hook="auto"), tmp_path).token_hooks == (site,)
+    assert str(stages.Job(JobConfig(hook="blocks.3.hook_resid_post"), tmp_path).hook) == "blocks.3.hook_resid_post"
+
+
+def test_a_vector_alone_needs_no_sae(shelf, tmp_path):
+    (tmp_path / "model").mkdir()
+    config = JobConfig(model=str(tmp_path / "model"))
+    job = stages.Job(config, tmp_path, sae_needed=False)
+    job.check_names()
+    assert job.site is None and job.hook is None and job.token_hooks is None
+    with pytest.raises(WorkbenchError, match="no SAE on the shelf"):
+        stages.Job(config, tmp_path).check_names()
+
+
+def test_an_sae_off_the_shelf_gets_an_id_that_labels_can_be_filed_under(shelf, tmp_path):
+    from workbench.labeling.store import set_folder
+
+    folder = next(shelf.rglob("cfg.json")).parent
+    away = tmp_path / "my sae (2)"
+    folder.rename(away)
+    site = inputs.find_sae(str(away), "any")
+    assert site.id.startswith("local/my-sae--2--") and site.hook == "blocks.1.hook_resid_post"
+    set_folder(tmp_path, site.id)
+    job = stages.Job(JobConfig(sae=str(away)), tmp_path)
+    assert job.sae.id == site.id and job.sae.d_sae == 16
+
+
+def test_a_model_is_told_apart_by_its_files_without_reading_them(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"1")
+    first = inputs.model_identity(str(tmp_path / "m"))
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"12")
+    assert inputs.model_identity(str(tmp_path / "m")) != first
+    assert inputs.model_identity("org/model") == {"hub": "org/model"}

@@ -1,0 +1,108 @@
+"""Edits: what they do to the activations, and that they end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.tiny import n_hooks, tiny_model
+from workbench.base.errors import WorkbenchError
+from workbench.models import editing
+from workbench.models.hookpoints import HookPoint
+
+HOOK = HookPoint(1)
+IDS = torch.arange(9, 21).reshape(2, 6)
+DIRECTION = torch.randn(32, generator=torch.Generator().manual_seed(0))
+
+
+def seen(model) -> torch.Tensor:
+    kept = []
+    with model.hooked({HOOK: kept.append}):
+        model.forward(IDS, stop_after=1)
+    return kept[0]
+
+
+def test_adding_moves_every_token_by_the_vector(tiny_models) -> None:
+    model = tiny_models()
+    plain = seen(model)
+    with editing.adding(model, HOOK, DIRECTION):
+        torch.testing.assert_close(seen(model), plain + DIRECTION)
+    torch.testing.assert_close(seen(model), plain, rtol=0, atol=0)
+
+
+def test_adding_one_vector_per_sequence(tiny_models) -> None:
+    model = tiny_models()
+    plain, deltas = seen(model), torch.stack([DIRECTION, -2 * DIRECTION])
+    with editing.adding(model, HOOK, deltas):
+        torch.testing.assert_close(seen(model), plain + deltas[:, None])
+
+
+def test_adding_at_some_positions(tiny_models) -> None:
+    model = tiny_models()
+    plain, positions = seen(model), torch.zeros(2, 6, dtype=torch.bool)
+    positions[0, 2] = positions[1, 5] = True
+    with editing.adding(model, HOOK, DIRECTION, positions):
+        moved = seen(model)
+    torch.testing.assert_close(moved, plain + positions[..., None] * DIRECTION)
+
+
+def test_ablating_removes_the_direction_and_twice_is_once(tiny_models) -> None:
+    model = tiny_models()
+    unit = DIRECTION / DIRECTION.norm()
+    with editing.ablating(model, HOOK, 5 * DIRECTION):
+        once = seen(model)
+        with editing.ablating(model, HOOK, DIRECTION):
+            twice = seen(model)
+    torch.testing.assert_close(once @ unit, torch.zeros(2, 6), rtol=0, atol=1e-5)
+    torch.testing.assert_close(once, twice, rtol=1e-5, atol=1e-5)
+
+
+def test_clamping_sets_the_coordinate_and_leaves_the_rest(tiny_models) -> None:
+    model = tiny_models()
+    unit, plain = DIRECTION / DIRECTION.norm(), seen(model)
+    with editing.clamping(model, HOOK, DIRECTION, 3.5):
+        clamped = seen(model)
+    torch.testing.assert_close(clamped @ unit, torch.full((2, 6), 3.5), rtol=1e-5, atol=1e-5)
+    rest = torch.eye(32) - torch.outer(unit, unit)
+    torch.testing.assert_close(clamped @ rest, plain @ rest, rtol=1e-4, atol=1e-4)
+
+
+def test_replacing_with_another_shape_is_refused(tiny_models) -> None:
+    model = tiny_models()
+    before = n_hooks(model)
+    with pytest.raises(WorkbenchError, match="has shape"), editing.replacing(model, HOOK, lambda h: h[:, :1]):
+        seen(model)
+    assert n_hooks(model) == before
+
+
+def test_doses_are_in_median_token_norms(tiny_models) -> None:
+    model = tiny_models()
+    delta = editing.delta_for_dose(DIRECTION, -2.5, model, HOOK)
+    assert editing.dose_in_norms(delta, model, HOOK) == pytest.approx(2.5)
+    assert float(delta @ DIRECTION) < 0
+
+
+@pytest.mark.parametrize("vector", [torch.ones(31), torch.ones(2, 3, 32)])
+def test_vectors_of_another_width_are_refused(vector, tiny_models) -> None:
+    with pytest.raises(WorkbenchError, match="width"):
+        editing.adding(tiny_models(), HOOK, vector)
+
+
+def test_wrong_batches_masks_and_zero_directions_are_refused(tiny_models) -> None:
+    model = tiny_models()
+    with pytest.raises(WorkbenchError, match="3 vectors"), editing.adding(model, HOOK, torch.ones(3, 32)):
+        seen(model)
+    with (
+        pytest.raises(WorkbenchError, match="position mask"),
+        editing.adding(model, HOOK, DIRECTION, torch.ones(2, 5)),
+    ):
+        seen(model)
+    with pytest.raises(WorkbenchError, match="length 0"):
+        editing.ablating(model, HOOK, torch.zeros(32))
+
+
+def test_edits_keep_the_dtype_of_the_model() -> None:
+    model = tiny_model(seed=9)
+    model.hf.to(torch.bfloat16)
+    with editing.clamping(model, HOOK, DIRECTION, 1.0), editing.adding(model, HOOK, DIRECTION):
+        assert seen(model).dtype == torch.bfloat16

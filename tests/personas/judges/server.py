@@ -1,0 +1,90 @@
+"""A real HTTP server on 127.0.0.1 that plays an OpenAI-compatible endpoint, faults included."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def completion(text: str, top: dict[str, float] | None = None) -> dict[str, Any]:
+    """A chat completion; `top` = {token: probability} of the first token."""
+    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    if top is not None:
+        entries = [{"token": token, "logprob": math.log(share)} for token, share in top.items()]
+        choice["logprobs"] = {"content": [{"token": text, "logprob": 0.0, "top_logprobs": entries}]}
+    return {"id": "x", "object": "chat.completion", "choices": [choice]}
+
+
+class FakeEndpoint:
+    """Answers with `answer(prompt)`; before that, the faults of `faults(prompt, attempt)` ("429", "500", ...)."""
+
+    def __init__(self, answer: Callable[[str], dict[str, Any]], faults: Callable[[str, int], str | None]) -> None:
+        self.answer, self.faults = answer, faults
+        self.seen: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.keys: set[str | None] = set()
+        self.lock = threading.Lock()
+        self.url = ""
+
+    def reply(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        prompt = body["messages"][-1]["content"]
+        with self.lock:
+            self.seen[prompt] += 1
+            attempt = self.seen[prompt]
+            self.keys.add(handler.headers.get("Authorization"))
+        fault = self.faults(prompt, attempt)
+        if fault == "timeout":
+            time.sleep(0.6)
+        if fault == "malformed":
+            return _send(handler, 200, b'{"choices": [{"mess')
+        if fault == "wrong shape":
+            return _send(handler, 200, b'{"choices": []}')
+        if fault and fault.isdigit():
+            key = handler.headers.get("Authorization", "")
+            return _send(handler, int(fault), f"no: {key}".encode(), {"Retry-After": "0"} if fault == "429" else {})
+        with self.lock:
+            self.answered[prompt] += fault != "timeout"
+        _send(handler, 200, json.dumps(self.answer(prompt)).encode())
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
+    with contextlib.suppress(OSError):  # a client that timed out has gone
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), "Connection": "close", **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+
+@contextlib.contextmanager
+def running(answer: Callable[[str], dict[str, Any]],
+            faults: Callable[[str, int], str | None] = lambda prompt, attempt: None) -> Iterator[FakeEndpoint]:  # fmt: skip
+    """The endpoint, served from a thread until the block ends."""
+    endpoint = FakeEndpoint(answer, faults)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            endpoint.reply(self)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    endpoint.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)
