@@ -268,7 +268,12 @@ class Job:
         from workbench.labeling.label import label
 
         self.labels = label(
-            self.parts, self.sae, self.model, trait=self.trait, n_features=self.config.n_features
+            self.parts,
+            self.sae,
+            self.model,
+            trait=self.trait,
+            n_features=self.config.n_features,
+            vector=self.vector,
         )
         _save_labels(self.labels, self.folder / "labels")
         rows = self.labels.table()

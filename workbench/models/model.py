@@ -240,8 +240,9 @@ class Model:
         logits = head(normed.to(head.weight.device))
         cap = getattr(self.config, "final_logit_softcapping", None)
         logits = logits if not cap else torch.tanh(logits / cap) * cap
-        scale = getattr(self.config, "logit_scale", None) or 1.0  # Cohere multiplies, Granite divides
-        return logits * scale / (getattr(self.config, "logits_scaling", None) or 1.0)
+        # Cohere multiplies, Granite divides; a factor of 1 would copy every logit for nothing
+        factor = (getattr(self.config, "logit_scale", None) or 1.0) / (getattr(self.config, "logits_scaling", None) or 1.0)
+        return logits if factor == 1.0 else logits * factor
 
     def norm_medians(self, hooks: Sequence[HookPoint]) -> Tensor:
         """Median token norm [n_hooks] (float32) at each hook on a fixed neutral text, sinks excluded.
