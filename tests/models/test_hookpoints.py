@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny import FAMILIES
@@ -13,6 +13,7 @@ from workbench.models import hookpoints
 from workbench.models.hookpoints import SITES, HookPoint
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.sampled_from(SITES))
 def test_parsing_what_was_printed_gives_the_same_hook_point(block: int, site: str) -> None:
     hook = HookPoint(block, site)

@@ -15,6 +15,7 @@ from workbench.maths.separation import balanced_contrast_weights
 from workbench.maths.statistics import bootstrap_counts, category_codes, percentile_interval
 from workbench.models.hookpoints import HookPoint
 from workbench.personas import separability as sep
+from workbench.personas.judging import Mask
 
 if TYPE_CHECKING:
     import pandas
@@ -35,14 +36,12 @@ class Activations:
     with_system: Tensor
     without_system: Tensor
 
-    def of(self, mask: pandas.Series) -> Activations:
+    def of(self, mask: Mask) -> Activations:
         """The rows where `mask` is true."""
         chosen = torch.from_numpy(mask.to_numpy(dtype=bool).copy())
-        return Activations(
-            self.frame[mask.to_numpy()].reset_index(drop=True),
-            self.with_system[chosen],
-            self.without_system[chosen],
-        )
+        frame: Any = self.frame
+        rows = frame[mask.to_numpy()].reset_index(drop=True)
+        return Activations(rows, self.with_system[chosen], self.without_system[chosen])
 
 
 def layer_curve(data: Activations, hooks: Sequence[HookPoint], *, seed: int) -> list[dict[str, Any]]:

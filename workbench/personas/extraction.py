@@ -29,7 +29,7 @@ from workbench.personas.evidence import (
 )
 from workbench.personas.given import capture_responses
 from workbench.personas.judges import Judge
-from workbench.personas.judging import as_judge, counts_by_arm, judge_rows, kept_mask, usable_mask
+from workbench.personas.judging import Mask, as_judge, counts_by_arm, judge_rows, kept_mask, usable_mask
 from workbench.personas.reencoding import reencode_without_system
 from workbench.personas.rollouts import RolloutDesign, Rollouts, collect_rollouts
 from workbench.personas.traits import Trait, load_trait
@@ -109,7 +109,7 @@ def vector_from_rollouts(
 ) -> PersonaVector:
     """The vector of rollouts that are collected and judged already (`judged` = `judge_rows(rollouts.frame(),
     ...)`)."""
-    rows = weigh(judged, filter=filter, min_questions=min_questions)
+    rows: Any = weigh(judged, filter=filter, min_questions=min_questions)
     means = rollouts.means()
     data = Activations(rows, means, _without_system(model, rollouts, rows))
     directions = {name: weighted_sum(rows[column], means) for name, column in _COLUMNS.items()}
@@ -182,7 +182,7 @@ def weigh(
 ) -> pandas.DataFrame:
     """`judged` with kept and the four weight columns of `PersonaVector.rows`; refuses too few questions."""
     usable = usable_mask(judged)
-    rows = judged.assign(kept=kept_mask(judged) if filter else usable)
+    rows: Any = judged.assign(kept=kept_mask(judged) if filter else usable)
     extraction = rows["split"] == "extraction"
     used = rows["kept"] & extraction
     n_questions = len(_shared_questions(rows[used], ("positive", "negative")))
@@ -197,7 +197,7 @@ def weigh(
     )
 
 
-def contrast_weights(rows: pandas.DataFrame, used: pandas.Series, above: str, below: str) -> Any:
+def contrast_weights(rows: pandas.DataFrame, used: Mask, above: str, below: str) -> Any:
     """Row weights of mean(`above`) - mean(`below`), each question weighing the same; 0 for all other rows
     (array [n])."""
     question = category_codes(rows["question_id"].tolist())
@@ -207,7 +207,7 @@ def contrast_weights(rows: pandas.DataFrame, used: pandas.Series, above: str, be
     return balanced_contrast_weights(question, positive, base[None])[0].numpy()
 
 
-def weighted_sum(weights: pandas.Series, means: Tensor) -> Tensor | None:
+def weighted_sum(weights: Any, means: Tensor) -> Tensor | None:
     """sum_i weights_i means_i, [n_hooks, d_model] float32 (summed in float64); None when all weights are
     0."""
     values = torch.from_numpy(weights.to_numpy(dtype=float).copy())
@@ -271,7 +271,7 @@ def _at(data: Activations, index: int) -> Activations:
 
 
 def _filter_evidence(
-    rows: pandas.DataFrame, directions: dict[str, Tensor | None], index: int, *, filtered: bool
+    rows: Any, directions: dict[str, Tensor | None], index: int, *, filtered: bool
 ) -> dict[str, Any]:
     kept, unfiltered = directions["directions"], directions["unfiltered"]
     assert kept is not None and unfiltered is not None

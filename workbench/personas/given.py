@@ -31,7 +31,7 @@ def read_responses(source: str | Path | pandas.DataFrame, trait: Trait) -> panda
     trait keeps its split; of other questions every third (by hash) is held out for evaluation when there are
     12 or more.
     """
-    frame = read_parquet(source).to_pandas() if isinstance(source, (str, Path)) else source.copy()
+    frame: Any = read_parquet(source).to_pandas() if isinstance(source, (str, Path)) else source.copy()
     _check(frame)
     frame["question_id"] = _or(
         frame, "question_id", frame["question"].map(lambda text: content_hash(text)[:12])
@@ -141,7 +141,7 @@ def _or(frame: pandas.DataFrame, name: str, otherwise: Any) -> Any:
     return frame[name].fillna(otherwise).astype(str) if name in frame.columns else otherwise
 
 
-def _splits(frame: pandas.DataFrame, trait: Trait) -> pandas.Series:
+def _splits(frame: pandas.DataFrame, trait: Trait) -> Any:
     known = {question.text: question.split for question in trait.questions}
     others = sorted(set(frame["question"]) - set(known), key=content_hash)
     if len(others) >= MIN_TO_SPLIT:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 THRESHOLD = 50.0
 MIN_COHERENCE = 50.0
 _BATCH = 64
+Mask = Any  # a boolean pandas.Series: what pandas infers for masks passes no type checker
 
 
 def as_judge(judge: str | Judge) -> Judge:
@@ -40,7 +41,7 @@ def judge_rows(rows: pandas.DataFrame, trait: Trait, judge: Judge) -> pandas.Dat
     return judged
 
 
-def kept_mask(judged: pandas.DataFrame) -> pandas.Series:
+def kept_mask(judged: pandas.DataFrame) -> Mask:
     """Rows that the vector is made from: positive arm score >= 50, other arms < 50, coherence >= 50 where it
     is known.
 
@@ -50,7 +51,7 @@ def kept_mask(judged: pandas.DataFrame) -> pandas.Series:
     return usable_mask(judged) & (judged["outcome"] == "scored") & _right_side(judged) & _coherent(judged)
 
 
-def usable_mask(rows: pandas.DataFrame) -> pandas.Series:
+def usable_mask(rows: pandas.DataFrame) -> Mask:
     """Rows with at least one response token that is not a sink."""
     return rows["n_tokens"] > rows["n_sinks"]
 
@@ -76,12 +77,12 @@ def _counts(group: pandas.DataFrame) -> dict[str, int]:
     return {name: int(count) for name, count in reasons.items()}
 
 
-def _right_side(judged: pandas.DataFrame) -> pandas.Series:
+def _right_side(judged: pandas.DataFrame) -> Mask:
     high = judged["score"] >= THRESHOLD
     return high.where(judged["arm"] == "positive", judged["score"] < THRESHOLD)
 
 
-def _coherent(judged: pandas.DataFrame) -> pandas.Series:
+def _coherent(judged: pandas.DataFrame) -> Mask:
     return judged["coherence"].isna() | (judged["coherence"] >= MIN_COHERENCE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -88,7 +88,8 @@ def recapture_tokens(
 
     For a vector whose stored tokens are gone: `rows` needs the columns id, system, question and response_ids.
     """
-    records = rows[["id", "system", "question", "response_ids"]].to_dict("records")
+    chosen: Any = rows[["id", "system", "question", "response_ids"]]
+    records = chosen.to_dict("records")
     for start in range(0, len(records), batch_size):
         batch = records[start : start + batch_size]
         chats = [

@@ -76,7 +76,7 @@ def fit(features: Tensor, labels: Tensor, penalty: float, standardise: bool) -> 
     scale = x.std(0, unbiased=False).clamp_min(1e-6) if standardise else torch.ones(x.shape[1], dtype=torch.float64)
     model = LogisticRegression(C=penalty, class_weight="balanced", max_iter=5000, tol=1e-6)
     model.fit(((x - mean) / scale).numpy(), labels.numpy())
-    return LogisticFit(torch.from_numpy(model.coef_[0].copy()), float(model.intercept_[0]), mean, scale)
+    return LogisticFit(torch.from_numpy(np.ravel(model.coef_).copy()), float(np.ravel(model.intercept_)[0]), mean, scale)
 
 
 def held_out_decisions(rows: Sequence[LabelledReply], labels: Tensor, featurise: Featurise, penalty: float,
@@ -99,7 +99,7 @@ def platt(decisions: Tensor, labels: Tensor) -> tuple[float, float]:
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=1e6, class_weight="balanced").fit(decisions[:, None].numpy(), labels.numpy())
-    return float(model.coef_[0, 0]), float(model.intercept_[0])
+    return float(np.ravel(model.coef_)[0]), float(np.ravel(model.intercept_)[0])
 
 
 def training_rows(trait: str, role: str) -> list[LabelledReply]:
