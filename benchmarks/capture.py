@@ -1,6 +1,6 @@
 """Speed of capture and generation against their baselines, on the default model, as ratios (above 1: ours is faster).
 
-    python benchmarks/capture.py [--rounds 3] [--quick]
+    python benchmarks/capture.py [--rounds 5] [--quick] [--clock wall|cpu]
 
 capture_vs_bare      mean-pooled capture at every block up to the last one needed, against the plain transformers
                      model (not rewrapped by a bridge) run over the same padded batches and stopped at that block.
@@ -32,6 +32,8 @@ from workbench.models.prompts import ChatTokens, tokenize_chat, with_response
 from workbench.models.sampling import Sampling
 
 LAST_BLOCK = 15
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+CLOCK = [time.perf_counter]
 SYSTEM = "You are an assistant. Answer plainly and in a few sentences."
 QUESTIONS = (
     "How do I keep bread fresh for longer?",
@@ -73,10 +75,10 @@ def paired_ratio(
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Seconds that one call takes."""
-    start = time.perf_counter()
+    """Seconds that one call takes, by the chosen clock."""
+    start = CLOCK[0]()
     function()
-    return time.perf_counter() - start
+    return CLOCK[0]() - start
 
 
 def run_capture(model: Model, rows: Sequence[ChatTokens], n_blocks: int) -> None:
@@ -187,10 +189,21 @@ def main() -> None:
         "--rounds", type=int, default=5, help="pairs of runs for capture_vs_bare (the others get half)"
     )
     parser.add_argument("--quick", action="store_true", help="fewer rows")
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu seconds bear a busy machine; set OMP_NUM_THREADS=1 with it",
+    )
     options = parser.parse_args()
+    CLOCK[0] = CLOCKS[options.clock]
     start = time.perf_counter()
     result = measure(load_model(), rounds=options.rounds, n_rows=16 if options.quick else 32)
-    print(json.dumps({**result, "seconds": round(time.perf_counter() - start, 1)}, indent=2))
+    print(
+        json.dumps(
+            {**result, "clock": options.clock, "seconds": round(time.perf_counter() - start, 1)}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

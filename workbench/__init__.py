@@ -49,7 +49,7 @@ _HOMES = {
     "Report": "reports.content",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the keys are strings
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 display.register_provider(f"{__name__}.reports.displays")

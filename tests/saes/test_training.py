@@ -11,9 +11,11 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.store import sha256_file, write_json
 from workbench.base.tensors import save_tensors
 from workbench.maths.geometry import signed_cosines
+from workbench.saes import fused
 from workbench.saes.activations import ActivationStore
 from workbench.saes.evaluation import density
-from workbench.saes.training import TrainingConfig, recalibrate, train
+from workbench.saes.interface import SparseAutoencoder
+from workbench.saes.training import TrainingConfig, _Trainer, recalibrate, train
 
 D_MODEL, N_TRUE = 24, 32
 
@@ -109,3 +111,42 @@ def test_a_checkpoint_of_another_config_is_refused(store: ActivationStore, tmp_p
 def test_settings_that_make_no_sense_are_refused(bad: dict) -> None:
     with pytest.raises(WorkbenchError, match="training"):
         TrainingConfig(**bad)
+
+
+def test_revival_gives_dead_features_the_error_of_badly_reconstructed_tokens(store: ActivationStore, tmp_path: Path) -> None:
+    trainer = _Trainer.begin(store, CONFIG, tmp_path, "cpu")
+    batch = _sample(512, 7) * trainer.scale
+    trainer.update(fused.set_gradients(trainer.sae, batch, precision=torch.float32), batch)
+    with torch.no_grad():
+        trainer.sae.b_enc[:20] = -100.0
+    trainer.silent[:20] = CONFIG.dead_after_tokens + 1
+    alive = trainer.sae.W_dec[20:].clone()
+    trainer.revive(batch)
+    with torch.no_grad():
+        pre = (batch - trainer.sae.b_dec) @ trainer.sae.W_enc + trainer.sae.b_enc
+    assert (pre[:, :20] > 0).any(0).all()  # each fires on the token it was made from at least
+    torch.testing.assert_close(trainer.sae.W_dec[:20].norm(dim=1), torch.ones(20))
+    assert torch.equal(trainer.sae.W_dec[20:], alive)
+    assert float(trainer.silent[:20].max()) == 0
+    assert float(trainer.optimizer.state[trainer.sae.W_dec]["exp_avg"][:20].abs().max()) == 0
+
+
+def test_revival_after_the_schedule_explains_what_dead_features_left_over(store: ActivationStore, tmp_path: Path) -> None:
+    """Features killed by hand in the checkpoint of a finished schedule: the revival brings the variance back."""
+    short = {"d_sae": 64, "k": 2.2, "batch_size": 512, "n_steps": 300, "learning_rate": 3e-3, "dead_after_tokens": 20_000}
+    config = TrainingConfig(**short, precision="float32", aux_coefficient=0.0, revive_steps=200, revive_rate=1.0)
+    train(store, config, tmp_path, stop_after=lambda step: step == 300)
+    trainer = _Trainer.begin(store, config, tmp_path, "cpu")
+    with torch.no_grad():
+        trainer.sae.b_enc[:50] = -100.0
+    trainer.silent[:50] = 10**6
+    trainer.checkpoint()
+    held_out = _sample(4096, 100)
+
+    def explained(sae: SparseAutoencoder) -> float:
+        sae = recalibrate(sae, held_out, 2.2)
+        error = (held_out - sae.decode(sae.encode(held_out))).square().sum()
+        return float(1 - error / (held_out - held_out.mean(0)).square().sum())
+
+    before = explained(trainer.finished())
+    assert explained(train(store, config, tmp_path)) > before + 0.2

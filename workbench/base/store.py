@@ -118,11 +118,8 @@ def plain(value: Any) -> Any:
         return sorted((plain(item) for item in value), key=repr)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if hasattr(value, "tolist"):  # numpy and torch, without importing either
-        return plain(value.tolist())
-    if hasattr(value, "item"):
-        return plain(value.item())
-    return str(value)
+    to_list = getattr(value, "tolist", None)  # numpy and torch, without importing either
+    return plain(to_list()) if callable(to_list) else str(value)
 
 
 def write_json(path: PathLike, obj: Any) -> Path:

@@ -32,6 +32,8 @@ class TrainingConfig:
     learning_rate: float = 6e-4  # Adam
     warm_up: float = 0.03  # share of the steps with a rising rate
     decay: float = 0.3  # share of the steps at the end with a falling rate
+    revive_steps: int = 0  # steps after those: dead features restart on what is reconstructed worst, at a low falling rate
+    revive_rate: float = 0.25  # of the learning rate, at the first revival step
     aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead features
     dead_after_tokens: int = 400_000  # a feature silent for so many tokens counts as dead
     aux_every: int = 4  # apply the auxiliary loss on every n-th step
@@ -56,6 +58,8 @@ class TrainingConfig:
                 raise WorkbenchError(
                     f"training.{name} is {getattr(self, name)!r}", "a positive number", "mend the config"
                 )
+        if self.revive_steps < 0:
+            raise WorkbenchError(f"training.revive_steps is {self.revive_steps}", "0 or more", "mend the config")
         if self.k > self.d_sae:
             raise WorkbenchError(
                 f"training.k is {self.k} of d_sae {self.d_sae} features", "k below d_sae", "mend the config"
@@ -64,6 +68,11 @@ class TrainingConfig:
             raise WorkbenchError(
                 f"training.precision is {self.precision!r}", "float32, bfloat16 or float16", "mend the config"
             )
+
+    @property
+    def total_steps(self) -> int:
+        """The steps of the main schedule and of the revival after it."""
+        return self.n_steps + self.revive_steps
 
 
 def train(
@@ -86,11 +95,13 @@ def train(
 
     state = _Trainer.begin(store, config, Path(folder), device)
     try:
-        with track("Training the SAE", total=config.n_steps, unit="steps") as advance:
+        with track("Training the SAE", total=config.total_steps, unit="steps") as advance:
             advance(state.step)
             batches = store.batches(config.batch_size, seed=config.seed, start=state.step)
-            while state.step < config.n_steps:
+            while state.step < config.total_steps:
                 batch = next(batches).to(device) * state.scale
+                if config.revive_steps and state.step == config.n_steps:
+                    state.revive(batch)
                 dead = state.silent > config.dead_after_tokens if state.step % config.aux_every == 0 else None
                 result = fused.set_gradients(
                     state.sae,
@@ -176,11 +187,49 @@ class _Trainer:
             self.sae.b_enc.zero_()
 
     def rate(self) -> float:
-        """The learning rate of the coming step: linear warm-up, flat, linear decay to zero."""
+        """The learning rate of the coming step: linear warm-up, flat, linear decay to zero; then the revival's decay."""
+        if self.config.revive_steps and self.step >= self.config.n_steps:
+            left = 1 - (self.step - self.config.n_steps) / self.config.revive_steps
+            return self.config.learning_rate * self.config.revive_rate * left
         done = (self.step + 1) / self.config.n_steps
         rise = done / self.config.warm_up if self.config.warm_up else 1.0
         fall = (1 - done) / self.config.decay if self.config.decay else 1.0
         return self.config.learning_rate * max(min(1.0, rise, fall), 0.0)
+
+    def revive(self, batch: Tensor) -> None:
+        """Restart each dead feature on one badly reconstructed token of the batch, drawn by its squared error.
+
+        With the token's error e, u = e / |e| and xc = x - b_dec: decoder row u, encoder a u and bias -a <u, xc> / 2 with
+        a = 2 |e| / <u, xc>, so that the feature gives the token exactly its error and fires on what is more than half as
+        much like it. After the resampling of Bricken et al. 2023 (Towards Monosemanticity); Adam's moments restart too.
+        """
+        import torch
+
+        from workbench.saes import fused
+
+        dead = (self.silent > self.config.dead_after_tokens).nonzero().squeeze(1)
+        with torch.no_grad():
+            centred = batch - self.sae.b_dec
+            pre = centred @ self.sae.W_enc + self.sae.b_enc
+            codes = pre * (pre > fused.batch_threshold(pre, self.config.k, len(pre)))
+            error = centred - codes @ self.sae.W_dec
+            along = (error * centred).sum(1) / error.norm(dim=1)
+            weight = (error.square().sum(1) * (along > 0)).cpu()
+            count = min(len(dead), int((weight > 0).sum()))
+            if count == 0:
+                return
+            seed = generator(derive_seed(self.config.seed, "revive"))
+            chosen = torch.multinomial(weight.double(), count, generator=seed).to(self.device)
+            dead, error, along = dead[:count], error[chosen], along[chosen]
+            size = error.norm(dim=1, keepdim=True)
+            gain = 2 * size.squeeze(1) / along
+            self.sae.W_dec[dead] = error / size
+            self.sae.W_enc[:, dead] = (error / size * gain[:, None]).T
+            self.sae.b_enc[dead] = -gain * along / 2
+            for parameter, index in ((self.sae.W_dec, 0), (self.sae.W_enc, 1), (self.sae.b_enc, 0)):
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    self.optimizer.state[parameter][moment].index_fill_(index, dead, 0.0)
+        self.silent[dead] = 0
 
     def update(self, result: Any, batch: Tensor) -> None:
         import torch
