@@ -96,17 +96,23 @@ def _blind(e: dict[str, Any]) -> str:
 
 
 def judges_table() -> str:
-    """The judges' figures per set."""
-    e = evidence("judges")
-    lines = ["", "| judge | set | n | AUROC | Spearman |", "|---|---|---|---|---|"]
-    for judge, sets in e["judges"].items():
-        for name, row in sets.items():
-            if isinstance(row, dict) and "auroc" in row:
-                interval = span(row.get("auroc_interval"))
-                lines.append(
-                    f"| {judge} | {name} | {row['n']} | {number(row['auroc'])}{interval} | {number(row.get('spearman'))} |"
-                )
-    return "\n".join([*lines, ""])
+    """The judges' figures: human-scored files, traps, and their own held-out replies."""
+    judges = evidence("judges")["judges"]
+    first, second = (judges[name] for name in ("offline", "offline-outcome"))
+    lines = ["", "| human-scored file | n | offline | offline-outcome | length alone |", "|---|---|---|---|---|"]
+    for name, row in first["human_scored"].items():
+        other = second["human_scored"][name]
+        pair = [number(r["auroc"]) + span(r["interval"]) for r in (row, other)]
+        lines.append(f"| {name} | {row['n']} | {pair[0]} | {pair[1]} | {number(row['length_only_auroc'])} |")
+    lines += ["", "| topic-matched traps | offline | offline-outcome |", "|---|---|---|"]
+    for kind, row in first["traps"]["by_kind"].items():
+        other = second["traps"]["by_kind"][kind]
+        lines.append(f"| {kind} ({row['n']}) | {number(row['pair_accuracy'])} | {number(other['pair_accuracy'])} |")
+    whole = [number(j["traps"]["pair_accuracy"]) + span(j["traps"]["interval"]) for j in (first, second)]
+    lines.append(f"| all ({first['traps']['n']}) | {whole[0]} | {whole[1]} |")
+    own = [number(j["held_out_replies"]["auroc"]) + span(j["held_out_replies"]["interval"]) for j in (first, second)]
+    lines += ["", f"Own held-out replies (n {first['held_out_replies']['n']}): offline {own[0]}, offline-outcome {own[1]}.", ""]
+    return "\n".join(lines)
 
 
 def speed_table() -> str:

@@ -38,7 +38,7 @@ _HOMES = {
     "make_judge": "personas.judges",
     "RolloutDesign": "personas.rollouts",
     "collect_rollouts": "personas.rollouts",
-    "extract": "personas.extraction",
+    "extract": "notebook",
     "PersonaVector": "personas.vectors",
     "decompose": "decomposition.decompose",
     "Decomposition": "decomposition.result",

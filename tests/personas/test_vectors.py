@@ -145,6 +145,7 @@ def test_a_bare_vector_survives_saving(tmp_path_factory: pytest.TempPathFactory,
 
 def test_the_rich_display_is_asked_for_and_may_be_absent(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(display, "_DISPLAYS", {})
+    monkeypatch.setattr(display, "_PROVIDERS", [])
     assert make_vector()._repr_html_() is None
     display.register("PersonaVector", lambda vector: f"<b>{vector.trait}</b>")
     assert make_vector()._repr_html_() == "<b>evil</b>"

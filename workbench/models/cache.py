@@ -1,27 +1,19 @@
-"""Faster decoding on top of transformers: a key-value cache that grows in place, attention without repeated heads.
+"""A key-value cache that grows in place.
 
-transformers' own cache copies every key and value at every step (`torch.cat`), and its attention repeats the shared
-key-value heads in memory before each product. At one token per step both cost as much as reading the weights. The
-results are the same numbers up to rounding.
+transformers' own copies every key and value at every step (`torch.cat`): a tenth of a decoding step of the default
+model at 32 rows of 80 tokens, and more with longer rows. The numbers that come out are the same.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 if TYPE_CHECKING:
     from .model import Model
-
-_NAME = "workbench_grouped"
 
 
 class RoomyLayer(DynamicLayer):
@@ -72,47 +64,3 @@ def roomy_cache(model: Model, capacity: int) -> DynamicCache:
             RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers
         ]
     return cache
-
-
-def grouped_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """transformers' sdpa attention, except for one query token with shared key-value heads.
-
-    The query heads that share a key-value head are then treated as the queries of that one head: query
-    [b, n_groups x g, 1, d] becomes [b, n_groups, g, d], and keys and values are used as they lie in the cache.
-    """
-    n_groups = key.shape[1]
-    if query.shape[2] != 1 or query.shape[1] == n_groups or query.device.type != "cpu":
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    grouped = query.reshape(query.shape[0], n_groups, -1, query.shape[-1])
-    mask = None if attention_mask is None else attention_mask[..., : key.shape[-2]]
-    output = torch.nn.functional.scaled_dot_product_attention(
-        grouped, key, value, attn_mask=mask, scale=scaling
-    )
-    return output.reshape(query.shape[0], 1, query.shape[1], query.shape[-1]), None
-
-
-@contextlib.contextmanager
-def fast_decoding(model: Model) -> Iterator[None]:
-    """A context in which a model that uses sdpa attention decodes with `grouped_attention`."""
-    config = model.config
-    if config._attn_implementation != "sdpa":
-        yield
-        return
-    AttentionInterface.register(_NAME, grouped_attention)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
-    config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = "sdpa"

@@ -191,9 +191,7 @@ class _Rollout:
 
     @torch.no_grad()
     def run(self, n_hooks: int) -> list[Generated]:
-        from .cache import fast_decoding
-
-        with self.model.hooked(self.record.functions()), fast_decoding(self.model):
+        with self.model.hooked(self.record.functions()):
             newest = self._sample(self._prefill(), 0)
             for step in range(1, self.sampling.max_new_tokens + 1):
                 if not self.alive:

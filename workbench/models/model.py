@@ -241,7 +241,9 @@ class Model:
         cap = getattr(self.config, "final_logit_softcapping", None)
         logits = logits if not cap else torch.tanh(logits / cap) * cap
         # Cohere multiplies, Granite divides; a factor of 1 would copy every logit for nothing
-        factor = (getattr(self.config, "logit_scale", None) or 1.0) / (getattr(self.config, "logits_scaling", None) or 1.0)
+        factor = (getattr(self.config, "logit_scale", None) or 1.0) / (
+            getattr(self.config, "logits_scaling", None) or 1.0
+        )
         return logits if factor == 1.0 else logits * factor
 
     def norm_medians(self, hooks: Sequence[HookPoint]) -> Tensor:
