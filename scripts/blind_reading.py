@@ -24,7 +24,7 @@ from workbench.base.store import atomic_write, read_json, sha256_file, write_jso
 ROOT = Path(__file__).resolve().parents[1]
 N_TOP, N_OTHER, N_RANDOM = 30, 20, 20
 SEED = 0
-MODEL_TOKENS = 150_000
+MODEL_TOKENS = 60_000
 
 
 def groups(parts: Any, sae: Any) -> dict[int, str]:
@@ -53,7 +53,7 @@ def collected(run: Path, features: list[int]) -> tuple[Any, Any]:
     from workbench.saes.registry import load_sae
 
     sae, vector = load_sae(), PersonaVector.load(run / "vector")
-    texts = chain(documents("owt", role="labels"), rollout_stream(vector, sae.hook))
+    texts = chain(rollout_stream(vector, sae.hook), documents("owt", role="labels"))
     return collect_evidence(features, sae, load_model(), texts, n_tokens=MODEL_TOKENS), sae
 
 

@@ -15,7 +15,8 @@ from workbench.saes import fused
 from workbench.saes.activations import ActivationStore
 from workbench.saes.evaluation import density
 from workbench.saes.interface import SparseAutoencoder
-from workbench.saes.training import TrainingConfig, _Trainer, recalibrate, train
+from workbench.saes.trainer import Trainer
+from workbench.saes.training import TrainingConfig, recalibrate, train
 
 D_MODEL, N_TRUE = 24, 32
 
@@ -113,8 +114,10 @@ def test_settings_that_make_no_sense_are_refused(bad: dict) -> None:
         TrainingConfig(**bad)
 
 
-def test_revival_gives_dead_features_the_error_of_badly_reconstructed_tokens(store: ActivationStore, tmp_path: Path) -> None:
-    trainer = _Trainer.begin(store, CONFIG, tmp_path, "cpu")
+def test_revival_gives_dead_features_the_error_of_badly_reconstructed_tokens(
+    store: ActivationStore, tmp_path: Path
+) -> None:
+    trainer = Trainer.begin(store, CONFIG, tmp_path, "cpu")
     batch = _sample(512, 7) * trainer.scale
     trainer.update(fused.set_gradients(trainer.sae, batch, precision=torch.float32), batch)
     with torch.no_grad():
@@ -131,12 +134,23 @@ def test_revival_gives_dead_features_the_error_of_badly_reconstructed_tokens(sto
     assert float(trainer.optimizer.state[trainer.sae.W_dec]["exp_avg"][:20].abs().max()) == 0
 
 
-def test_revival_after_the_schedule_explains_what_dead_features_left_over(store: ActivationStore, tmp_path: Path) -> None:
+def test_revival_after_the_schedule_explains_what_dead_features_left_over(
+    store: ActivationStore, tmp_path: Path
+) -> None:
     """Features killed by hand in the checkpoint of a finished schedule: the revival brings the variance back."""
-    short = {"d_sae": 64, "k": 2.2, "batch_size": 512, "n_steps": 300, "learning_rate": 3e-3, "dead_after_tokens": 20_000}
-    config = TrainingConfig(**short, precision="float32", aux_coefficient=0.0, revive_steps=200, revive_rate=1.0)
+    short = {
+        "d_sae": 64,
+        "k": 2.2,
+        "batch_size": 512,
+        "n_steps": 300,
+        "learning_rate": 3e-3,
+        "dead_after_tokens": 20_000,
+    }
+    config = TrainingConfig(
+        **short, precision="float32", aux_coefficient=0.0, revive_steps=200, revive_rate=1.0
+    )
     train(store, config, tmp_path, stop_after=lambda step: step == 300)
-    trainer = _Trainer.begin(store, config, tmp_path, "cpu")
+    trainer = Trainer.begin(store, config, tmp_path, "cpu")
     with torch.no_grad():
         trainer.sae.b_enc[:50] = -100.0
     trainer.silent[:50] = 10**6
