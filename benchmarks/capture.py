@@ -3,7 +3,7 @@
     python benchmarks/capture.py [--rounds 5] [--quick] [--clock wall|cpu]
 
 capture_vs_bare      mean-pooled capture at every block up to the last one needed, against the plain transformers
-                     model (not rewrapped by a bridge) run over the same padded batches and stopped at that block.
+                     model (not rewrapped by a bridge) over the same padded batches, stopped at the same block.
 capture_vs_naive     capture at all blocks, against one rollout at a time with output_hidden_states=True.
 fused_vs_two_passes  generation that captures while sampling, against transformers' generate plus a second pass.
 
@@ -32,6 +32,7 @@ from workbench.models.prompts import ChatTokens, tokenize_chat, with_response
 from workbench.models.sampling import Sampling
 
 LAST_BLOCK = 15
+BATCH_TOKENS = 2048
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CLOCK = [time.perf_counter]
 SYSTEM = "You are an assistant. Answer plainly and in a few sentences."
@@ -83,7 +84,7 @@ def timed(function: Callable[[], object]) -> float:
 
 def run_capture(model: Model, rows: Sequence[ChatTokens], n_blocks: int) -> None:
     """Ours: every block's output up to `n_blocks`, mean-pooled."""
-    for _ in capture(model, rows, residual_hooks(n_blocks), batch_tokens=4096):
+    for _ in capture(model, rows, residual_hooks(n_blocks), batch_tokens=BATCH_TOKENS):
         pass
 
 
@@ -95,11 +96,11 @@ def run_bare(hf: torch.nn.Module, rows: Sequence[ChatTokens], n_blocks: int) -> 
 
     handle = hf.model.layers[n_blocks - 1].register_forward_hook(stop)  # type: ignore[union-attr, index]
     try:
-        for indices in plan_batches([len(row) for row in rows], 4096):
-            ids, mask = padded([rows[index].ids for index in indices], pad=0)
+        for indices in plan_batches([len(row) for row in rows], BATCH_TOKENS):
+            ids, _ = padded([rows[index].ids for index in indices], pad=0)
             try:
                 with torch.no_grad():
-                    hf.model(input_ids=ids, attention_mask=mask, use_cache=False)  # type: ignore[operator]
+                    hf.model(input_ids=ids, use_cache=False)  # type: ignore[operator]
             except StopForward:
                 pass
     finally:

@@ -1,6 +1,6 @@
 """Read features blind, then write labels: the sheet hides which features belong to the trait.
 
-    python scripts/blind_reading.py sheet RUN SHEET.md KEY.json     # contexts of 30 top, 20 other and 20 random features, shuffled
+    python scripts/blind_reading.py sheet RUN SHEET.md KEY.json     # 30 top, 20 other and 20 random features, shuffled
     python scripts/blind_reading.py apply RUN KEY.json READINGS.json
 
 `sheet` takes the run's decomposition (without its labels), shows the reader promoted tokens and contexts of each item and

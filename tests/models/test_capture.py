@@ -116,6 +116,11 @@ def test_batches_hold_every_row_once_within_their_size() -> None:
     assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100 for batch in batches)
 
 
+def test_a_large_batch_takes_no_much_shorter_rows() -> None:
+    batches = plan_batches([100] * 6 + [95, 60, 59, 10], 10**6)
+    assert batches == [[0, 1, 2, 3, 4, 5, 6], [7, 8, 9]]
+
+
 def test_capture_leaves_no_hooks_when_it_is_abandoned(tiny_models) -> None:
     model = tiny_models()
     before = n_hooks(model)

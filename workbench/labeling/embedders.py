@@ -80,7 +80,7 @@ def load_minilm() -> MiniLM:
     """The MiniLM sentence embedder, from its asset (fetched on first use)."""
     from transformers import AutoModel, AutoTokenizer
 
-    folder = _parent_of(MINILM_ASSET, "config.json")
+    folder = _parent_of(MINILM_ASSET, "model.safetensors")  # config.json also stands in 1_Pooling/
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
     return MiniLM(model, AutoTokenizer.from_pretrained(folder, local_files_only=True))
 

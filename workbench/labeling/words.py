@@ -36,9 +36,12 @@ def peak_word(context: Context) -> str:
 
 
 def nearby_words(context: Context, *, window: int = 8) -> list[str]:
-    """The words within `window` tokens of the peak, the peak's own included."""
-    tokens = context.tokens[max(context.peak - window, 0) : context.peak + window + 1]
-    return words_of("".join(tokens))
+    """The words that reach into the `window` tokens on either side of the peak, whole, the peak's own included."""
+    first = max(context.peak - window, 0)
+    start = len("".join(context.tokens[:first]))
+    stop = len("".join(context.tokens[: context.peak + window + 1]))
+    found = (match for match in _WORD.finditer(context.text) if match.start() < stop and match.end() > start)
+    return [match.group().lower().replace("’", "'") for match in found]
 
 
 def without_stop_words(words: Iterable[str]) -> list[str]:

@@ -20,6 +20,9 @@ from .prompts import ChatTokens
 if TYPE_CHECKING:
     from .model import Model
 
+FULL_SPEED_TOKENS = 512
+"""From about so many tokens on, a larger batch is no faster per token."""
+
 
 @dataclass(frozen=True)
 class Pooled:
@@ -52,7 +55,7 @@ def capture(
     *,
     span: str = "response",
     token_hooks: Sequence[HookPoint] = (),
-    batch_tokens: int = 8192,
+    batch_tokens: int = 2048,
 ) -> Iterator[tuple[list[int], list[Pooled]]]:
     """Yields (row indices, Pooled per row) batch by batch, longest rows first; memory stays that of one batch.
 
@@ -72,13 +75,19 @@ def _needed_length(row: ChatTokens, span: str) -> int:
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Row indices grouped by length, longest first, each group at most `batch_tokens` tokens with its padding."""
+    """Row indices grouped by length, longest first, each group at most `batch_tokens` tokens with its padding.
+
+    A group that is large enough to run at full speed takes no row shorter than nine tenths of its longest:
+    a wider batch would gain nothing, and the padding would cost.
+    """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
     for index in order:
         current = batches[-1] if batches else []
-        # The first row of a batch is its longest, so it sets the padded width.
-        if current and lengths[current[0]] * (len(current) + 1) <= batch_tokens:
+        width = lengths[current[0]] if current else 0  # the first row of a batch is its longest
+        large = width * len(current) >= FULL_SPEED_TOKENS
+        fits = width * (len(current) + 1) <= batch_tokens and (not large or lengths[index] >= 0.9 * width)
+        if current and fits:
             current.append(index)
         else:
             batches.append([index])
@@ -92,7 +101,7 @@ class _Batch:
         self.model, self.limits = model, limits
         width = max(_needed_length(row, span) for row in rows)
         self.n_rows = len(rows)
-        self.ids, self.mask = padded([row.ids[:width] for row in rows], pad=0)
+        self.ids, _ = padded([row.ids[:width] for row in rows], pad=0)
         positions = [[index for index in row.positions(span) if index > 0] for row in rows]
         self.counts = torch.tensor([len(listed) for listed in positions])
         self.flat = torch.tensor(
@@ -100,6 +109,7 @@ class _Batch:
             dtype=torch.long,
         )
         self.row_of = torch.repeat_interleave(torch.arange(self.n_rows), self.counts)
+        self.member = (self.row_of == torch.arange(self.n_rows)[:, None]).float()
         self.n_listed = [len(row.positions(span)) for row in rows]
         self.sink = torch.zeros(len(self.flat), dtype=torch.bool)
         self.means: list[Tensor] = []
@@ -117,23 +127,22 @@ class _Batch:
         functions = {
             hook: collector(hook, float(limit)) for hook, limit in zip(hooks, self.limits, strict=True)
         }
+        # No mask: the padding is on the right, where no token of a causal model looks, and attention without a mask
+        # is faster.
         with self.model.hooked(functions):
-            self.model.forward(self.ids, self.mask, stop_after=max(hook.block for hook in hooks))
+            self.model.forward(self.ids, stop_after=max(hook.block for hook in hooks))
         self.means = [results[hook] for hook in hooks]
 
     def _pool(self, hook: HookPoint, tensor: Tensor, limit: float, want_tokens: bool) -> Tensor:
-        flat, row_of = self.flat.to(tensor.device), self.row_of.to(tensor.device)
-        chosen = tensor.detach().flatten(0, 1).index_select(0, flat).float()
+        chosen = tensor.detach().flatten(0, 1).index_select(0, self.flat.to(tensor.device)).float()
         keep = chosen.norm(dim=-1) <= limit
         self.sink |= ~keep.cpu()
-        # A matrix product instead of index_add: deterministic on every device.
-        member = (row_of == torch.arange(self.n_rows, device=tensor.device)[:, None]) & keep
-        weights = member.float()
+        # A matrix product instead of index_add: deterministic on every device. Sinks weigh 0.
+        weights = self.member.to(tensor.device) * keep
         if want_tokens:
-            sizes = member.sum(dim=1).tolist()
-            self.tokens[hook] = chosen[keep].cpu().split(sizes)
+            self.tokens[hook] = chosen[keep].cpu().split(weights.sum(dim=1).long().tolist())
         # A row without tokens is 0 / 0: NaN says that there is nothing to know.
-        return (weights @ torch.where(keep[:, None], chosen, 0.0) / weights.sum(dim=1, keepdim=True)).cpu()
+        return (weights @ chosen / weights.sum(dim=1, keepdim=True)).cpu()
 
     def pooled(self, row: int, n_hooks: int) -> Pooled:
         """The result of one row."""
