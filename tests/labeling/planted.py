@@ -87,7 +87,9 @@ def planted_document(
         pieces = model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
         strength = STRENGTH * (0.5 + rng.random()) if word in THEMES[theme] else 0.0
         ids += pieces
-        texts = token_strings(model.tokenizer, pieces)  # a lone space is a token of its own here: it stays silent
+        texts = token_strings(
+            model.tokenizer, pieces
+        )  # a lone space is a token of its own here: it stays silent
         rows += [(strength if text.strip() else 0.0) * sae.decoder_directions[theme] for text in texts]
     return TokenDocument(tuple(ids), "owt", f"document-{number}", f"document-{number}", torch.stack(rows))
 

@@ -47,9 +47,9 @@ def assign_category(
     """The category whose description and words are nearest to the label and the strongest contexts.
 
     Similarity to category c = 0.7 cos(label, c) + 0.3 mean cos(context, c), in MiniLM's space; c is the mean of the embeddings of
-    its description and of its words. `confidence` is the softmax share of the best category, an honest order rather than a
-    probability: with four unseen words of a category as label the best one is right for 95% of the evil lexicon, with
-    whole replies instead of labels for 30% (13 sub-traits), which is why small margins become "unclear".
+    its description and of its words. `confidence` is the softmax share of the best category, an order rather than a
+    probability. Measured on the evil taxonomy: four words of a category that its vector had not seen go to the right
+    one in 95% of cases; whole written replies (54, in place of a label) in 30%. Small margins become "unclear".
     """
     from workbench.labeling.embedders import load_minilm
 

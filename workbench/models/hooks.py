@@ -109,6 +109,8 @@ def site_module(block: nn.Module, site: str) -> tuple[nn.Module, str]:
 
 
 def on_output(module: nn.Module, function: HookFunction) -> Any:
+    """Call `function` with the module's output (the first of a tuple); returns torch's handle."""
+
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
         tensor = output[0] if isinstance(output, tuple) else output
         changed = function(tensor)
@@ -120,6 +122,8 @@ def on_output(module: nn.Module, function: HookFunction) -> Any:
 
 
 def on_input(module: nn.Module, function: HookFunction) -> Any:
+    """Call `function` with the module's hidden-state input; returns torch's handle."""
+
     def hook(_module: nn.Module, args: tuple, kwargs: dict) -> Any:
         tensor = args[0] if args else kwargs["hidden_states"]
         changed = function(tensor)
