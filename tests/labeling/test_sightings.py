@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.labeling.sightings import N_BINS, Sighting, Sightings, activation_bin, priority
@@ -24,6 +24,7 @@ def offer_all(kept: Sightings, offers: list[Sighting]) -> list[int]:
     return counts
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1000.0), min_size=1, max_size=60))
 def test_the_top_windows_are_those_of_the_largest_values(values: list[float]) -> None:
     kept = Sightings(10)
@@ -31,6 +32,7 @@ def test_the_top_windows_are_those_of_the_largest_values(values: list[float]) ->
     assert [s.peak_value for s in kept.top(10)] == sorted(values, reverse=True)[:10]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_the_order_of_the_documents_does_not_matter(seed: int) -> None:
     offers = [seen(1.0 + (i * 37 % 50), f"d{i}", i + 1) for i in range(50)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeGuard
 
 from workbench.base.errors import WorkbenchError, nearest
 from workbench.labeling.yamlfile import Where, YamlFile
@@ -87,13 +87,7 @@ class Reader:
         value = self.get(where)
         if value is None and optional:
             return None
-        fits = (
-            isinstance(value, (int, float))
-            and not isinstance(value, bool)
-            and value == value
-            and abs(value) < 1e30
-        )
-        if not fits or (low is not None and value < low) or (high is not None and value > high):
+        if not _is_finite(value) or (low is not None and value < low) or (high is not None and value > high):
             raise self.wrong(where, "a number" if low is None else f"a number between {low:g} and {high:g}")
         return float(value)
 
@@ -107,3 +101,7 @@ class Reader:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30

@@ -92,8 +92,9 @@ def to_yaml(document: Mapping[str, Any]) -> str:
         )  # white space at the edges and line ends stay visible
         return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
-    for kind, represent in ((_Flow, flow_list), (_FlowMap, flow_map), (str, text)):
-        Dumper.add_representer(kind, represent)
+    Dumper.add_representer(_Flow, flow_list)
+    Dumper.add_representer(_FlowMap, flow_map)
+    Dumper.add_representer(str, text)
     return yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 

@@ -217,7 +217,7 @@ class Model:
         unless one is passed.
         """
         ids = ids.to(self.device)
-        mask = torch.ones_like(ids) if mask is None else mask.to(self.device)
+        mask = None if mask is None else mask.to(self.device)
         options.setdefault("use_cache", "past_key_values" in options)
         if not logits or stop_after is not None:
             self._run_decoder(ids, mask, stop_after, options)
@@ -228,7 +228,7 @@ class Model:
         return self.logits_of(hidden[keep.to(hidden.device)])
 
     def _run_decoder(
-        self, ids: Tensor, mask: Tensor, stop_after: int | None, options: dict[str, Any]
+        self, ids: Tensor, mask: Tensor | None, stop_after: int | None, options: dict[str, Any]
     ) -> None:
         with self.hooked({}, stop_after=stop_after), contextlib.suppress(StopForward):
             self.decoder(input_ids=ids, attention_mask=mask, **options)
