@@ -162,8 +162,4 @@ def _has_plain_id(sae: SparseAutoencoder) -> bool:
 
 def _offline_warning(labels: Iterable[FeatureLabel]) -> tuple[str, ...]:
     n = sum(item.author.get("kind") == "offline" for item in labels)
-    return (
-        (f"{n} labels are token statistics written by a program; nobody has read those features.",)
-        if n
-        else ()
-    )
+    return (f"Labels that are token statistics written by a program and read by nobody: {n}.",) if n else ()

@@ -45,12 +45,14 @@ class RoomyLayer(DynamicLayer):
         for old, new in ((self.keys, key_states), (self.values, value_states)):
             room = new.new_empty((*new.shape[:-2], capacity, new.shape[-1]))
             if start:
+                assert old is not None  # something was cached at 0..start
                 room[:, :, :start] = old
             rooms.append(room)
         self._room = (rooms[0], rooms[1])
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only these rows of the batch."""
+        assert self.keys is not None and self.values is not None
         keys, values = self.keys.index_select(0, indices), self.values.index_select(0, indices)
         self.keys, self.values = keys, values
         self._make_room(keys, values, keys.shape[-2], self.capacity)

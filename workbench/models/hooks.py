@@ -66,7 +66,7 @@ def _attach(model: Model, hook: HookPoint, function: HookFunction, stack: contex
 
     call: HookFunction = guarded
     if model.backend == "transformer_lens":
-        call = _through_hook_point(model.bridge.hook_dict[str(hook)], guarded, stack)
+        call = _through_hook_point(model.hook_points[str(hook)], guarded, stack)
     module, side = site_module(model.blocks[hook.block], hook.site)
     register = on_input if side == "input" else on_output
     stack.callback(register(module, call).remove)

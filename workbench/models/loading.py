@@ -160,7 +160,7 @@ def _hash_of_hub(hf: Any, folder: str) -> str | None:
 
 def _merge_adapter(hf: Any, adapter: Path, base_hash: str | None) -> tuple[Any, str]:
     try:
-        from peft import PeftModel
+        from peft import PeftModel  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise WorkbenchError(
             "an adapter was given but peft is not installed",
@@ -252,8 +252,8 @@ def _read_gguf(file: Path) -> tuple[Any, Any]:
             "load the original folder instead of the GGUF file",
         )
     # Otherwise save_pretrained refuses: the model still believes that it is quantised.
-    del hf.config.quantization_config
-    hf.hf_quantizer = None
+    del hf.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
+    hf.hf_quantizer = None  # pyright: ignore[reportArgumentType]
     return hf, tokenizer
 
 

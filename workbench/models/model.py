@@ -180,6 +180,11 @@ class Model:
             self.name, hf_model=tree, tokenizer=tokenizer, device=str(self.device)
         )
 
+    @cached_property
+    def hook_points(self) -> Mapping[str, Any]:
+        """The bridge's HookPoint modules by TransformerLens name (asking the bridge itself takes 20 ms each time)."""
+        return dict(self.bridge.hook_dict)
+
     def hooked(
         self, hooks: Mapping[HookPoint, HookFunction], *, stop_after: int | None = None
     ) -> contextlib.AbstractContextManager[None]:

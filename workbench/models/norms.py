@@ -23,7 +23,7 @@ WINDOW = 128
 
 def neutral_text() -> str:
     """The fixed text: everyday subjects, no persona, written for this package."""
-    return (resources.files(__package__) / "data" / "neutral.txt").read_text(encoding="utf-8")
+    return (resources.files("workbench.models") / "data" / "neutral.txt").read_text(encoding="utf-8")
 
 
 def measure_norm_medians(model: Model, hooks: Sequence[HookPoint]) -> dict[HookPoint, float]:

@@ -65,7 +65,7 @@ SAE_THRESHOLDS = (
         True,
         "when the model runs on the reconstruction",
     ),
-    Threshold("dead_share", "Dead features", 0.03, 0.10, False, "never fire on held-out text"),
+    Threshold("dead_share", "Dead features", 0.03, 0.10, False, "never fired where they were counted"),
 )
 ERROR_THRESHOLD = Threshold(
     "share_error", "Missed of this vector", 0.20, 0.40, False, "its error as a share of the whole"

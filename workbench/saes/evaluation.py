@@ -82,6 +82,7 @@ def _one_batch(
 
     with torch.inference_mode(), model.hooked({sae.hook: splice}):
         logits = model.forward(ids.repeat(3, 1), mask.repeat(3, 1))
+    assert logits is not None  # nothing stopped the pass
     sums.add_activations(seen["h"], seen["r"], seen["l0"])
     sums.add_logits(logits, ids, mask)
 
