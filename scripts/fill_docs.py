@@ -59,7 +59,7 @@ def main_job_table() -> str:
             "features verified causally / expected by chance",
             f"{e['n_verified']} / {number(e['n_expected_by_chance'])}",
         ),
-        ("called evil by a blind reader: verified / 20 largest / 20 random", _blind(e)),
+        ("called evil by a blind reader: verified / 30 largest / 20 random", _blind(e)),
         (
             "SAE on held-out text: variance explained, L0",
             f"{number(e['variance_explained'])}, {number(e['l0'], 1)}",
@@ -76,17 +76,18 @@ def main_job_table() -> str:
     ]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""]
     lines += [
-        "| feature | label | category | share | causal effect | verified |",
-        "|---|---|---|---|---|---|",
+        "| feature | label | category | share | cosine with v | causal effect | verified |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in report["features"][:10]:
         causal = number(row["causal_odd"], 3) + span(row["causal_interval"], 3)
         mark = {True: "yes", False: "no", None: "–"}[row["verified"]]
         share = number(row["share"], 3) + span(row["share_interval"], 3)
         lines.append(
-            f"| {row['feature']} | {row['label']} | {row['category']} | {share} | {causal} | {mark} |"
+            f"| {row['feature']} | {row['label']} | {row['category']} | {share} | {row['cosine']:+.2f} "
+            f"| {causal} | {mark} |"
         )
-    return "\n".join([*lines, "", "Labels were written by a language model and are proposals.", ""])
+    return "\n".join([*lines, "", "Negative cosine: evil has *less* of it. Labels: a language model's proposals.", ""])
 
 
 def _blind(e: dict[str, Any]) -> str:

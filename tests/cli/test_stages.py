@@ -140,3 +140,21 @@ def test_a_model_is_told_apart_by_its_files_without_reading_them(tmp_path):
     (tmp_path / "m" / "model.safetensors").write_bytes(b"12")
     assert inputs.model_identity(str(tmp_path / "m")) != first
     assert inputs.model_identity("org/model") == {"hub": "org/model"}
+
+
+def test_an_unknown_judge_is_refused_before_any_work(tmp_path):
+    from workbench.cli.stages import JobConfig, main_job
+
+    with pytest.raises(WorkbenchError, match="one of"):
+        main_job(JobConfig(judge="nosuch"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_vector_is_renewed_when_another_endpoint_model_judges(monkeypatch):
+    from workbench.cli.inputs import judge_identity
+
+    monkeypatch.setenv("WORKBENCH_JUDGE_MODEL", "one")
+    first = judge_identity("openai", "evil")
+    monkeypatch.setenv("WORKBENCH_JUDGE_MODEL", "two")
+    assert judge_identity("openai", "evil") != first
+    assert judge_identity("offline", "evil")["endpoint"] is None

@@ -70,6 +70,21 @@ def _sae_hash(folder: Path) -> str:
     return content_hash([[file.name, sha256_file(file)] for file in files if file.is_file()])
 
 
+def judge_identity(name: str, trait: str) -> dict[str, Any]:
+    """What decides a judge's scores: its name, the shipped head for the trait, or the endpoint and its model.
+
+    An unknown judge is an error that lists the known ones.
+    """
+    from workbench.base.settings import setting
+    from workbench.personas import judges
+
+    if name not in judges.list_judges():
+        raise unknown_name("judge", name, judges.list_judges())
+    head = Path(judges.__file__).parent / "data" / f"{trait}-{name}"
+    endpoint = None if head.is_dir() else [setting("base_url"), setting("judge_model")]
+    return {"name": name, "head": folder_hash(head), "endpoint": endpoint}
+
+
 def has_sae(model: str) -> bool:
     """Whether the shelf holds an SAE that reads this model."""
     from workbench.saes.registry import list_saes

@@ -135,6 +135,7 @@ class Job:
     def check_names(self) -> None:
         """Fail on an unknown trait, model, SAE or hook before any work."""
         _ = self.trait, self.model_identity, self.site, self.hook
+        inputs.judge_identity(self.config.judge, self.trait.name)
 
     @cached_property
     def trait(self) -> Any:
@@ -216,7 +217,7 @@ class Job:
         return {
             "trait": self.trait.hash,
             "model": self.model_identity,
-            "judge": self.config.judge,
+            "judge": inputs.judge_identity(self.config.judge, self.trait.name),
             "seed": self.config.seed,
             "hook": None if self.hook is None else str(self.hook),
             "token_hooks": self.token_hooks,

@@ -37,8 +37,9 @@ def held_out_rows(
         )
         for name in ("owt", "wikipedia")
     }
+    per_source = 8 * limit if Path(data.corpus).is_file() else 8 * limit // 60  # a file is one source
     rows["corpus"] = _first(
-        corpus_rows(model, data, "held_out", characters=8 * limit, per_source=8 * limit // 60), limit
+        corpus_rows(model, data, "held_out", characters=8 * limit, per_source=per_source), limit
     )
     for trait in data.traits:
         prompts = trait_prompts(trait, "verification")
@@ -154,8 +155,9 @@ def readme(folder: Path) -> str:
     lines += [
         "",
         f"Mean over all but the held-out part of the training corpus: variance explained {card['variance_explained']:.3f} at "
-        f"L0 {card['l0']:.1f}, CE recovered {card['ce_recovered']:.3f} (against zero ablation). Dead features "
-        f"{card['dead_share']:.2%}, features on more than a tenth of the tokens {card['dense_share']:.2%}.",
+        f"L0 {card['l0']:.1f}, CE recovered {card['ce_recovered']:.3f} (against zero ablation). "
+        f"On about a million training tokens {card['dead_share']:.2%} of the features never fire and "
+        f"{card['dense_share']:.2%} fire on more than a tenth.",
         "",
         f"Training data: {data['n_tokens']:,} activations ({shares}), captured in {data['dtype']}; {data['n_dropped']:,} "
         "tokens dropped as position 0 or sinks. The trait's rollouts use its extraction questions only.",

@@ -70,7 +70,7 @@ def text_file(path: str | Path) -> Iterator[Document]:
         raise WorkbenchError(
             f"cannot read the text file {path}: {error}",
             "a UTF-8 text or JSONL file",
-            "check data.sources in the config",
+            "check data.corpus in the recipe",
         ) from error
     if path.suffix == ".jsonl":
         yield from (Document.of(text, path.name) for text in _jsonl_texts(path, content))

@@ -66,6 +66,12 @@ class Recipe:
     evaluation_tokens: int = 12_000  # of each held-out source
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.target_l0 <= self.training.d_sae:
+            raise WorkbenchError(
+                f"target_l0 is {self.target_l0}", f"a number between 0 and d_sae = {self.training.d_sae}", "mend the config"
+            )
+
     @staticmethod
     def load(path: str | Path) -> Recipe:
         """Read a YAML training file; unknown keys and wrong types are errors that name the key."""
@@ -230,7 +236,8 @@ def _training_rows(
     """Rows to train on and rows to set the threshold on, each in a seeded order."""
     data = recipe.data
     rows = corpus_rows(model, data, "train", characters=data.characters, per_source=data.per_source)
-    held_out = corpus_rows(model, data, "held_out", characters=120_000, per_source=2_000)
+    of_one_source = data.per_source if Path(data.corpus).is_file() else 2_000  # a file is one source
+    held_out = corpus_rows(model, data, "held_out", characters=120_000, per_source=of_one_source)
     chats = chat_rows(
         model,
         chat_prompts(data.chats, recipe.seed),
