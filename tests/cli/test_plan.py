@@ -4,7 +4,8 @@ import pytest
 
 from workbench.base.runs import RunFolder
 from workbench.cli import stages
-from workbench.cli.plan import plan_job
+from workbench.cli.plan import SAMPLED_TOKENS_PER_SECOND, plan_job
+from workbench.cli.sae_jobs import TRAINED_TOKENS_PER_SECOND
 from workbench.cli.stages import JobConfig
 
 
@@ -57,5 +58,5 @@ def test_the_plan_of_a_training_counts_its_steps(workbench, tmp_path):
     (tmp_path / "t.yaml").write_text("training: {n_steps: 100, batch_size: 871}\ndata: {chats: 10}\n")
     plan = workbench("sae", "train", tmp_path / "t.yaml", "--plan", "--json").json
     steps = {step["step"]: step["seconds"] for step in plan["steps"]}
-    assert steps["train"] == pytest.approx(100, rel=0.01)
-    assert steps["sample chats"] == pytest.approx((10 + 20 * 5 * 3) * 64 / 100)
+    assert steps["train"] == pytest.approx(100 * 871 / TRAINED_TOKENS_PER_SECOND, rel=0.01)
+    assert steps["sample chats"] == pytest.approx((10 + 20 * 5 * 3) * 64 / SAMPLED_TOKENS_PER_SECOND, abs=0.1)

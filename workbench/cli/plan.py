@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from .stages import JobConfig
 
 REFERENCE_PARAMETERS = 135e6
-SAMPLED_TOKENS_PER_SECOND = 100.0
-FORWARD_TOKENS_PER_SECOND = 700.0
+SAMPLED_TOKENS_PER_SECOND = 190.0
+FORWARD_TOKENS_PER_SECOND = 1000.0
 N_ARMS, N_EVALUATION_ARMS = 3, 2
-NEW_TOKENS, PROMPT_TOKENS, PAIR_TOKENS = 64, 60, 90
+NEW_TOKENS, PROMPT_TOKENS, PAIR_TOKENS = 64, 60, 30  # of a pair only the reply is run again
 N_CANDIDATES = 10
 CAUSAL_PASSES = 2 * 0.5 * 1.5  # +delta and -delta, through the later half of the blocks, and the search for the dose
-LABEL_SECONDS, LOAD_SECONDS, REPORT_SECONDS = 60.0, 30.0, 5.0
+LABEL_SECONDS, LOAD_SECONDS, REPORT_SECONDS = 15.0, 15.0, 2.0
 BASE_GIB, BATCH_GIB = 1.2, 0.6  # the libraries; the activations of a batch
 
 
