@@ -236,3 +236,15 @@ def test_a_hook_without_stored_tokens_counts_as_missing(planted: Planted) -> Non
     elsewhere = replace(world.vector.tokens, hooks=(HookPoint(2),))
     with pytest.raises(WorkbenchError, match="not on disk"):
         decompose(replace(world.vector, tokens=elsewhere), world.sae)
+
+
+def test_the_model_recorded_in_the_card_decides_whatever_the_folder_is_called():
+    from dataclasses import replace
+
+    from tests.saes.planted import small_sae
+    from workbench.decomposition.checks import check_trained_on
+
+    sae = replace(small_sae(), card={"model": {"weights_hash": "a" * 64}})
+    check_trained_on({"name": "renamed-folder", "weights_hash": "a" * 64}, sae)
+    with pytest.raises(WorkbenchError, match="was trained on planted"):
+        check_trained_on({"name": "planted", "weights_hash": "b" * 64}, sae)

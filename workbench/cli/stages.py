@@ -231,8 +231,11 @@ class Job:
         return inputs.folder_hash(self.folder / stage)
 
     def _make_vector(self) -> dict[str, Any]:
+        from workbench.decomposition.checks import check_trained_on
         from workbench.personas.extraction import extract
 
+        if self.site:  # before minutes of rollouts that this SAE could not decompose
+            check_trained_on(self.model.description(), self.sae)
         self.vector = extract(
             self.trait,
             self.model,

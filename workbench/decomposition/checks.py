@@ -13,7 +13,7 @@ MAX_RELATIVE_DIFFERENCE = 1e-4
 
 def check_same_site(vector: Any, sae: Any) -> None:
     """Raise WorkbenchError unless the SAE reads the vector's model, at one of its hook points, at its width."""
-    _check_model(vector.model, sae)
+    check_trained_on(vector.model, sae)
     if sae.hook not in vector.hooks:
         known = ", ".join(str(hook) for hook in vector.hooks[:4]) + (", ..." if len(vector.hooks) > 4 else "")
         raise WorkbenchError(
@@ -29,8 +29,10 @@ def check_same_site(vector: Any, sae: Any) -> None:
         )
 
 
-def _check_model(described: dict[str, Any], sae: Any) -> None:
-    trained_on, made_with = sae.card.get("model_weights_hash"), described.get("weights_hash")
+def check_trained_on(described: dict[str, Any], sae: Any) -> None:
+    """Raise WorkbenchError unless the SAE was trained on the model with this description (`Model.description()`)."""
+    recorded = sae.card.get("model_weights_hash") or (sae.card.get("model") or {}).get("weights_hash")
+    trained_on, made_with = recorded, described.get("weights_hash")
     # Hashes decide when both are known: the same weights may go by a folder's name.
     same = trained_on == made_with if trained_on and made_with else sae.model_name == described.get("name")
     if not same:
