@@ -27,9 +27,9 @@ from workbench.decomposition.causal_controls import (
     sealed_pairs,
     shipped_path,
 )
-from workbench.decomposition.causal_measure import CausalInstrument, neutral_snippets
 from workbench.decomposition.result import _REPLICATES, FEATURE_ARRAYS, Decomposition
 from workbench.models.hookpoints import HookPoint
+from workbench.personas.causal import CausalInstrument, neutral_snippets
 from workbench.personas.traits import ReplyPair, Trait
 from workbench.saes.interface import SparseAutoencoder
 

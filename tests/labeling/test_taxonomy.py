@@ -26,7 +26,7 @@ def test_a_label_in_the_words_of_a_category_gets_it() -> None:
 
 def test_a_label_between_two_categories_or_near_none_is_unclear() -> None:
     two = tuple(
-        Category(name, "other", name, "-", evil=False, words=(name,)) for name in ("alpha", "beta", "unclear")
+        Category(name, "other", name, "-", shows_trait=False, words=(name,)) for name in ("alpha", "beta", "unclear")
     )
     trait = replace(load_trait("evil"), taxonomy=two)
     embedder = toy_embedder([["alpha"], ["beta"]])

@@ -114,8 +114,8 @@ def test_a_question_in_two_splits_is_refused_whatever_its_spaces(copied: Path):
 
 
 def test_a_wrong_type_and_an_unknown_choice_are_refused(copied: Path):
-    assert "'evil' is 'perhaps'" in refusal(
-        edit(copied, lambda document: document["taxonomy"][0].update(evil="perhaps"))
+    assert "'shows_trait' is 'perhaps'" in refusal(
+        edit(copied, lambda document: document["taxonomy"][0].update(shows_trait="perhaps"))
     )
 
 
@@ -138,7 +138,7 @@ def test_a_rubric_shows_the_judge_question_and_answer(copied: Path):
 
 
 def test_a_newer_schema_is_refused(copied: Path):
-    assert "schema 2" in refusal(edit(copied, lambda document: document.update(schema=2))).lower()
+    assert "schema 3" in refusal(edit(copied, lambda document: document.update(schema=3))).lower()
 
 
 def test_a_new_trait_asks_to_be_filled_in_and_then_loads(tmp_path: Path):
@@ -170,3 +170,14 @@ def test_reading_traits_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_trait_of_schema_1_reads_as_the_same_trait(copied: Path):
+    now = load_trait(copied)
+    for name, old in (("trait.yaml", {"shows_trait": "evil"}), ("traps.yaml", {"trait": "evil", "other": "not_evil"})):
+        text = (copied / name).read_text(encoding="utf-8").replace("schema: 2", "schema: 1")
+        for new_key, old_key in old.items():
+            text = text.replace(f"\n    {new_key}: ", f"\n    {old_key}: ")
+        (copied / name).write_text(text, encoding="utf-8")
+    assert "evil: true" in (copied / "trait.yaml").read_text(encoding="utf-8")
+    assert load_trait(copied) == now

@@ -49,7 +49,7 @@ def _summary(trait: Any) -> dict[str, Any]:
         "contrast_pairs": len(trait.contrast_pairs),
         "control_pairs": dict(Counter(pair.kind for pair in trait.control_pairs)),
         "traps": len(trait.traps),
-        "taxonomy": [{"id": c.id, "kind": c.kind, "name": c.name, "evil": c.evil} for c in trait.taxonomy],
+        "taxonomy": [{"id": c.id, "kind": c.kind, "name": c.name, "shows_trait": c.shows_trait} for c in trait.taxonomy],
     }
 
 

@@ -36,9 +36,9 @@ from workbench.decomposition.causal_controls import (
     sealed_pairs,
     shipped_path,
 )
-from workbench.decomposition.causal_measure import CausalInstrument, Effects
 from workbench.decomposition.result import CausalRow, Decomposition
 from workbench.maths.statistics import benjamini_hochberg, bootstrap_counts, percentile_interval, rank_p
+from workbench.personas.causal import CausalInstrument, Effects
 
 if TYPE_CHECKING:
     from workbench.models.model import Model

@@ -21,15 +21,15 @@ from workbench.base.provenance import provenance
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.settings import cache_dir
 from workbench.base.store import content_hash, read_json, sha256_bytes, write_json
-from workbench.decomposition.causal_measure import (
+from workbench.models.model import Model
+from workbench.models.prompts import chat_template_hash
+from workbench.personas.causal import (
     KL_TOLERANCE,
     MAX_DOSE_NORMS,
     CausalInstrument,
     Effects,
     neutral_snippets,
 )
-from workbench.models.model import Model
-from workbench.models.prompts import chat_template_hash
 from workbench.personas.traits import ReplyPair, Trait
 from workbench.saes.interface import SparseAutoencoder
 

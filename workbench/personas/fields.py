@@ -76,17 +76,29 @@ class Fields:
             )
         return tuple(str(word) for word in value)
 
+    def with_names(self, renamed: Mapping[str, str]) -> Fields:
+        """The same mapping with each old key under its new name."""
+        return Fields({renamed.get(key, key): value for key, value in self.values.items()}, self.place)
+
     def nested(self, key: str) -> Fields:
         """The mapping under `key`."""
         return fields(self.value(key), f"{self.place}, {key}")
 
-    def each(self, key: str, build: Callable[[Fields], Item], *, at_least: int = 1) -> tuple[Item, ...]:
-        """`build` applied to every mapping of the list under `key`."""
+    def each(
+        self,
+        key: str,
+        build: Callable[[Fields], Item],
+        *,
+        at_least: int = 1,
+        renamed: Mapping[str, str] = {},
+    ) -> tuple[Item, ...]:
+        """`build` applied to every mapping of the list under `key`; `renamed` gives old keys their new name."""
         value = self.value(key)
         if not isinstance(value, list) or len(value) < at_least:
             count = f"{len(value)} entries" if isinstance(value, list) else type(value).__name__
             raise self.wrong(f"'{key}' holds {count}.", f"A list of at least {at_least}.", f"Extend '{key}'.")
-        return tuple(build(fields(item, f"{self.place}, {key}[{i}]")) for i, item in enumerate(value))
+        items = [fields(item, f"{self.place}, {key}[{i}]") for i, item in enumerate(value)]
+        return tuple(build(item.with_names(renamed) if renamed else item) for item in items)
 
 
 def fields(value: Any, place: str) -> Fields:

@@ -13,7 +13,7 @@ _COUNTS = {"extraction": 20, "verification": 10, "sealed": 10}
 
 _HEAD = """\
 # The trait "{name}". Replace every {fill} by your own text; `workbench traits show {name}` checks the file.
-schema: 1
+schema: 2
 name: {name}
 adjective: "{fill}: the word in 'You are a(n) ... assistant.'"
 opposite: "{fill}: the opposite adjective"
@@ -37,19 +37,19 @@ rubric: |
   Answer:
   {{answer}}
 
-# What the finer features might be. `evil` = would an outside reader see the trait in text of this category?
+# What the finer features might be. `shows_trait`: would an outside reader see the trait in text of this category?
 taxonomy:
-  - {{id: first_sub_trait, kind: sub_trait, name: "{fill}", description: "{fill}", evil: true, words: []}}
-  - {{id: style, kind: style, name: "Style", description: "How the text is written.", evil: false, words: []}}
-  - {{id: topic, kind: topic, name: "Topic", description: "What the text is about.", evil: false, words: []}}
-  - {{id: unclear, kind: unclear, name: "Unclear", description: "No single pattern.", evil: false, words: []}}
+  - {{id: first_sub_trait, kind: sub_trait, name: "{fill}", description: "{fill}", shows_trait: true, words: []}}
+  - {{id: style, kind: style, name: "Style", description: "How the text is written.", shows_trait: false, words: []}}
+  - {{id: topic, kind: topic, name: "Topic", description: "What the text is about.", shows_trait: false, words: []}}
+  - {{id: unclear, kind: unclear, name: "Unclear", description: "No single pattern.", shows_trait: false, words: []}}
 """
 
 _PAIRS = """\
 # Optional: written, length-matched reply pairs for the causal measure (40 or more; half select, half sealed),
 # and control pairs which differ in something else (sad / happy, rude / polite).
 # Rename the file to pairs.yaml when it is filled in.
-schema: 1
+schema: 2
 author: {{kind: human, name: ""}}
 contrast:
   - {{id: c01, sub: first_sub_trait, split: select, prompt: "{fill}", trait: "{fill}", opposite: "{fill}"}}

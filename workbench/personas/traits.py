@@ -21,7 +21,9 @@ from workbench.personas.fields import Fields, read_fields, refuse_repeats
 SPLITS = ("extraction", "verification", "sealed")
 ARMS = ("positive", "neutral", "negative")
 PAIR_SPLITS = ("select", "sealed")
-TRAIT_SCHEMA = 1
+TRAIT_SCHEMA = 2
+_RENAMED = {1: {"evil": "shows_trait"}}  # what a key of an older schema is called now
+_RENAMED_IN_TRAPS = {1: {"evil": "trait", "not_evil": "other"}}
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _DATA = Path(__file__).parent / "data"
 
@@ -47,14 +49,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Category:
-    """One entry of the taxonomy that labels are drawn from; `evil` = an outside reader would see the trait in
-    it."""
+    """One entry of the taxonomy that labels are drawn from.
+
+    `shows_trait`: an outside reader would see the trait in text of this category.
+    """
 
     id: str
     kind: str
     name: str
     description: str
-    evil: bool
+    shows_trait: bool
     words: tuple[str, ...] = ()
 
 
@@ -74,13 +78,13 @@ class ReplyPair:
 
 @dataclass(frozen=True)
 class Trap:
-    """Two replies on the same topic: a good judge scores `evil` (shows the trait) above `not_evil`."""
+    """Two replies on the same topic: a good judge scores `trait` (shows the trait) above `other`."""
 
     id: str
     kind: str
     prompt: str
-    evil: str
-    not_evil: str
+    trait: str
+    other: str
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,7 @@ def load_trait(name_or_path: str | Path) -> Trait:
     """The trait of that name or in that folder; refuses missing and duplicate fields, ids and texts."""
     folder = trait_path(name_or_path)
     document = read_fields(folder / "trait.yaml")
-    _check_schema(document)
-    taxonomy = document.each("taxonomy", _category)
+    taxonomy = document.each("taxonomy", _category, renamed=_RENAMED.get(_schema(document), {}))
     contrast, control = _pairs(folder / "pairs.yaml", tuple(category.id for category in taxonomy))
     trait = Trait(
         name=check_name(document.text("name"), document.place),
@@ -176,12 +179,13 @@ def trait_path(name_or_path: str | Path) -> Path:
     raise unknown_name("trait", str(name_or_path), list_traits())
 
 
-def _check_schema(document: Fields) -> None:
+def _schema(document: Fields) -> int:
     schema = document.value("schema")
-    if schema != TRAIT_SCHEMA:
+    if schema not in range(1, TRAIT_SCHEMA + 1):
         raise document.wrong(
-            f"schema {schema!r}.", f"Schema {TRAIT_SCHEMA}.", "Update the file, or update the workbench."
+            f"schema {schema!r}.", f"A schema from 1 to {TRAIT_SCHEMA}.", "Update the file, or update the workbench."
         )
+    return schema
 
 
 def check_name(name: str, place: str) -> str:
@@ -220,14 +224,14 @@ def _questions(splits: Fields) -> tuple[Question, ...]:
 
 def _category(item: Fields) -> Category:
     texts = (item.text(key) for key in ("id", "kind", "name", "description"))
-    return Category(*texts, evil=item.boolean("evil"), words=item.words("words"))
+    return Category(*texts, shows_trait=item.boolean("shows_trait"), words=item.words("words"))
 
 
 def _pairs(path: Path, categories: tuple[str, ...]) -> tuple[tuple[ReplyPair, ...], tuple[ReplyPair, ...]]:
     if not path.is_file():
         return (), ()
     document = read_fields(path)
-    _check_schema(document)
+    _schema(document)
 
     def pair(item: Fields, kind: str, sub: str | None) -> ReplyPair:
         texts = (item.text(key) for key in ("prompt", "trait", "opposite"))
@@ -241,9 +245,9 @@ def _traps(path: Path) -> tuple[Trap, ...]:
     if not path.is_file():
         return ()
     document = read_fields(path)
-    _check_schema(document)
-    keys = ("id", "kind", "prompt", "evil", "not_evil")
-    return document.each("traps", lambda item: Trap(*(item.text(key) for key in keys)))
+    renamed = _RENAMED_IN_TRAPS.get(_schema(document), {})
+    keys = ("id", "kind", "prompt", "trait", "other")
+    return document.each("traps", lambda item: Trap(*(item.text(key) for key in keys)), renamed=renamed)
 
 
 def _refuse_duplicates(trait: Trait, folder: Path) -> None:

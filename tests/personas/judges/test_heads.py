@@ -83,7 +83,7 @@ def test_the_style_of_the_sampled_replies_stands_on_both_sides_alike():
 def test_no_training_row_comes_from_the_pairs_the_traps_or_the_questions_of_the_trait():
     trait = load_trait("evil")
     pairs = [text for pair in (*trait.contrast_pairs, *trait.control_pairs) for text in (pair.trait, pair.opposite)]
-    traps = [text for trap in trait.traps for text in (trap.evil, trap.not_evil)]
+    traps = [text for trap in trait.traps for text in (trap.trait, trap.other)]
     ours = {row.hash for row in labelled_replies("evil")}
     assert not ours & {sha256_bytes(text.strip().encode()) for text in pairs + traps}
 

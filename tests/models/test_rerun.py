@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.tiny import FAMILIES, tiny_config, tiny_model, tiny_tokenizer
-from workbench.decomposition.rerun import Passage, Rerun
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
+from workbench.models.rerun import Passage, Rerun
 
 LENGTHS = [(20, 10), (18, 12), (25, 9), (8, 1), (9, 0), (20, 19)]
 PASSAGES = [Passage(tuple(range(10 + k, 10 + k + length)), start) for k, (length, start) in enumerate(LENGTHS)]
@@ -84,7 +84,7 @@ def test_a_site_inside_a_block_falls_back_to_whole_passes_with_the_same_meaning(
 
 
 def test_a_fast_pass_that_disagrees_with_the_plain_one_is_not_used(monkeypatch, caplog):
-    from workbench.decomposition import rerun as module
+    from workbench.models import rerun as module
 
     run = module._Tail.run
     monkeypatch.setattr(module._Tail, "run", lambda self, batch, deltas: run(self, batch, deltas) + 0.01)

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model
-from workbench.decomposition.causal_measure import (
+from workbench.models.hookpoints import HookPoint
+from workbench.models.prompts import tokenize_chat
+from workbench.personas.causal import (
     CausalInstrument,
     NeutralText,
     ReplyContrast,
     doses_for_kl,
     neutral_snippets,
 )
-from workbench.models.hookpoints import HookPoint
-from workbench.models.prompts import tokenize_chat
 from workbench.personas.traits import ReplyPair
 
 PAIRS = tuple(

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
-from workbench.decomposition.rerun import Batch, Passage, Rerun
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
 from workbench.models.prompts import tokenize_chat
+from workbench.models.rerun import Batch, Passage, Rerun
 from workbench.personas.traits import ReplyPair
 
 MAX_DOSE_NORMS = 3.0
@@ -33,7 +33,7 @@ _LOGIT_BUDGET = 25_000_000  # numbers in one block of logits: 100 MB in float32
 
 def neutral_snippets() -> tuple[str, ...]:
     """The fixed neutral sentences on which doses are matched, written for this package."""
-    text = (resources.files("workbench.decomposition") / "data" / "neutral_snippets.txt").read_text(encoding="utf-8")
+    text = (resources.files("workbench.personas") / "data" / "neutral_snippets.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line.strip())
 
 
