@@ -8,20 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import assets_commands, doctor, sae_commands, traits_commands
-from .options import (
-    DEFAULT_TRAIT,
-    HookOption,
-    JsonOption,
-    JudgeOption,
-    ModelOption,
-    OutOption,
-    PlanOption,
-    QuietOption,
-    SaeOption,
-    SeedOption,
-    TraitArgument,
-    job,
-)
+from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 
 if TYPE_CHECKING:
     from .stages import JobConfig, JobResult
@@ -57,127 +44,75 @@ def root(
     """Take a persona vector apart: which features of a sparse autoencoder is a trait made of?"""
 
 
-def _run(
-    config: JobConfig, out: Path | None, upto: str, *, as_json: bool, quiet: bool, plan: bool
-) -> tuple[JobResult | None, dict[str, Any]]:
+def _run(config: JobConfig, flags: JobFlags, upto: str, out: Path | None) -> tuple[JobResult | None, dict[str, Any]]:
     """(result, object to print) of a job up to a stage, or (None, its plan)."""
     from .console import reserved_output
     from .plan import plan_job
     from .stages import main_job, run_folder_of
 
     folder = run_folder_of(config, out)
-    with reserved_output(as_json, quiet):
-        if plan:
+    with reserved_output(flags.as_json, flags.quiet):
+        if flags.plan:
             return None, plan_job(config, folder, upto=upto)
         result = main_job(config, folder, upto=upto)
     return result, result.summary(upto)
 
 
-def _command(config: JobConfig, out: Path | None, upto: str, *, as_json: bool, quiet: bool, plan: bool) -> None:
+def _command(trait: str, flags: JobFlags, upto: str) -> None:
     from . import views
     from .console import emit
     from .plan import show_plan
 
-    result, value = _run(config, out, upto, as_json=as_json, quiet=quiet, plan=plan)
+    result, value = _run(flags.job(trait), flags, upto, flags.out)
     show = (lambda: show_plan(value)) if result is None else (lambda: views.VIEWS[upto](value, result))
-    emit(value, as_json=as_json, show=show)
+    emit(value, as_json=flags.as_json, show=show)
 
 
 @app.command()
-def extract(
-    trait: TraitArgument,
-    model: ModelOption = None,
-    sae: SaeOption = None,
-    hook: HookOption = None,
-    judge: JudgeOption = None,
-    seed: SeedOption = None,
-    out: OutOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    plan: PlanOption = False,
-) -> None:
+@job_command
+def extract(trait: TraitArgument, flags: JobFlags) -> None:
     """A trait's persona vector, with its evidence.
 
     Samples rollouts, judges them, and takes the difference of the means.
     """
-    config = job(trait, model, sae, hook, judge, seed)
-    _command(config, out, "vector", as_json=as_json, quiet=quiet, plan=plan)
+    _command(trait, flags, "vector")
 
 
 @app.command()
-def decompose(
-    trait: TraitArgument,
-    model: ModelOption = None,
-    sae: SaeOption = None,
-    hook: HookOption = None,
-    judge: JudgeOption = None,
-    seed: SeedOption = None,
-    out: OutOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    plan: PlanOption = False,
-) -> None:
+@job_command
+def decompose(trait: TraitArgument, flags: JobFlags) -> None:
     """Which features make up a trait's vector.
 
     Shares of |v|^2 with intervals, cosines, and the causal effects of the largest.
     """
-    config = job(trait, model, sae, hook, judge, seed)
-    _command(config, out, "decomposition", as_json=as_json, quiet=quiet, plan=plan)
+    _command(trait, flags, "decomposition")
 
 
 @app.command()
-def label(
-    trait: TraitArgument,
-    model: ModelOption = None,
-    sae: SaeOption = None,
-    hook: HookOption = None,
-    judge: JudgeOption = None,
-    seed: SeedOption = None,
-    out: OutOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    plan: PlanOption = False,
-) -> None:
+@job_command
+def label(trait: TraitArgument, flags: JobFlags) -> None:
     """What the largest features are, in words.
 
     Each label has an author, a status and a score.
     """
-    config = job(trait, model, sae, hook, judge, seed)
-    _command(config, out, "labels", as_json=as_json, quiet=quiet, plan=plan)
+    _command(trait, flags, "labels")
 
 
 @app.command()
-def demo(
-    model: ModelOption = None,
-    sae: SaeOption = None,
-    hook: HookOption = None,
-    judge: JudgeOption = None,
-    seed: SeedOption = None,
-    out: OutOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    plan: PlanOption = False,
-) -> None:
+@job_command
+def demo(flags: JobFlags) -> None:
     """The whole job: what is evil made of?
 
     Runs on the shipped model and SAE and ends with the path of the report.
     """
-    config = job(DEFAULT_TRAIT, model, sae, hook, judge, seed)
-    _command(config, out, "report", as_json=as_json, quiet=quiet, plan=plan)
+    _command(DEFAULT_TRAIT, flags, "report")
 
 
 @app.command()
+@job_command
 def report(
     traits: Annotated[list[str], typer.Argument(metavar="TRAIT", help="Traits, by name or folder.")],
-    model: ModelOption = None,
-    sae: SaeOption = None,
-    hook: HookOption = None,
-    judge: JudgeOption = None,
-    seed: SeedOption = None,
-    out: OutOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    plan: PlanOption = False,
+    flags: JobFlags,
 ) -> None:
     """What traits are made of, as a page.
 
@@ -190,21 +125,21 @@ def report(
     from .plan import show_plan
     from .stages import check_trait
 
-    configs = [job(check_trait(trait), model, sae, hook, judge, seed) for trait in traits]  # names before any work
-    if len(configs) == 1:
-        _command(configs[0], out, "report", as_json=as_json, quiet=quiet, plan=plan)
+    names = [check_trait(trait) for trait in traits]  # before any work
+    if len(names) == 1:
+        _command(names[0], flags, "report")
         return
     done = {}
-    for config in configs:
-        folder = None if out is None else out / Path(config.trait).name
-        done[config.trait] = _run(config, folder, "report", as_json=as_json, quiet=quiet, plan=plan)
+    for name in names:
+        folder = None if flags.out is None else flags.out / Path(name).name
+        done[name] = _run(flags.job(name), flags, "report", folder)
 
     def show() -> None:
         for name, (result, value) in done.items():
             say(f"== {name}")
             show_plan(value) if result is None else views.VIEWS["report"](value, result)
 
-    emit({"traits": {name: value for name, (_, value) in done.items()}}, as_json=as_json, show=show)
+    emit({"traits": {name: value for name, (_, value) in done.items()}}, as_json=flags.as_json, show=show)
 
 
 app.command(name="doctor")(doctor.command)

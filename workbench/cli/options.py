@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,25 +39,105 @@ PlanOption = Annotated[
 ]
 
 
-def job(
-    trait: str, model: str | None, sae: str | None, hook: str | None, judge: str | None, seed: int | None
-) -> JobConfig:
-    """The job that the flags describe; what they leave open comes from environment, file, defaults (in this order)."""
+SamplesOption = Annotated[
+    int | None, typer.Option("--samples", help="Answers per question, instruction and arm. [default: 1]")
+]
+TokensOption = Annotated[int | None, typer.Option("--max-new-tokens", help="Longest answer, in tokens. [default: 64]")]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Answers sampled together. [default: 32]")]
+DtypeOption = Annotated[
+    str | None, typer.Option("--dtype", help="float32, bfloat16 or float16, of the weights. [default: float32]")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, ..., or auto (all devices). [default: a GPU if there is one]")
+]
+
+
+@dataclass(frozen=True)
+class JobFlags:
+    """What the flags that the commands of the main job share were set to; None = not given."""
+
+    model: str | None = None
+    sae: str | None = None
+    hook: str | None = None
+    judge: str | None = None
+    seed: int | None = None
+    samples: int | None = None
+    max_new_tokens: int | None = None
+    batch_size: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+    out: Path | None = None
+    as_json: bool = False
+    quiet: bool = False
+    plan: bool = False
+
+    def job(self, trait: str) -> JobConfig:
+        """The job that the flags describe; what they leave open comes from environment, file, defaults (in this order)."""
+        from workbench.base.settings import setting
+
+        from .stages import JobConfig
+
+        return JobConfig(
+            trait=trait,
+            model=str(setting("model", self.model, DEFAULT_MODEL)),
+            sae=setting("sae", self.sae),
+            hook=setting("hook", self.hook),
+            judge=str(setting("judge", self.judge, "offline")),
+            seed=_number("seed", self.seed, 0),
+            n_samples=_number("samples", self.samples, 1),
+            max_new_tokens=_number("max_new_tokens", self.max_new_tokens, 64),
+            batch_size=_number("batch_size", self.batch_size, 32),
+            dtype=str(setting("dtype", self.dtype, "float32")),
+            device=setting("device", self.device),
+        )
+
+
+_OPTIONS: dict[str, Any] = {
+    "model": ModelOption,
+    "sae": SaeOption,
+    "hook": HookOption,
+    "judge": JudgeOption,
+    "seed": SeedOption,
+    "samples": SamplesOption,
+    "max_new_tokens": TokensOption,
+    "batch_size": BatchOption,
+    "dtype": DtypeOption,
+    "device": DeviceOption,
+    "out": OutOption,
+    "as_json": JsonOption,
+    "quiet": QuietOption,
+    "plan": PlanOption,
+}
+
+
+def job_command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `flags: JobFlags` stands for all options that the commands of the main job share."""
+    own = inspect.signature(function, eval_str=True)
+    defaults = {field.name: field.default for field in fields(JobFlags)}
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=kind)
+        for name, kind in _OPTIONS.items()
+    ]
+    kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in own.parameters.items() if n != "flags"]
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        flags = JobFlags(**{name: values.pop(name) for name in _OPTIONS})
+        function(**values, flags=flags)
+
+    command.__signature__ = own.replace(parameters=[*kept, *shared])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in [*kept, *shared]} | {"return": None}
+    del command.__wrapped__  # typer would read the signature of the inner function
+    return command
+
+
+def _number(name: str, flag: int | None, default: int) -> int:
     from workbench.base.errors import WorkbenchError
     from workbench.base.settings import setting
 
-    from .stages import JobConfig
-
-    chosen = setting("seed", seed, 0)
+    chosen = setting(name, flag, default)
     try:
-        number = int(chosen)
+        return int(chosen)
     except (TypeError, ValueError):
-        raise WorkbenchError(f"the seed is {chosen!r}", "a whole number", "correct the setting `seed`") from None
-    return JobConfig(
-        trait=trait,
-        model=str(setting("model", model, DEFAULT_MODEL)),
-        sae=setting("sae", sae),
-        hook=setting("hook", hook),
-        judge=str(setting("judge", judge, "offline")),
-        seed=number,
-    )
+        said = name.replace("_", " ")
+        raise WorkbenchError(f"the {said} is {chosen!r}", "a whole number", f"correct the setting `{name}`") from None

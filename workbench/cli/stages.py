@@ -24,6 +24,7 @@ from .console import note
 
 if TYPE_CHECKING:
     from workbench.labeling.labels import LabelSet
+    from workbench.personas.rollouts import RolloutDesign
 
 STAGES = ("vector", "decomposition", "labels", "report")
 REPORT_HTML, REPORT_JSON = "report.html", "report.json"
@@ -48,6 +49,25 @@ class JobConfig:
     """Seed of everything that is drawn."""
     n_features: int = 30
     """How many of the largest features get labels and rows in the report."""
+    n_samples: int = 1
+    """Answers per question, instruction and arm."""
+    max_new_tokens: int = 64
+    """Longest answer, in tokens."""
+    batch_size: int = 32
+    """Answers that are sampled together (part of what makes a run the same)."""
+    dtype: str = "float32"
+    """Type of the model's weights."""
+    device: str | None = None
+    """Where the model runs; None takes a GPU if there is one, "auto" spreads it over all devices."""
+
+    @property
+    def design(self) -> RolloutDesign:
+        """The rollouts to sample; refuses counts below 1."""
+        from workbench.models.sampling import Sampling
+        from workbench.personas.rollouts import RolloutDesign
+
+        sampling = Sampling(max_new_tokens=self.max_new_tokens)
+        return RolloutDesign(n_samples=self.n_samples, batch_size=self.batch_size, sampling=sampling)
 
 
 @dataclass(frozen=True)
@@ -176,7 +196,10 @@ class Job:
     def model(self) -> Any:
         from workbench.models.loading import load_model
 
-        return load_model(self.config.model)
+        placed: dict[str, Any] = {"device": self.config.device}
+        if self.config.device == "auto":
+            placed = {"device_map": "auto"}
+        return load_model(self.config.model, dtype=self.config.dtype, **placed)
 
     @cached_property
     def sae(self) -> Any:
@@ -221,6 +244,7 @@ class Job:
             "seed": self.config.seed,
             "hook": None if self.hook is None else str(self.hook),
             "token_hooks": self.token_hooks,
+            "rollouts": [self.config.n_samples, self.config.max_new_tokens, self.config.batch_size, self.config.dtype],
         }
 
     def _sae_sources(self, before: str) -> dict[str, Any]:
@@ -243,6 +267,7 @@ class Job:
             out=self.folder,
             hook=self.hook,
             token_hooks=self.token_hooks,
+            design=self.config.design,
             seed=self.config.seed,
         )
         self.vector.save(self.folder / "vector")

@@ -1,0 +1,132 @@
+"""Is the vector about the trait, or about length, position and layout? The same contrast made in other ways, side by side.
+
+Each column is v made again from the same rows: from their first 32 tokens, from answers cut to equal length, or with a
+nuisance held constant (log length, list and code markup, mean log-probability of the answer). The cosine with v says how
+much of v it was. Below `WARN_BELOW` the vector's claims need that said beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from workbench.maths.separation import balanced_contrast_weights
+from workbench.models.loading import Model
+from workbench.models.prompts import with_response
+from workbench.personas.evidence import code_rows
+from workbench.personas.reencoding import prompt_tokens, recapture_tokens
+from workbench.personas.runs import PersonaRun
+
+if TYPE_CHECKING:
+    import pandas
+
+FIRST_TOKENS = 32
+WARN_BELOW = 0.9
+_MARKUP = re.compile(r"^\s*(?:[-*•]|\d+[.)]|#+)\s|```|\|", re.MULTILINE)
+
+
+def sensitivity(run: PersonaRun, model: Model, *, logprobs: bool = True) -> dict[str, Any]:
+    """{column: cosine with v} at the run's hook, and under "warnings" the columns below .9.
+
+    Columns: first_32_tokens, equal_length, fixed_length, fixed_markup, fixed_logprob (left out with logprobs=False: it
+    costs a pass with logits), fixed_all.
+    """
+    kept = run.make.of(run.make.frame["kept"])
+    rows = code_rows(kept.frame)
+    weights = balanced_contrast_weights(rows.question, rows.positive, rows.keep[None])[0]
+    means = kept.with_system[:, 0].double()
+    v = weights @ means
+    columns = _cut(run, model, kept.frame, weights)
+    nuisances = _nuisances(kept.frame, model, logprobs)
+    for name, values in {**{k: x[:, None] for k, x in nuisances.items()}, "all": torch.stack([*nuisances.values()], 1)}.items():
+        columns[f"fixed_{name}"] = held_constant(means, values, weights, rows.positive)
+    cosines = {name: float(torch.cosine_similarity(made, v, dim=0)) for name, made in columns.items()}
+    low = [name for name, value in cosines.items() if value < WARN_BELOW]
+    return {**cosines, "warnings": low}
+
+
+def held_constant(means: Tensor, nuisance: Tensor, weights: Tensor, positive: Tensor) -> Tensor:
+    """v `[d_model]` with nuisances `[n, k]` held constant: v - slope' (their difference between the arms).
+
+    The slope is fitted inside the arms (both arms centred on their own means), so that nothing of the contrast itself
+    is taken for the nuisance's doing.
+    """
+    x, z = (values - _arm_means(values, positive) for values in (means, nuisance.double()))
+    slope = torch.linalg.lstsq(z, x).solution
+    return weights @ means - (weights @ nuisance.double()) @ slope
+
+
+def _arm_means(values: Tensor, positive: Tensor) -> Tensor:
+    found = torch.zeros_like(values)
+    for arm in (positive, ~positive):
+        found[arm] = values[arm].mean(dim=0)
+    return found
+
+
+def _cut(run: PersonaRun, model: Model, frame: pandas.DataFrame, weights: Tensor) -> dict[str, Tensor]:
+    """v from answers cut short: to their first tokens, and to the length of the shortest under the same question."""
+    shortest: Mapping[str, int] = frame.groupby("question_id")["n_tokens"].min().to_dict()
+    limits = {row_id: shortest[q] for row_id, q in zip(frame["id"], frame["question_id"], strict=True)}
+    weight = dict(zip(frame["id"], weights.tolist(), strict=True))
+    sums = {name: torch.zeros(model.d_model, dtype=torch.float64) for name in ("first_32_tokens", "equal_length")}
+    for row_id, tokens in _tokens(run, model, frame):
+        if row_id in weight and len(tokens):
+            sums["first_32_tokens"] += weight[row_id] * tokens[:FIRST_TOKENS].double().mean(dim=0)
+            sums["equal_length"] += weight[row_id] * tokens[: max(limits[row_id], 1)].double().mean(dim=0)
+    return sums
+
+
+def _tokens(run: PersonaRun, model: Model, frame: pandas.DataFrame) -> Any:
+    source = run.vector.tokens
+    if source is not None and run.hook in source.hooks:
+        return source.rows(run.hook)
+    return recapture_tokens(model, frame, run.hook)
+
+
+def _nuisances(frame: pandas.DataFrame, model: Model, logprobs: bool) -> dict[str, Tensor]:
+    lengths = torch.from_numpy(frame["n_tokens"].to_numpy(dtype=float).copy())
+    marks = [float(len(_MARKUP.findall(text))) for text in frame["response"]]
+    found = {"length": lengths.clamp_min(1).log(), "markup": torch.tensor(marks, dtype=torch.float64)}
+    if logprobs:
+        found["logprob"] = response_logprobs(model, frame)
+    # A nuisance that never varies explains nothing and would make the fit singular.
+    return {name: (values - values.mean()) / values.std() for name, values in found.items() if float(values.std()) > 0}
+
+
+def response_logprobs(model: Model, frame: pandas.DataFrame, *, batch_size: int = 16) -> Tensor:
+    """Mean log-probability per token `[n]` of every answer under its own system prompt, nats."""
+    from workbench.models.capture import padded
+
+    chosen: Any = frame[["system", "question", "response_ids"]]
+    chats = [with_response(prompt_tokens(model, r["system"], r["question"]), tuple(map(int, r["response_ids"])))
+             for r in chosen.to_dict("records")]  # fmt: skip
+    found = torch.zeros(len(chats), dtype=torch.float64)
+    order = sorted(range(len(chats)), key=lambda i: len(chats[i].ids))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids, mask = padded([chats[i].ids for i in batch], pad=0)
+        keep, targets = _predicted([chats[i].positions("response") for i in batch], ids)
+        logits = model.forward(ids, mask, keep=keep)
+        assert logits is not None
+        logp = _logprobs(logits, targets).double().cpu()
+        row = keep.nonzero()[:, 0]
+        counts = torch.bincount(row, minlength=len(batch)).clamp_min(1)
+        found[torch.tensor(batch)] = torch.zeros(len(batch), dtype=torch.float64).index_add(0, row, logp) / counts
+    return found
+
+
+def _predicted(positions: Sequence[Sequence[int]], ids: Tensor) -> tuple[Tensor, Tensor]:
+    keep = torch.zeros_like(ids, dtype=torch.bool)
+    for row, places in enumerate(positions):
+        keep[row, [place - 1 for place in places]] = True
+    return keep, ids.roll(-1, dims=1)[keep]
+
+
+def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    parts = zip(logits.split(256), targets.to(logits.device).split(256), strict=True)
+    return torch.cat([part.float().log_softmax(dim=1).gather(1, wanted[:, None])[:, 0] for part, wanted in parts])
+
