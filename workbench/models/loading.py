@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -18,9 +19,12 @@ from ..base.settings import cache_dir, setting
 from ..base.store import content_hash, describe_os_error, make_folder, sha256_file, write_json
 from . import assets
 from .model import Model, combined_hash
+from .sentencepiece import gguf_tokenizer
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DTYPES = ("float32", "bfloat16", "float16")
+PROMPT_FORMATS = ("chat", "plain")
+logger = logging.getLogger(__name__)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -32,12 +36,15 @@ def load_model(
     device_map: Any = None,
     adapter: str | os.PathLike[str] | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    prompt_format: str | None = None,
 ) -> Model:
     """The model called `name`, ready for hooks: a catalogue name, a local folder, a GGUF file, or a hub id.
 
     `device` is the GPU when there is one, else the CPU; `device_map` goes to transformers instead for models that
     need several devices. `adapter` is a PEFT folder, merged into the weights. The first load of a GGUF keeps its
-    dequantised weights in the cache folder, so that later loads take seconds.
+    dequantised weights in the cache folder, so that later loads take seconds. `prompt_format` is "chat" (the
+    tokenizer's chat template) or "plain" (Question / Answer as plain text, for base models); by default plain is used
+    where there is no chat template, and said in the log.
 
     Raises WorkbenchError for an unknown name (nearest names listed), a file that is not what it claims to be,
     an unknown dtype, or a model that cannot be fetched.
@@ -46,6 +53,8 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
+    if prompt_format not in (None, *PROMPT_FORMATS):
+        raise unknown_name("prompt format", str(prompt_format), PROMPT_FORMATS)
     with track(f"load {Path(name).name}", 1, "models") as step:
         label, folder, weights_hash, source = _locate(str(name))
         hf, tokenizer = _read(folder, dtype=dtype, device_map=device_map)
@@ -54,6 +63,7 @@ def load_model(
         if device_map is None:
             hf = hf.to(device or _best_device())
         step()
+    _set_prompt_format(tokenizer, label, prompt_format)
     return Model(
         hf,
         tokenizer,
@@ -62,6 +72,16 @@ def load_model(
         chat_template_kwargs=chat_template_kwargs,
         source=source,
     )
+
+
+def _set_prompt_format(tokenizer: Any, label: str, wanted: str | None) -> None:
+    from workbench.models.prompts import PLAIN_TEMPLATE
+
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if wanted == "plain" or (wanted is None and not has_template):
+        if wanted is None:
+            logger.info("%s has no chat template: prompts are plain text (Question / Answer).", label)
+        tokenizer.chat_template = PLAIN_TEMPLATE
 
 
 def _locate(name: str) -> tuple[str, str, str | None, str]:
@@ -246,11 +266,7 @@ def _read_gguf(file: Path) -> tuple[Any, Any]:
             "download it again",
         ) from error
     if str(hf.config.model_type).startswith("gemma3"):
-        raise WorkbenchError(
-            f"{file.name} is a Gemma 3 model, whose GGUF tokenizer transformers converts wrongly",
-            "a model folder or hub id for this family",
-            "load the original folder instead of the GGUF file",
-        )
+        tokenizer = gguf_tokenizer(file)  # transformers takes the scores for those of a unigram model
     # Otherwise save_pretrained refuses: the model still believes that it is quantised.
     del hf.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
     hf.hf_quantizer = None  # pyright: ignore[reportArgumentType]

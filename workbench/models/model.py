@@ -119,12 +119,27 @@ class Model:
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
-        """The ids that end a response: the generation config's and the tokenizer's end-of-text tokens."""
+        """The ids that end a response: the generation config's and the tokenizer's end-of-text tokens (and line ends
+        under a plain-text format)."""
         listed = (
             getattr(self.hf.generation_config, "eos_token_id", None) if self.hf.generation_config else None
         )
         ids = [listed] if isinstance(listed, int) else list(listed or [])
-        return frozenset(token for token in [*ids, self.tokenizer.eos_token_id] if token is not None)
+        newlines = self._newline_tokens() if self.plain_text else ()
+        return frozenset(token for token in [*ids, self.tokenizer.eos_token_id, *newlines] if token is not None)
+
+    @property
+    def plain_text(self) -> bool:
+        """Whether prompts are plain text (Question / Answer) for want of a chat format; a line's end ends a response then."""
+        from .prompts import PLAIN_TEMPLATE
+
+        return getattr(self.tokenizer, "chat_template", None) == PLAIN_TEMPLATE
+
+    def _newline_tokens(self) -> list[int]:
+        """The ids that say nothing but line ends (a base model would go on with the next question)."""
+        known = self.tokenizer.get_vocab()
+        written = [token for token in known if token and not token.strip("\n\u010a") or token == "<0x0A>"]
+        return [known[token] for token in written]
 
     def description(self) -> dict[str, Any]:
         """What identifies this model in provenance records (JSON types only)."""

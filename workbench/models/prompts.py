@@ -24,6 +24,15 @@ Span = tuple[int, int]
 SPAN_NAMES = {"system": "system", "user": "user", "assistant": "response"}
 """Role in the message -> name of its span."""
 
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] }}\n\n"
+    "{% elif message['role'] == 'user' %}Question: {{ message['content'] }}\n"
+    "{% else %}Answer: {{ message['content'] }}\n\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Answer:{% endif %}"
+)
+"""Plain text for models that were never taught a chat format: the system text as a paragraph, then Question / Answer."""
+
 _MARKER = re.compile("\ue000(\\d+)\ue001")
 _THOUGHT = re.compile(r"(?s)^.*</think>\s*")
 
@@ -99,7 +108,7 @@ def _check_messages(model: Model, messages: Sequence[Message]) -> None:
         raise WorkbenchError(
             f"the tokenizer of {model.name} has no chat template",
             "a chat model",
-            "choose an instruction-tuned model, or set model.tokenizer.chat_template",
+            "choose an instruction-tuned model, or load it with prompt_format='plain' (Question / Answer)",
         )
     for message in messages:
         if message.get("role") not in SPAN_NAMES or not isinstance(message.get("content"), str):
