@@ -91,6 +91,7 @@ def test_everything_the_judge_did_is_counted(evil, tiny_model, tmp_path):
         "incoherent": 1,
         "refused": 1,
         "failed": 1,
+        "unjudged": 0,
         "empty": 0,
     }
     assert -1 <= vector.evidence["cosine_filtered_unfiltered"] < 1
@@ -213,3 +214,11 @@ def test_a_judge_without_coherence_drops_nothing_for_it():
     assert judged["outcome"].tolist() == ["scored", "empty"] and judged["coherence"].isna().all()
     assert kept_mask(judged).tolist() == [judged["score"][0] >= 50, False]
     assert counts_by_arm(judged)["negative"]["empty"] == 1
+
+
+def test_a_trait_that_no_judge_knows_is_extracted_from_all_rows_and_says_so(evil, tiny_model, tmp_path):
+    vector = extract(evil, tiny_model, judge="none", rollouts=responses(evil, n_evaluation=2), out=tmp_path, **QUICK)
+    counts = vector.evidence["kept_counts"]["positive"]
+    assert counts["unjudged"] == counts["rows"] and counts["kept"] == 0
+    assert vector.evidence["filtered"] is False and vector.rows["kept"].all()
+    assert vector.rows["score"].isna().all() and set(vector.rows["outcome"]) == {"unjudged"}

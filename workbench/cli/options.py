@@ -27,7 +27,10 @@ SaeOption = Annotated[
 HookOption = Annotated[
     str | None, typer.Option("--hook", help="Where, e.g. blocks.15.hook_resid_post. [default: the SAE's own site]")
 ]
-JudgeOption = Annotated[str | None, typer.Option("--judge", help="offline, or openai (any compatible endpoint).")]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option("--judge", help="A judge's name. [default: offline, or none if it does not know the trait]"),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything that is drawn. [default: 0]")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder. [default: runs/<trait>-<model>]")
@@ -82,7 +85,7 @@ class JobFlags:
             model=str(setting("model", self.model, DEFAULT_MODEL)),
             sae=setting("sae", self.sae),
             hook=setting("hook", self.hook),
-            judge=str(setting("judge", self.judge, "offline")),
+            judge=setting("judge", self.judge),
             seed=_number("seed", self.seed, 0),
             n_samples=_number("samples", self.samples, 1),
             max_new_tokens=_number("max_new_tokens", self.max_new_tokens, 64),

@@ -43,8 +43,8 @@ class JobConfig:
     """Id or folder of the SAE; None takes the one on the shelf for the model."""
     hook: str | None = None
     """Hook point of the vector; None takes the SAE's site, "auto" lets the extraction questions choose."""
-    judge: str = "offline"
-    """Which judge filters the rollouts."""
+    judge: str | None = None
+    """Which judge filters the rollouts; None takes "offline" where it knows the trait, else "none"."""
     seed: int = 0
     """Seed of everything that is drawn."""
     n_features: int = 30
@@ -155,13 +155,23 @@ class Job:
     def check_names(self) -> None:
         """Fail on an unknown trait, model, SAE or hook before any work."""
         _ = self.trait, self.model_identity, self.site, self.hook
-        inputs.judge_identity(self.config.judge, self.trait.name)
+        inputs.judge_identity(self.judge, self.trait.name)
 
     @cached_property
     def trait(self) -> Any:
         from workbench.personas.traits import load_trait
 
         return load_trait(self.config.trait)
+
+    @cached_property
+    def judge(self) -> str:
+        """The judge's name; says so when a trait has to do without one."""
+        if self.config.judge:
+            return self.config.judge
+        if inputs.has_head("offline", self.trait.name):
+            return "offline"
+        note(f"no offline judge knows {self.trait.name}: all responses are kept, unjudged (or name one with --judge)")
+        return "none"
 
     @cached_property
     def model_identity(self) -> dict[str, Any]:
@@ -240,7 +250,7 @@ class Job:
         return {
             "trait": self.trait.hash,
             "model": self.model_identity,
-            "judge": inputs.judge_identity(self.config.judge, self.trait.name),
+            "judge": inputs.judge_identity(self.judge, self.trait.name),
             "seed": self.config.seed,
             "hook": None if self.hook is None else str(self.hook),
             "token_hooks": self.token_hooks,
@@ -263,7 +273,7 @@ class Job:
         self.vector = extract(
             self.trait,
             self.model,
-            judge=self.config.judge,
+            judge=self.judge,
             out=self.folder,
             hook=self.hook,
             token_hooks=self.token_hooks,

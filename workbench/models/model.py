@@ -138,7 +138,7 @@ class Model:
     def _newline_tokens(self) -> list[int]:
         """The ids that say nothing but line ends (a base model would go on with the next question)."""
         known = self.tokenizer.get_vocab()
-        written = [token for token in known if token and not token.strip("\n\u010a") or token == "<0x0A>"]
+        written = [token for token in known if (token and not token.strip("\n\u010a")) or token == "<0x0A>"]
         return [known[token] for token in written]
 
     def description(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def extract(
     """The persona vector of `trait`: one direction per block output, toward the trait, with rows and
     evidence.
 
-    trait: a name, a folder or a Trait. judge: a name ("offline", "openai") or a Judge. rollouts: your own
+    trait: a name, a folder or a Trait. judge: a name or a Judge ("none" keeps every row). rollouts: your own
     responses (Parquet or DataFrame; see `given.read_responses`) instead of sampling `design`. out: the run
     folder (default runs/<trait>-<model>), where an interrupted run goes on. hook: the block to report on
     (default: chosen by cross-validation inside the extraction questions). token_hooks: where all response
@@ -71,6 +71,7 @@ def extract(
     """
     trait = trait if isinstance(trait, Trait) else load_trait(trait)
     judge = as_judge(judge)
+    filter = filter and judge.name != "none"
     chosen = None if hook is None else HookPoint.parse(hook)
     stored = token_points(model, chosen, token_hooks)
     hooks = hook_points(model, chosen, stored)

@@ -24,7 +24,7 @@ def as_judge(judge: str | Judge) -> Judge:
 
 
 def judge_rows(rows: pandas.DataFrame, trait: Trait, judge: Judge) -> pandas.DataFrame:
-    """`rows` with the columns outcome (scored, refused, failed, empty), score and coherence (0-100, NaN when
+    """`rows` with the columns outcome (scored, refused, failed, unjudged, empty), score and coherence (0-100, NaN when
     unknown).
 
     Empty responses are not sent to the judge. Nothing is dropped here.
@@ -72,6 +72,7 @@ def _counts(group: pandas.DataFrame) -> dict[str, int]:
         "incoherent": (scored & ~wrong_side & ~_coherent(group)).sum(),
         "refused": (~empty & (group["outcome"] == "refused")).sum(),
         "failed": (~empty & (group["outcome"] == "failed")).sum(),
+        "unjudged": (~empty & (group["outcome"] == "unjudged")).sum(),
         "empty": empty.sum(),
     }
     return {name: int(count) for name, count in reasons.items()}

@@ -24,7 +24,7 @@ REFUSAL = "I'm sorry, but I can't help with that."
 def test_an_unknown_judge_is_answered_with_the_nearest_name():
     with pytest.raises(WorkbenchError, match="offline-outcome"):
         make_judge("offline_outcome")
-    assert list_judges() == ["offline", "offline-outcome", "openai"]
+    assert {"offline", "offline-outcome", "openai", "none"} <= set(list_judges())
 
 
 def test_an_unknown_option_is_refused():

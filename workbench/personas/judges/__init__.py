@@ -13,7 +13,7 @@ from workbench.base.errors import WorkbenchError, unknown_name
 if TYPE_CHECKING:
     from workbench.personas.traits import Trait
 
-Outcome = Literal["scored", "refused", "failed"]
+Outcome = Literal["scored", "refused", "failed", "unjudged"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class JudgeItem:
 class Judgement:
     """What a judge says about one reply.
 
-    `score` (0-100, the trait) is None unless the outcome is "scored": a refusal has no score, and neither has a row
-    on which the judge itself failed. Both are counted, never dropped. `coherence` (0-100) is None when unknown.
+    `score` (0-100, the trait) is None unless the outcome is "scored": a refusal has no score, and neither has a row on
+    which the judge itself failed, or that nobody judged. All are counted, never dropped. `coherence` (0-100) is None
+    when unknown.
     """
 
     score: float | None
@@ -62,6 +63,7 @@ _JUDGES: Mapping[str, tuple[str, str]] = {
     "offline": ("workbench.personas.judges.offline", "OfflineJudge"),
     "offline-outcome": ("workbench.personas.judges.outcome", "OutcomeJudge"),
     "openai": ("workbench.personas.judges.endpoint", "EndpointJudge"),
+    "none": ("workbench.personas.judges.none", "NoJudge"),
 }
 
 
@@ -72,7 +74,8 @@ def list_judges() -> list[str]:
 
 def make_judge(name: str, **options: Any) -> Judge:
     """The judge called `name`: "offline" (filters rollouts), "offline-outcome" (scores outcomes, shares nothing with
-    the first) or "openai" (any OpenAI-compatible endpoint). `options` go to its constructor.
+    the first), "openai" (any OpenAI-compatible endpoint) or "none" (nothing is judged, everything is kept). `options` go
+    to its constructor.
 
     Raises WorkbenchError for an unknown name or an option that the judge does not have.
     """
