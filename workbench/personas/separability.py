@@ -202,6 +202,25 @@ def text_auc(
     )
 
 
+def features_auc(
+    make_features: Tensor, score_features: Tensor, make: Rows, score: Rows, cells: Sequence[Cell]
+) -> float | None:
+    """AUC of logistic regression on text features `[n, k]`, made and scored on the same rows as the direction."""
+    from sklearn.linear_model import LogisticRegression
+
+    mean, spread = make_features.mean(dim=0), make_features.std(dim=0).clamp_min(1e-6)
+
+    def scores(cell: Cell) -> Tensor:
+        labels = make.positive[cell.make]
+        if bool(labels.all()) or not bool(labels.any()):
+            return torch.zeros(int(cell.score.sum()))
+        fitted = LogisticRegression(C=0.01, max_iter=300)
+        fitted.fit(((make_features[cell.make] - mean) / spread).numpy(), labels.numpy())
+        return torch.from_numpy(fitted.decision_function(((score_features[cell.score] - mean) / spread).numpy()))
+
+    return _mean_over_cells(cells, score, scores)
+
+
 def judge_correlation(
     weights: Sequence[Tensor], gram: Tensor, rows: Rows, cells: Sequence[Cell], judged: Tensor
 ) -> float | None:

@@ -1,0 +1,94 @@
+"""What adding a whole vector does to the model, at doses stated in token norms, against random directions.
+
+    odd = (C(+delta) - C(-delta)) / 2     delta = dose x (median token norm at the hook) x v / |v|
+
+on written reply pairs (see `causal`): nats per token by which the trait's reply gains on its opposite. Random directions
+are drawn with the covariance of the activations and pushed equally far. `specific` subtracts the odd part on the control
+pairs, which differ in something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.base.randomness import derive_seed, generator
+from workbench.maths.geometry import covariance_matched_directions
+from workbench.maths.statistics import bootstrap_counts, percentile_interval, rank_p
+from workbench.models.hookpoints import HookPoint
+from workbench.models.model import Model
+from workbench.personas.causal import ReplyContrast
+from workbench.personas.traits import ReplyPair
+
+DOSES = (0.5, 1.0)
+N_RANDOM = 40
+_BLOCK = 16  # deltas per call, which bounds memory
+
+
+class DoseInstrument:
+    """The reply pairs of one split read once at a hook, for directions pushed to doses in norms."""
+
+    def __init__(self, model: Model, hook: HookPoint, pairs: Sequence[ReplyPair]) -> None:
+        self.contrast = ReplyContrast(model, hook, pairs)
+        self.median_norm = float(model.norm_medians([hook])[0])
+        kinds = [pair.kind == "contrast" for pair in pairs]
+        self.is_contrast = torch.tensor(kinds)
+
+    def odd_even(self, directions: Tensor, dose: float) -> tuple[Tensor, Tensor]:
+        """(odd, even) `[v, n_pairs]` of `directions [v, d_model]` at `dose` norms; even has the baseline taken off."""
+        unit = torch.nn.functional.normalize(directions.float(), dim=1)
+        parts = []
+        for block in (unit * (dose * self.median_norm)).split(_BLOCK):
+            parts.append(self.contrast(torch.stack([block, -block], dim=1).flatten(0, 1)).unflatten(0, (-1, 2)))
+        up, down = torch.cat(parts).unbind(1)
+        return (up - down) / 2, (up + down) / 2 - self.contrast.baseline
+
+
+def vector_effects(
+    model: Model,
+    hook: HookPoint,
+    pairs: Sequence[ReplyPair],
+    direction: Tensor,
+    activations: Tensor,
+    *,
+    doses: Sequence[float] = DOSES,
+    n_random: int = N_RANDOM,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """{dose: {odd, interval, specific, specific_interval, damage, random_interval, p, n_pairs, n_random}} for one vector.
+
+    direction `[d_model]`; activations `[n, d_model]`: rows whose covariance the random directions have. Intervals
+    bootstrap the pairs; random_interval holds the middle 95% of the random directions' |odd| with either sign.
+    """
+    instrument = DoseInstrument(model, hook, pairs)
+    random = generator(derive_seed("vector effects", seed))
+    directions = torch.cat([direction[None], covariance_matched_directions(activations, n_random, random)])
+    found = {}
+    for dose in doses:
+        odd, even = instrument.odd_even(directions, dose)
+        found[str(dose)] = _summary(odd, even, instrument.is_contrast, n_bootstrap, random)
+    return found
+
+
+def _summary(odd: Tensor, even: Tensor, is_contrast: Tensor, n_bootstrap: int, random: torch.Generator) -> dict[str, Any]:
+    on, off = odd[:, is_contrast], odd[:, ~is_contrast]
+    effect = on.mean(dim=1)
+    null = effect[1:]
+    drawn = bootstrap_counts(on.shape[1], n_bootstrap, random) @ on[0] / on.shape[1]
+    low, high = percentile_interval(drawn)
+    found = {
+        "odd": float(effect[0]), "interval": [float(low), float(high)],
+        "damage": float(even[0, is_contrast].mean()),
+        "random_interval": [float(torch.quantile(torch.cat([null, -null]), q)) for q in (0.025, 0.975)],
+        # A random direction has no sign of its own: its larger side counts.
+        "p": float(rank_p(effect[0], null.abs())), "n_pairs": on.shape[1], "n_random": len(null),
+    }  # fmt: skip
+    if off.shape[1]:
+        base = bootstrap_counts(off.shape[1], n_bootstrap, random) @ off[0] / off.shape[1]
+        low, high = percentile_interval(drawn - base)
+        found |= {"specific": float(effect[0] - off[0].mean()), "specific_interval": [float(low), float(high)]}
+    return found

@@ -1,0 +1,143 @@
+"""All traits side by side: one row of evidence per trait, and the geometry of their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from workbench.base.progress import track
+from workbench.models.model import Model
+from workbench.personas.controls import aa_evidence, effect_size, placebo_evidence
+from workbench.personas.effects import vector_effects
+from workbench.personas.geometry import Geometry, geometry
+from workbench.personas.judges import Judge
+from workbench.personas.judging import judge_rows
+from workbench.personas.monitoring import monitoring
+from workbench.personas.placebos import PlaceboVectors
+from workbench.personas.runs import PersonaRun, held_out
+from workbench.personas.sensitivity import sensitivity
+from workbench.personas.separability import features_auc
+
+if TYPE_CHECKING:
+    from workbench.personas.traits import Trait
+
+RANK_P = 0.01
+_FROM_EVIDENCE = ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_length_only", "auc_with_prompt",
+                  "n_evaluation_rows", "n_evaluation_questions", "filtered", "cosine_filtered_unfiltered")  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """`rows` = {trait: its evidence}, JSON values; `geometry` of the vectors (None for a single trait)."""
+
+    hook: str
+    rows: dict[str, dict[str, Any]]
+    geometry: Geometry | None
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        drawn = None if self.geometry is None else self.geometry.to_json()
+        return {"hook": self.hook, "traits": self.rows, "geometry": drawn, "notes": list(self.notes)}
+
+
+def panel(
+    runs: Sequence[PersonaRun],
+    traits: Mapping[str, Trait],
+    model: Model,
+    *,
+    placebos: PlaceboVectors | None = None,
+    judges: Mapping[str, Judge | None] | None = None,
+    quick: bool = False,
+    seed: int = 0,
+) -> Panel:
+    """The evidence of every run's vector, at the hook point that the runs were read at.
+
+    judges: per trait the judge that scores outcomes (another than the one that filtered the rows), None where there is
+    none. quick=True leaves out what needs further passes of the model (causal effect, monitoring, sensitivity).
+    """
+    scores: dict[str, Tensor] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    with track("panel", len(runs), "traits") as step:
+        for run in runs:
+            judge = (judges or {}).get(run.trait)
+            trait = traits[run.trait]
+            if judge is not None:
+                judged = judge_rows(run.score.frame, trait, judge)
+                scores[run.trait] = torch.from_numpy(judged["score"].to_numpy(dtype=float).copy())
+            rows[run.trait] = trait_row(run, placebos, seed=seed)
+            if not quick:
+                rows[run.trait] |= _measured(run, trait, model, placebos, scores.get(run.trait), seed)
+            step()
+    null = None if placebos is None else placebos.at(runs[0].hook)
+    drawn = geometry(runs, scores, placebo_directions=null) if len(runs) > 1 else None
+    return Panel(str(runs[0].hook), rows, drawn)
+
+
+def trait_row(run: PersonaRun, placebos: PlaceboVectors | None = None, *, seed: int = 0) -> dict[str, Any]:
+    """What needs no further pass of the model: separability, effect size, placebos, A/A, embedding baseline, verdicts."""
+    evidence = run.vector.evidence
+    row: dict[str, Any] = {"hook": str(run.hook), "auc_interval": evidence.get("auc_stripped_interval")}
+    row |= {name: evidence.get(name) for name in _FROM_EVIDENCE}
+    row["split_half_cosine"] = evidence.get("stability", {}).get("split_half_cosine")
+    row["kept_counts"] = evidence.get("kept_counts")
+    row |= effect_size(run, seed=seed) | aa_evidence(run)
+    row["auc_embedding"] = embedding_auc(run)
+    if placebos is not None and row["auc_stripped"] is not None:
+        row |= placebo_evidence(run, placebos, row["auc_stripped"])
+    return row | verdicts(row)
+
+
+def verdicts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """{passes, above_random_q95, above_placebos, beats_text}: what the figures of a row amount to.
+
+    passes: rank p <= .01 against covariance-matched directions, the interval above .5, and the AUC above every placebo's
+    95th percentile. above_random_q95 is the stricter aim: the whole interval above the random directions' 95th percentile.
+    beats_text: the AUC is higher than TF-IDF, length and sentence embeddings on the same texts.
+    """
+    area, interval = row.get("auc_stripped"), row.get("auc_interval")
+    if area is None or interval is None:
+        return dict.fromkeys(("passes", "above_random_q95", "above_placebos", "beats_text"))
+    placebo = row.get("auc_placebo_q95")
+    above = None if placebo is None else area > placebo
+    texts = [row.get(name) for name in ("auc_text_only", "auc_length_only", "auc_embedding")]
+    return {
+        "passes": row["auc_rank_p"] <= RANK_P and interval[0] > 0.5 and above is not False,
+        "above_random_q95": interval[0] > row["auc_random_q95"],
+        "above_placebos": above,
+        "beats_text": all(area > value for value in texts if value is not None),
+    }
+
+
+def embedding_auc(run: PersonaRun) -> float | None:
+    """AUC of sentence embeddings with logistic regression on the same rows and divisions (None without the embedder)."""
+    from workbench.base.errors import WorkbenchError
+    from workbench.personas.judges.embedding import Embedder
+
+    parts = held_out(run, n_bootstrap=0, generator=torch.Generator())
+    try:
+        features = [Embedder().features(frame["response"].tolist()) for frame in (run.make.frame, run.score.frame)]
+    except WorkbenchError:  # the asset is not on this machine and cannot be fetched
+        return None
+    return features_auc(features[0], features[1], parts.made, parts.scored, parts.cells)
+
+
+def _measured(
+    run: PersonaRun, trait: Trait, model: Model, placebos: PlaceboVectors | None, scores: Tensor | None, seed: int
+) -> dict[str, Any]:
+    """What needs further passes: causal effect on the sealed pairs, monitoring, sensitivity columns."""
+    found: dict[str, Any] = {"causal": None, "monitor_r_across": None, "monitor_r_within": None}
+    sealed = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]
+    if any(pair.kind == "contrast" for pair in sealed):
+        effects = vector_effects(model, run.hook, sealed, run.direction, run.make.with_system[:, 0], seed=seed)
+        found["causal"] = effects
+        found["causal_random_interval"] = {dose: one["random_interval"] for dose, one in effects.items()}
+    if scores is not None and bool(torch.isfinite(scores).any()):
+        watched = monitoring(run, model, scores, placebos=placebos, seed=seed)
+        found |= {f"monitor_{name}": value for name, value in watched.items()}
+    found["sensitivity"] = sensitivity(run, model)
+    return found
