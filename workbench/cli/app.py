@@ -70,12 +70,32 @@ def _command(trait: str, flags: JobFlags, upto: str) -> None:
 
 @app.command()
 @job_command
-def extract(trait: TraitArgument, flags: JobFlags) -> None:
+def extract(
+    flags: JobFlags,
+    trait: Annotated[str | None, typer.Argument(help="A trait's name (`workbench traits list`) or its folder.")] = None,
+    all_traits: Annotated[
+        bool, typer.Option("--all", help="All traits, the placebo contrasts, and their evidence side by side.")
+    ] = False,
+) -> None:
     """A trait's persona vector, with its evidence.
 
-    Samples rollouts, judges them, and takes the difference of the means.
+    Samples rollouts, judges them, and takes the difference of the means. With --all: one table of every trait.
     """
-    _command(trait, flags, "vector")
+    from workbench.base.errors import WorkbenchError
+
+    if all_traits == (trait is not None):
+        found = "a trait and --all" if all_traits else "neither a trait nor --all"
+        raise WorkbenchError(found, "one of the two", "for instance: workbench extract evil, or workbench extract --all")
+    if trait is not None:
+        _command(trait, flags, "vector")
+        return
+    from workbench.personas.traits import list_traits
+
+    from .console import emit
+    from .panel_job import run_all, show_all
+
+    value = run_all(flags, list_traits())
+    emit(value, as_json=flags.as_json, show=lambda: show_all(value))
 
 
 @app.command()

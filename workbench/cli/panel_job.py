@@ -1,0 +1,141 @@
+"""All traits in one go: every vector, the placebo contrasts, and the evidence side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.runs import default_run_folder
+from workbench.base.store import write_json
+
+from . import inputs
+from .console import note, reserved_output, say, table
+
+if TYPE_CHECKING:
+    from .options import JobFlags
+    from .stages import JobConfig
+
+RESULT = "personas.json"
+OUTCOME_JUDGE = "offline-outcome"
+
+
+def run_all(flags: JobFlags, traits: Sequence[str]) -> dict[str, Any]:
+    """The value of `workbench extract --all`: {hook, traits: {name: row}, geometry, folder}, or the plans of its parts.
+
+    With --out the run folders stand in that folder; else each is runs/<trait>-<model> as always.
+    """
+    configs = [flags.job(trait) for trait in traits]
+    with reserved_output(flags.as_json, flags.quiet):
+        if flags.plan:
+            return plan_all(configs, flags)
+        folders = {config.trait: _vector(config, flags.out) for config in configs}
+        return _panel(configs[0], folders, flags.out)
+
+
+def folder_of(name: str, config: JobConfig, out: Path | None) -> Path:
+    """The run folder of a trait, or of the placebos, in this job."""
+    short = Path(name).name
+    return default_run_folder(short, config.model) if out is None else out / short
+
+
+def _vector(config: JobConfig, out: Path | None) -> Path:
+    from .stages import main_job
+
+    folder = folder_of(config.trait, config, out)
+    note(f"== {config.trait}")
+    main_job(config, folder, upto="vector")
+    return folder
+
+
+def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dict[str, Any]:
+    from workbench.personas.judges import make_judge
+    from workbench.personas.panel import panel
+    from workbench.personas.runs import read_run
+    from workbench.personas.traits import load_trait
+
+    from .stages import Job
+
+    job = Job(config, next(iter(folders.values())), sae_needed=False)
+    placebos = placebos_of(job, out)
+    traits = {trait.name: trait for trait in map(load_trait, folders)}
+    runs = [read_run(folder, job.model, _common_hook(job, folders)) for folder in folders.values()]
+    judges = {name: make_judge(OUTCOME_JUDGE) if inputs.has_head(OUTCOME_JUDGE, name) else None for name in traits}
+    note("panel ...")
+    value = panel(runs, traits, job.model, placebos=placebos, judges=judges, seed=config.seed).to_json()
+    target = folder_of("personas", config, out)
+    target.mkdir(parents=True, exist_ok=True)
+    value = {"model": config.model, **value, "folder": str(target)}
+    write_json(target / RESULT, value)
+    return value
+
+
+def _common_hook(job: Any, folders: dict[str, Path]) -> str:
+    """One hook point for all: the job's own, else the one that the first trait chose."""
+    from workbench.personas.vectors import PersonaVector
+
+    return str(job.hook or PersonaVector.load(next(iter(folders.values())) / "vector").hook)
+
+
+def placebos_of(job: Any, out: Path | None) -> Any:
+    """The placebo vectors of the job's model and design: read if they are there, else sampled (resumable)."""
+    from workbench.base.errors import WorkbenchError
+    from workbench.base.store import content_hash
+    from workbench.personas.placebos import PlaceboVectors, list_placebos, placebo_vectors
+
+    folder = folder_of("placebos", job.config, out)
+    design = replace(job.config.design, n_samples=1)
+    key = content_hash([job.model_identity, str(design), job.config.dtype, job.config.seed, [str(p) for p in list_placebos()]])
+    marker = folder / "key"
+    if marker.is_file() and marker.read_text(encoding="utf-8") == key:
+        try:
+            return PlaceboVectors.load(folder)
+        except WorkbenchError:
+            pass  # half a folder: the rollouts that are there are used again
+    note("placebo contrasts ...")
+    made = placebo_vectors(job.model, folder, design=design, seed=job.config.seed)
+    made.save(folder)
+    marker.write_text(key, encoding="utf-8")
+    return made
+
+
+def plan_all(configs: Sequence[JobConfig], flags: JobFlags) -> dict[str, Any]:
+    """The plans of all vectors, with their total."""
+    from .plan import plan_job
+
+    plans = {c.trait: plan_job(c, folder_of(c.trait, c, flags.out), upto="vector") for c in configs}
+    seconds = [plan["seconds"] for plan in plans.values()]
+    return {"plan": plans, "seconds": None if None in seconds else round(sum(seconds), 1),
+            "note": "the vectors; placebo contrasts and the panel add about half of one trait each"}  # fmt: skip
+
+
+def show_all(value: dict[str, Any]) -> None:
+    """The table of the panel, or of its plan."""
+    if "plan" in value:
+        from .plan import show_plan
+
+        for plan in value["plan"].values():
+            show_plan(plan)
+        say(f"in all: {value['seconds']} s ({value['note']})")
+        return
+    columns = ("trait", "AUC", "interval", "rank p", "random 95%", "placebo 95%", "text", "d", "odd 0.5", "odd 1.0",
+               "r across", "r within", "passes")  # fmt: skip
+    table(f"{value['model']} at {value['hook']}", columns, [_row(*item) for item in value["traits"].items()],
+          right=tuple(range(1, 12)))  # fmt: skip
+    say(f"{value['folder']}/{RESULT}")
+
+
+def _row(trait: str, row: dict[str, Any]) -> tuple[Any, ...]:
+    from .console import interval
+
+    def number(value: float | None, digits: int = 2) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    causal = row.get("causal") or {}
+    odds = [number((causal.get(dose) or {}).get("odd")) for dose in ("0.5", "1.0")]
+    text = [v for v in (row.get("auc_text_only"), row.get("auc_embedding"), row.get("auc_length_only")) if v is not None]
+    return (trait, number(row.get("auc_stripped")), interval(row.get("auc_interval")), number(row.get("auc_rank_p"), 4),
+            number(row.get("auc_random_q95")), number(row.get("auc_placebo_q95")), number(max(text) if text else None),
+            number(row.get("effect_size")), *odds, number(row.get("monitor_r_across")), number(row.get("monitor_r_within")),
+            {True: "yes", False: "no", None: "-"}[row.get("passes")])  # fmt: skip
