@@ -162,4 +162,29 @@ def report(
     emit({"traits": {name: value for name, (_, value) in done.items()}}, as_json=flags.as_json, show=show)
 
 
+@app.command()
+@job_command
+def transfer(
+    to: Annotated[str, typer.Option("--to", help="The model that the vectors are carried to.")],
+    flags: JobFlags,
+    traits: Annotated[list[str] | None, typer.Argument(metavar="[TRAIT]", help="Which traits. [default: all]")] = None,
+    n_segments: Annotated[int, typer.Option("--segments", help="Neutral segments that both models read.")] = 6000,
+) -> None:
+    """Do the same directions exist in another model?
+
+    Compares what the two models represent, carries the vectors across, and adds them to the other model.
+
+    Both models need vectors of the traits first (`workbench extract --all --model ...`).
+    """
+    from workbench.personas.traits import list_traits
+
+    from .console import emit
+    from .stages import check_trait
+    from .transfer_job import run_transfer, show_transfer
+
+    names = [check_trait(name) for name in traits or list_traits()]
+    value = run_transfer(flags, to, names, n_segments=n_segments)
+    emit(value, as_json=flags.as_json, show=lambda: show_transfer(value))
+
+
 app.command(name="doctor")(doctor.command)

@@ -1,0 +1,106 @@
+"""`workbench transfer`: do the vectors of one model exist in another?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.runs import default_run_folder
+from workbench.base.store import write_json
+
+from .console import note, reserved_output, say, table
+
+if TYPE_CHECKING:
+    from .options import JobFlags
+    from .stages import JobConfig
+
+RESULT, FIGURE = "transfer.json", "similarity.svg"
+DOSE = 1.0
+SEGMENTS_PER_DOCUMENT = 4
+
+
+def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segments: int) -> dict[str, Any]:
+    """The value of `workbench transfer`: {source, target, similarity, carried, behaviour}."""
+    source_config = flags.job(traits[0])
+    target_config = replace(source_config, model=target, sae=None, hook=None)
+    folders = {side.model: _finished(side, traits, flags.out) for side in (source_config, target_config)}
+    shared = [t for t in traits if all(t in found for found in folders.values())]
+    if not shared:
+        raise WorkbenchError(
+            f"no trait has a vector of both {source_config.model} and {target}",
+            "the same traits extracted from both models",
+            f"run first: workbench extract --all --model {source_config.model}, and the same for {target}",
+        )
+    with reserved_output(flags.as_json, flags.quiet):
+        return _transfer(source_config, target_config, folders, shared, flags.out, n_segments)
+
+
+def _finished(config: JobConfig, traits: Sequence[str], out: Path | None) -> dict[str, Path]:
+    folders = {name: _folder(name, config, out) for name in traits}
+    return {name: folder for name, folder in folders.items() if (folder / "vector" / "persona_vector.json").is_file()}
+
+
+def _folder(name: str, config: JobConfig, out: Path | None) -> Path:
+    return default_run_folder(Path(name).name, config.model) if out is None else out / f"{Path(name).name}-{config.model}"
+
+
+def _transfer(
+    source: JobConfig, target: JobConfig, folders: dict[str, dict[str, Path]], traits: Sequence[str], out: Path | None,
+    n_segments: int,
+) -> dict[str, Any]:  # fmt: skip
+    from workbench.personas.transfer_study import Side, study
+    from workbench.reports.matrices import heat_map
+
+    sides = [
+        Side.read(_load(config), {t: folders[config.model][t] for t in traits}, _folder("placebos", config, out), config.hook)
+        for config in (source, target)
+    ]
+    note("similarity and transfer ...")
+    value = study(sides[0], sides[1], neutral_documents(n_segments), n_segments=n_segments, dose=DOSE, seed=source.seed)
+    folder = _folder(f"transfer-to-{Path(target.model).name}", source, out)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"rows": f"block of {source.model}", "columns": f"block of {target.model}"}
+    heat_map(value["similarity"]["rsa"], title="Representational similarity (RSA)", **names).save(folder / FIGURE)
+    value = {"source": source.model, "target": target.model, **value, "folder": str(folder)}
+    write_json(folder / RESULT, value)
+    return value
+
+
+def _load(config: JobConfig) -> Any:
+    from workbench.models.loading import load_model
+
+    return load_model(config.model, dtype=config.dtype, device=config.device)
+
+
+def neutral_documents(n_segments: int) -> list[str]:
+    """Ordinary texts (OpenWebText and Wikipedia) for a map of `n_segments` segments, fetched on first use."""
+    from workbench.models.assets import asset_path
+
+    root, documents = asset_path("evals"), []
+    for name in ("owt_5.jsonl", "wikipedia_5.jsonl"):
+        lines = next(root.rglob(name)).read_text(encoding="utf-8").splitlines()
+        documents += [json.loads(line)["0"] for line in lines if line.strip()]
+    # A few segments of each document rather than all of a few documents.
+    words = 24 * max(SEGMENTS_PER_DOCUMENT, -(-n_segments // len(documents)))
+    return [" ".join(document.split()[:words]) for document in documents]
+
+
+def show_transfer(value: dict[str, Any]) -> None:
+    """Traits with the cosine of the carried vector, its nulls, and what it does in the target."""
+    rows = []
+    for trait, row in value["carried"]["traits"].items():
+        did = value["behaviour"].get(trait) or {}
+        odd = {name: f"{one['odd']:+.3f}" for name, one in did.items()}
+        rows.append((trait, f"{row['cosine']:.3f}", f"{row['null_q95']:.3f}", row["rank"], odd.get("carried", "-"),
+                     odd.get("own", "-")))  # fmt: skip
+    columns = ("trait", "cosine with own", "permuted 95%", "rank", "odd, carried", "odd, own")
+    table(f"{value['source']} ({value['source_hook']}) to {value['target']} ({value['target_hook']})", columns, rows,
+          right=(1, 2, 3, 4, 5))  # fmt: skip
+    carried = value["carried"]
+    say(f"own vector nearest: {carried['retrieval']:.0%} of traits (chance {carried['chance']:.0%}), placebos "
+        f"{carried['placebo_retrieval'] if carried['placebo_retrieval'] is not None else '-'}")  # fmt: skip
+    say(value["folder"])

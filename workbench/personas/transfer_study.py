@@ -1,0 +1,141 @@
+"""The whole comparison of two models: similarity of what they represent, carried vectors, and what these do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.base.errors import WorkbenchError
+from workbench.models.hookpoints import HookPoint
+from workbench.models.model import Model
+from workbench.personas.effects import vector_effects
+from workbench.personas.placebos import PlaceboVectors
+from workbench.personas.runs import PersonaRun, read_run
+from workbench.personas.traits import Trait, load_trait
+from workbench.personas.transfer import (
+    MIN_SEGMENTS,
+    Transfer,
+    segment_means,
+    similarity_map,
+    split_segments,
+    transfer,
+)
+from workbench.personas.vectors import PersonaVector
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two models with its vectors; `hook` is where its vectors are taken, None = chosen by similarity."""
+
+    model: Model
+    folders: Mapping[str, Path]
+    vectors: Mapping[str, PersonaVector]
+    placebos: PlaceboVectors | None
+    hook: HookPoint | None
+
+    @classmethod
+    def read(cls, model: Model, folders: Mapping[str, Path], placebos: Path, hook: str | None = None) -> Side:
+        """The vectors in the run folders of the traits, and the placebos of that folder if there are any."""
+        vectors = {name: PersonaVector.load(folder / "vector") for name, folder in folders.items()}
+        found = PlaceboVectors.load(placebos) if (placebos / "placebo_vectors.json").is_file() else None
+        return cls(model, folders, vectors, found, None if hook is None else HookPoint.parse(hook))
+
+    @property
+    def hooks(self) -> tuple[HookPoint, ...]:
+        """Every block output."""
+        return tuple(HookPoint(block) for block in range(self.model.n_blocks))
+
+    def at(self, hook: HookPoint) -> dict[str, Tensor]:
+        """The vectors `[d_model]` at `hook`."""
+        return {name: vector.at(hook) for name, vector in self.vectors.items()}
+
+    def placebos_at(self, hook: HookPoint) -> dict[str, Tensor] | None:
+        """The placebo vectors at `hook`."""
+        return None if self.placebos is None else dict(zip(self.placebos.names, self.placebos.at(hook), strict=True))
+
+
+def study(
+    source: Side,
+    target: Side,
+    documents: Sequence[str],
+    *,
+    n_segments: int = MIN_SEGMENTS,
+    dose: float = 1.0,
+    min_segments: int = MIN_SEGMENTS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """{source_hook, target_hook, similarity, shared_questions, carried, behaviour}, JSON values.
+
+    The source hook is that of its vectors; the target hook is the block whose segment representations are most like
+    those at the source hook (RSA), so that no vector takes part in choosing it.
+    """
+    segments = split_segments(documents, limit=n_segments)
+    means = [segment_means(side.model, segments, side.hooks) for side in (source, target)]
+    alike = similarity_map(means[0], means[1], seed=seed)
+    hooks = _hooks(source, target, alike)
+    places = [side.hooks.index(hook) for side, hook in zip((source, target), hooks, strict=True)]
+    found = transfer(
+        means[0][:, places[0]], means[1][:, places[1]], source.at(hooks[0]), target.at(hooks[1]),
+        source_placebos=source.placebos_at(hooks[0]), target_placebos=target.placebos_at(hooks[1]),
+        min_segments=min_segments, seed=seed,
+    )  # fmt: skip
+    runs = [
+        {name: read_run(folder, side.model, hook) for name, folder in side.folders.items()}
+        for side, hook in zip((source, target), hooks, strict=True)
+    ]
+    return {"source_hook": str(hooks[0]), "target_hook": str(hooks[1]), "n_segments": len(segments), "similarity": alike,
+            "shared_questions": shared_questions(runs[0], runs[1], seed=seed), "carried": found.to_json(),
+            "behaviour": _behaviour(target.model, found, runs[1], dose, seed)}  # fmt: skip
+
+
+def _hooks(source: Side, target: Side, alike: Mapping[str, Any]) -> tuple[HookPoint, HookPoint]:
+    first = source.hook or next(iter(source.vectors.values())).hook
+    if first not in source.hooks:
+        raise WorkbenchError(f"the source vectors are at {first}", "a block output", "name one with --hook")
+    likest = torch.tensor(alike["rsa"][source.hooks.index(first)]).argmax()
+    return first, target.hook or target.hooks[int(likest)]
+
+
+def shared_questions(source: Mapping[str, PersonaRun], target: Mapping[str, PersonaRun], *, seed: int = 0) -> dict[str, Any]:
+    """CKA and RSA over the shared cells (trait x question x arm): each model's own answers, averaged per cell."""
+    sides = [_cells(runs) for runs in (source, target)]
+    keys = sorted(set(sides[0]) & set(sides[1]))
+    items = [torch.stack([side[key] for key in keys])[:, None] for side in sides]
+    alike = similarity_map(items[0], items[1], n_items=len(keys), seed=seed)
+    return {"n_cells": len(keys), "cka": alike["cka"][0][0], "cka_permuted": alike["cka_permuted"],
+            "rsa": alike["rsa"][0][0], "rsa_permuted": alike["rsa_permuted"]}  # fmt: skip
+
+
+def _cells(runs: Mapping[str, PersonaRun]) -> dict[tuple[str, str, str], Tensor]:
+    cells = {}
+    for name, run in runs.items():
+        frame: Any = run.make.frame.reset_index(drop=True)
+        for key, group in frame.groupby(["question_id", "arm"]):
+            cells[(name, *key)] = run.make.with_system[group.index.to_numpy().copy(), 0].mean(dim=0)
+    return cells
+
+
+def _behaviour(model: Model, found: Transfer, runs: Mapping[str, PersonaRun], dose: float, seed: int) -> dict[str, Any]:
+    """Per trait what the carried and the model's own vector do on the sealed pairs at the same dose."""
+    measured: dict[str, Any] = {}
+    for name, carried in zip(found.traits, found.carried, strict=True):
+        pairs = _sealed(load_trait(name))
+        if not pairs:
+            measured[name] = None
+            continue
+        rows = runs[name].make.with_system[:, 0]
+        measured[name] = {
+            kind: vector_effects(model, runs[name].hook, pairs, direction, rows, doses=(dose,), seed=seed)[str(dose)]
+            for kind, direction in (("carried", carried), ("own", runs[name].direction))
+        }
+    return measured
+
+
+def _sealed(trait: Trait) -> list[Any]:
+    chosen = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]
+    return chosen if any(pair.kind == "contrast" for pair in chosen) else []

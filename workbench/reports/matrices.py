@@ -1,0 +1,66 @@
+"""Matrices as pictures: cosines between vectors, similarity between the blocks of two models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.reports.svg import Figure, drawing, tag, words
+
+_CELL, _SMALL, _LEFT, _TOP = 56, 17, 132, 74
+_WRITTEN = 12  # up to so many rows, every cell has its number
+
+
+def heat_map(
+    values: Sequence[Sequence[float | None]],
+    *,
+    title: str,
+    rows: str = "",
+    columns: str = "",
+    row_names: Sequence[str] | None = None,
+    column_names: Sequence[str] | None = None,
+) -> Figure:
+    """A matrix of numbers between -1 and 1: full colour is 1, nothing is 0, and negative cells are blue with a minus.
+
+    Small matrices have their numbers written in; larger ones a number at the largest cell of each row. Unknown is blank.
+    """
+    n, m = len(values), max((len(row) for row in values), default=0)
+    large = max(n, m) > _WRITTEN
+    cell = _SMALL if large else _CELL
+    names = [list(given or map(str, range(count))) for given, count in ((row_names, n), (column_names, m))]
+    body = [words(title, _LEFT, 18, class_="wbf-ink", font_size=14)]
+    body += [words(columns, _LEFT + m * cell / 2, 40, anchor="middle", class_="wbf-soft")]
+    body += [words(rows, 8, 58, class_="wbf-soft")] if rows else []
+    for i, row in enumerate(values):
+        y = _TOP + i * cell
+        if not large or i % 5 == 0:
+            body.append(words(names[0][i], _LEFT - 8, y + cell / 2 + 4, anchor="end"))
+        for j, value in enumerate(row):
+            body += _cell(value, _LEFT + j * cell, y, cell, written=not large)
+    for j, name in enumerate(names[1]):
+        if not large or j % 5 == 0:
+            body.append(words(name[:9] if not large else name, _LEFT + (j + 0.5) * cell, _TOP - 8, anchor="middle",
+                              font_size=11))  # fmt: skip
+    return drawing(_LEFT + m * cell + 24, _TOP + n * cell + 16, body, title=title, description=_spoken(values, names))
+
+
+def _cell(value: float | None, x: float, y: float, size: int, *, written: bool) -> list[str]:
+    edge = tag("rect", x=x, y=y, width=size, height=size, class_="wbf-edge", stroke_opacity=0.25)
+    if value is None or value != value:
+        return [edge]
+    colour = "wbf-trait" if value >= 0 else "wbf-other"
+    # Paler than full colour, so that the number on it keeps its contrast.
+    strength = f"{min(abs(value), 1.0) * (0.55 if written else 1.0):.3f}"
+    drawn = [tag("rect", x=x, y=y, width=size, height=size, class_=colour, fill_opacity=strength), edge]
+    if written:
+        text = f"{value:.2f}".replace("-", "−")
+        drawn.append(words(text, x + size / 2, y + size / 2 + 4, anchor="middle", class_="wbf-ink wbf-num", font_size=12))
+    return drawn
+
+
+def _spoken(values: Sequence[Sequence[float | None]], names: Sequence[Sequence[str]]) -> str:
+    known = [(v, i, j) for i, row in enumerate(values) for j, v in enumerate(row) if v is not None and v == v]
+    if not known:
+        return "An empty matrix."
+    low, high = min(known), max(known)
+    return (f"{len(values)} rows; from {low[0]:.2f} ({names[0][low[1]]}, {names[1][low[2]]}) "
+            f"to {high[0]:.2f} ({names[0][high[1]]}, {names[1][high[2]]})")  # fmt: skip
