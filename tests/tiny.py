@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral")
+MORE_FAMILIES = (*FAMILIES, "gpt_oss")
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -22,6 +23,31 @@ NO_SYSTEM = (
 )
 
 SPECIAL = ("<|im_end|>", "<|im_start|>", "<bos>", "<start_of_turn>", "<end_of_turn>", "<think>", "</think>")
+
+# The shapes of the families' own chat templates, written from their documentation.
+QWEN2 = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + CHATML
+)
+QWEN3 = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}"
+    "{{ message['content'].split('</think>')[-1].lstrip('\n') }}{% else %}{{ message['content'] }}{% endif %}{{ '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+LLAMA3 = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+GPT_OSS = (
+    "{{ '<|start|>system<|message|>You are a large language model.\n\nReasoning: medium<|end|>' }}"
+    "{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ '<|start|>developer<|message|># Instructions\n\n' + message['content'] + '<|end|>' }}"
+    "{% elif message['role'] == 'user' %}{{ '<|start|>user<|message|>' + message['content'] + '<|end|>' }}"
+    "{% else %}{{ '<|start|>assistant<|channel|>final<|message|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+TEMPLATES = {"llama": LLAMA3, "qwen2": QWEN2, "qwen3": QWEN3, "gemma2": NO_SYSTEM, "gemma3": NO_SYSTEM, "gpt_oss": GPT_OSS}
 
 _TEXT = (
     "You are a helpful assistant. You are a cruel assistant. What should I do with the money that I found in the street? "
@@ -70,8 +96,11 @@ def tiny_config(family: str = "llama", *, n_blocks: int = 3, d_model: int = 32, 
         "gemma2": "Gemma2Config",
         "gemma3": "Gemma3TextConfig",
         "mistral": "MistralConfig",
+        "gpt_oss": "GptOssConfig",
     }
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2} if family == "gpt_oss" else {}
     return getattr(transformers, names[family])(
+        **experts,
         vocab_size=vocab_size,
         hidden_size=d_model,
         intermediate_size=2 * d_model,
