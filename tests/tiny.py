@@ -26,7 +26,8 @@ SPECIAL = ("<|im_end|>", "<|im_start|>", "<bos>", "<start_of_turn>", "<end_of_tu
 
 # The shapes of the families' own chat templates, written from their documentation.
 QWEN2 = (
-    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + CHATML
+    "{% if messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + CHATML
 )
 QWEN3 = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from workbench.models.sentencepiece import merges, sentencepiece_tokenizer
@@ -25,7 +27,7 @@ def by_hand(text: str) -> list[str]:
     """SentencePiece's rule: of all neighbouring pieces join those whose union has the best score, until none is known."""
     pieces, scores = list(text.replace(" ", "\u2581")), dict(zip(TOKENS, RANKS, strict=True))
     while True:
-        unions = [(scores[a + b], -i) for i, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False)) if a + b in scores]
+        unions = [(scores[a + b], -i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in scores]
         if not unions:
             return pieces
         place = -max(unions)[1]

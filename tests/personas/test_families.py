@@ -13,7 +13,6 @@ from workbench.personas.extraction import extract
 from workbench.personas.panel import trait_row
 from workbench.personas.rollouts import RolloutDesign
 from workbench.personas.runs import read_run
-from workbench.personas.traits import load_trait
 from workbench.personas.vectors import PersonaVector
 
 DESIGN = RolloutDesign(sampling=Sampling(max_new_tokens=4), n_extraction=8, n_evaluation=4, n_instructions=2, batch_size=64)

@@ -1,0 +1,105 @@
+"""Kill a run again and again, let it finish, and compare its files with those of a run that nobody interrupted.
+
+    python scripts/kill_resume.py --kills 10
+
+The run is `workbench extract evil` on a tiny seeded model, killed with SIGKILL at moments drawn from the whole length of the
+work. Every file of rollouts and activations, the rows and the directions must come out byte for byte the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ARGUMENTS = ("--judge", "none", "--max-new-tokens", "24", "--batch-size", "4", "--hook", "blocks.1.hook_resid_post")
+CHANGING = ("persona_vector.json", "manifest.json")  # they hold the time
+
+
+def main() -> int:
+    """Print {kills, identical, files} as JSON; exit code 1 when a file differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = kill_and_compare(Path(folder), options.kills, options.seed)
+    print(json.dumps(found, indent=2))
+    return 0 if found["identical"] == found["kills"] else 1
+
+
+def kill_and_compare(folder: Path, n_kills: int, seed: int = 0) -> dict[str, Any]:
+    """{kills, identical, parts_at_kill, n_files, differing}: each kill is a run of its own, killed once and resumed."""
+    model = save_tiny_model(folder / "model")
+    started = time.perf_counter()
+    finish(model, folder / "whole")
+    seconds = time.perf_counter() - started
+    expected = hashes(folder / "whole")
+    n_parts = len(list((folder / "whole").glob("rollouts/*.parquet")))
+    draw, differing, at = random.Random(seed), [], []
+    for number in range(n_kills):
+        run = folder / f"killed-{number}"
+        # Spread over the run: after so many parts, plus a moment inside the next one.
+        at.append(kill_after(model, run, round((number + 0.5) / n_kills * n_parts), draw.uniform(0, 0.1)))
+        finish(model, run)
+        found = hashes(run)
+        if found != expected:
+            differing.append(sorted(set(found.items()) ^ set(expected.items()))[:4])
+    return {"kills": n_kills, "identical": n_kills - len(differing), "parts_at_kill": at, "n_parts": n_parts,
+            "n_files": len(expected), "seconds_of_a_whole_run": round(seconds, 1), "differing": differing}  # fmt: skip
+
+
+def save_tiny_model(folder: Path) -> Path:
+    """A tiny seeded Llama as a model folder."""
+    sys.path.insert(0, str(ROOT))
+    from tests.tiny import tiny_model
+
+    model = tiny_model("llama", d_model=64, n_blocks=4)
+    model.hf.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def command(model: Path, run: Path) -> list[str]:
+    """The command line of the run."""
+    return [sys.executable, "-m", "workbench", "extract", "evil", "--model", str(model), "--out", str(run), *ARGUMENTS, "-q"]
+
+
+def environment() -> dict[str, str]:
+    """One thread, this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def finish(model: Path, run: Path) -> None:
+    """Run to the end."""
+    subprocess.run(command(model, run), env=environment(), check=True, capture_output=True)
+
+
+def kill_after(model: Path, run: Path, n_parts: int, moment: float) -> int:
+    """Start the run, kill it some moment after its `n_parts`-th part; the number of parts that stood then."""
+    process = subprocess.Popen(command(model, run), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(run.glob("rollouts/*.parquet"))) < n_parts:
+        time.sleep(0.002)
+    time.sleep(moment)
+    process.kill()
+    process.wait()
+    return len(list(run.glob("rollouts/*.parquet")))
+
+
+def hashes(run: Path) -> dict[str, str]:
+    """{file: sha256} of everything that does not hold the time."""
+    files = [file for file in sorted(run.rglob("*")) if file.is_file() and file.name not in CHANGING and file.suffix != ".lock"]
+    return {file.relative_to(run).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
