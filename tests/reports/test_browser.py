@@ -84,7 +84,7 @@ def test_an_address_leads_to_a_row_or_opens_a_card(visit, saved: Path):
     card = visit(saved, fragment="#card-94")
     assert card.page.evaluate("document.getElementById('card-94').open")
     card.page.click("#feature-311 a")
-    assert card.page.evaluate("document.getElementById('card-311').open")
+    card.page.wait_for_function("document.getElementById('card-311').open")  # hashchange comes after the click
 
 
 def test_data_can_be_taken_out_of_the_page(visit, saved: Path, report):
