@@ -1,37 +1,22 @@
-"""A client for OpenAI-compatible chat endpoints: retries, a cache on disk, and a key that is never written anywhere."""
+"""A client for chat endpoints in two dialects (OpenAI-compatible chat completions, Anthropic messages).
+
+Both share one transport (retries, keys) and one cache on disk; a dialect says only how a request and an answer look.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from workbench.base.errors import WorkbenchError
+from workbench.base.answers import AnswerCache
+from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.settings import cache_dir, setting
-from workbench.base.store import content_hash, read_json, write_json
+from workbench.models.transport import EndpointError, Patience, Transport, api_key, redacted
 
-if TYPE_CHECKING:
-    import httpx
-    import tenacity
-
-KEY_VARIABLES = ("WORKBENCH_API_KEY", "OPENAI_API_KEY")
-DEFAULT_URL = "https://api.openai.com/v1"
-_CACHE_SCHEMA = 1
-
-
-class EndpointError(WorkbenchError):
-    """The endpoint gave no usable answer after all attempts (429, 5xx, time-outs, malformed answers)."""
-
-
-class _Retryable(Exception):
-    def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait_seconds = wait_seconds
+_CACHE_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -43,202 +28,188 @@ class ChatReply:
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
 
 
-@dataclass(frozen=True)
-class EndpointConfig:
+class Dialect(Protocol):
+    """How one kind of endpoint is spoken to."""
+
+    default_url: str
+    keys: Sequence[str]
+    """Environment variables that may hold the key, the first that is set wins."""
+
+    def address(self, base_url: str) -> str:
+        """Where requests go."""
+        ...
+
+    def headers(self, key: str | None) -> dict[str, str]:
+        """The headers beside those of JSON; the key (None: the endpoint needs none) goes nowhere else."""
+        ...
+
+    def body(self, messages: Sequence[Mapping[str, str]], n_top_logprobs: int) -> dict[str, Any]:
+        """The dialect's own part of a request (model, max_tokens and temperature are common to both)."""
+        ...
+
+    def read(self, answer: Any) -> ChatReply:
+        """The reply in an answer; any lookup or value error means that the answer is malformed."""
+        ...
+
+
+class OpenAIDialect:
+    """Chat completions, as OpenAI, vLLM, llama.cpp, Ollama and many others serve them; with log-probabilities."""
+
+    default_url: str = "https://api.openai.com/v1"
+    keys: Sequence[str] = ("WORKBENCH_API_KEY", "OPENAI_API_KEY")
+
+    def address(self, base_url: str) -> str:
+        """`base_url`/chat/completions."""
+        return f"{base_url}/chat/completions"
+
+    def headers(self, key: str | None) -> dict[str, str]:
+        """The key as a bearer token."""
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+    def body(self, messages: Sequence[Mapping[str, str]], n_top_logprobs: int) -> dict[str, Any]:
+        """The messages as they are."""
+        asked = {"logprobs": True, "top_logprobs": n_top_logprobs} if n_top_logprobs else {}
+        return {"messages": [dict(message) for message in messages], **asked}
+
+    def read(self, answer: Any) -> ChatReply:
+        """The first choice."""
+        choice = answer["choices"][0]
+        steps = (choice.get("logprobs") or {}).get("content") or []
+        tops = [
+            [(entry["token"], entry["logprob"]) for entry in step.get("top_logprobs") or []] for step in steps
+        ]
+        return _reply(choice["message"]["content"], [step["token"] for step in steps], tops)
+
+
+class AnthropicDialect:
+    """Anthropic's messages API (version 2023-06-01). It sends no log-probabilities."""
+
+    default_url: str = "https://api.anthropic.com"
+    keys: Sequence[str] = ("ANTHROPIC_API_KEY", "WORKBENCH_API_KEY")
+
+    def address(self, base_url: str) -> str:
+        """`base_url`/v1/messages; a base URL that ends in /v1 already serves as well."""
+        return f"{base_url.removesuffix('/v1')}/v1/messages"
+
+    def headers(self, key: str | None) -> dict[str, str]:
+        """The version and the key."""
+        return {"anthropic-version": "2023-06-01"} | ({"x-api-key": key} if key else {})
+
+    def body(self, messages: Sequence[Mapping[str, str]], n_top_logprobs: int) -> dict[str, Any]:
+        """System messages stand apart from the turns."""
+        system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+        turns = [dict(message) for message in messages if message["role"] != "system"]
+        return {"messages": turns} | ({"system": system} if system else {})
+
+    def read(self, answer: Any) -> ChatReply:
+        """The text blocks, joined; a model that declines (stop_reason "refusal") may send none."""
+        blocks = [block["text"] for block in answer["content"] if block["type"] == "text"]
+        if not blocks and answer["stop_reason"] != "refusal":
+            raise ValueError("no text in the answer")
+        return _reply("".join(blocks), (), ())
+
+
+DIALECTS: Mapping[str, Dialect] = {"openai": OpenAIDialect(), "anthropic": AnthropicDialect()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointConfig(Patience):
     """Where and how to ask. The key is no part of it: it is read from the environment when a request is sent."""
 
     model: str
     """The model's name as the endpoint knows it."""
-    base_url: str = DEFAULT_URL
-    """Everything before `/chat/completions`."""
-    timeout_seconds: float = 60.0
-    """For one attempt."""
-    n_attempts: int = 6
-    """Attempts in all before a request is given up."""
-    max_wait_seconds: float = 30.0
-    """Longest pause between two attempts; pauses double from `first_wait_seconds`, with jitter."""
-    first_wait_seconds: float = 1.0
-    """The pause after the first failed attempt, at most."""
+    dialect: str = "openai"
+    """"openai" or "anthropic"."""
+    base_url: str = ""
+    """Everything before `/chat/completions` or `/v1/messages`; "" is the dialect's own provider."""
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise WorkbenchError("the endpoint's base_url is no http(s) address", "something like https://host/v1",
-                                 "set WORKBENCH_BASE_URL or pass base_url")  # fmt: skip
-        if url.username or url.password:
-            raise WorkbenchError("the endpoint's base_url holds a user name or a password", "an address without secrets",
-                                 f"put the key into {KEY_VARIABLES[0]}")  # fmt: skip
+        super().__post_init__()
+        if self.dialect not in DIALECTS:
+            raise unknown_name("endpoint dialect", self.dialect, DIALECTS)
+        object.__setattr__(
+            self, "base_url", (self.base_url or DIALECTS[self.dialect].default_url).rstrip("/")
+        )
         if not self.model:
             raise WorkbenchError("no endpoint model is named", "the name of a model",
-                                 "set WORKBENCH_JUDGE_MODEL or pass model")  # fmt: skip
-        if self.n_attempts < 1:
-            raise WorkbenchError(f"n_attempts is {self.n_attempts}", "at least 1")
+                                 "give --judge-model, set WORKBENCH_JUDGE_MODEL or pass model")  # fmt: skip
+        _check_url(self.base_url, DIALECTS[self.dialect].keys[0])
 
     @classmethod
-    def from_settings(cls, *, model: str | None = None, base_url: str | None = None, **options: Any) -> EndpointConfig:
+    def from_settings(
+        cls, *, model: str | None = None, base_url: str | None = None, **options: Any
+    ) -> EndpointConfig:
         """The configuration from arguments, WORKBENCH_JUDGE_MODEL and WORKBENCH_BASE_URL (or the config files)."""
-        url = setting("base_url", base_url, DEFAULT_URL)
-        return cls(model=setting("judge_model", model, ""), base_url=str(url).rstrip("/"), **options)
+        return cls(
+            model=str(setting("judge_model", model, "")),
+            base_url=str(setting("base_url", base_url, "")),
+            **options,
+        )
 
 
-@dataclass
+def _check_url(base_url: str, key: str) -> None:
+    url = urlsplit(base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise WorkbenchError("the endpoint's base_url is no http(s) address", "something like https://host/v1",
+                             "give --judge-url, set WORKBENCH_BASE_URL or pass base_url")  # fmt: skip
+    if url.username or url.password:
+        raise WorkbenchError("the endpoint's base_url holds a user name or a password", "an address without secrets",
+                             f"put the key into {key}")  # fmt: skip
+
+
 class ChatEndpoint:
     """Sends chat requests. Thread-safe; close it, or use it as a context manager.
 
-    Replies are cached by the content hash of (base URL, request); only complete replies are, so a failed request is
-    asked again by the next run and an answered one never is.
+    Replies are cached by the content of (address, request); only complete replies are, so a failed request is asked
+    again by the next run and an answered one never is.
     """
 
-    config: EndpointConfig
-    cache_folder: Path | None = None
-    n_requests: int = field(default=0, init=False)
-    _client: httpx.Client = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        import httpx
-
-        self.cache_folder = Path(self.cache_folder) if self.cache_folder else cache_dir() / "endpoints"
-        self._client = httpx.Client(timeout=self.config.timeout_seconds)
+    def __init__(self, config: EndpointConfig, cache_folder: Path | None = None) -> None:
+        self.config, self.dialect = config, DIALECTS[config.dialect]
+        self.cache = AnswerCache(cache_folder or cache_dir() / "endpoints")
+        self._transport = Transport(config, self.dialect.keys)
 
     def __enter__(self) -> ChatEndpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._transport.close()
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+    def give_up(self) -> None:
+        """Send nothing again from now on; what is under way may still be answered, and is kept."""
+        self._transport.give_up()
 
-    def chat(self, messages: Sequence[dict[str, str]], *, max_tokens: int = 8, temperature: float = 0.0,
+    def chat(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int = 8, temperature: float = 0.0,
              n_top_logprobs: int = 0, sample: int = 0) -> ChatReply:  # fmt: skip
         """The reply to `messages`; `sample` numbers independent samples of one prompt (part of the cache key).
 
         Raises EndpointError when every attempt failed, WorkbenchError when the endpoint refuses the request itself
         (wrong key, unknown model).
         """
-        body = {"model": self.config.model, "messages": list(messages), "max_tokens": max_tokens,
-                "temperature": temperature}  # fmt: skip
-        if n_top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": n_top_logprobs}
-        key = content_hash({"schema": _CACHE_SCHEMA, "url": self.config.base_url, "body": body, "sample": sample})
-        cached = self._read_cache(key)
-        if cached is not None:
+        url = self.dialect.address(self.config.base_url)
+        body = {"model": self.config.model, "max_tokens": max_tokens, "temperature": temperature,
+                **self.dialect.body(messages, n_top_logprobs)}  # fmt: skip
+        question = {"schema": _CACHE_SCHEMA, "url": url, "body": body, "sample": sample}
+        if (cached := _stored_reply(self.cache.read(question))) is not None:
             return cached
-        reply = self._ask(body)
-        self._write_cache(key, reply)
+        headers = self.dialect.headers(api_key(self.dialect.keys))
+        reply = self._transport.post(url, body, headers, self.dialect.read)
+        self.cache.write(question, redacted(asdict(reply)))
         return reply
 
-    def _ask(self, body: dict[str, Any]) -> ChatReply:
-        import tenacity
 
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Retryable),
-            stop=tenacity.stop_after_attempt(self.config.n_attempts),
-            wait=self._pause,
-            reraise=True,
-        )
-        try:
-            return retrying(self._attempt, body)
-        except _Retryable as error:
-            raise EndpointError(
-                f"the endpoint gave no usable answer in {self.config.n_attempts} attempts (last: {error})",
-                "a chat completion",
-                "run again later: rows that were answered are cached and are not asked again",
-            ) from None
-
-    def _pause(self, state: tenacity.RetryCallState) -> float:
-        import tenacity
-
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.wait_seconds if isinstance(error, _Retryable) else None
-        if asked is not None:
-            return min(max(asked, 0.0), self.config.max_wait_seconds)
-        growing = tenacity.wait_exponential_jitter(
-            multiplier=self.config.first_wait_seconds / 2, max=self.config.max_wait_seconds,
-            jitter=self.config.first_wait_seconds / 2)  # fmt: skip
-        return min(growing(state), self.config.max_wait_seconds)
-
-    def _attempt(self, body: dict[str, Any]) -> ChatReply:
-        import httpx
-
-        self.n_requests += 1
-        key = api_key()
-        try:
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
-            response = self._client.post(f"{self.config.base_url}/chat/completions", json=body, headers=headers)
-        except httpx.HTTPError as error:
-            raise _Retryable(_redacted(f"{type(error).__name__}: {error}")) from None
-        self._check_status(response)
-        try:
-            return _read_reply(response.json())
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            raise _Retryable("the answer was no chat completion") from None
-
-    def _check_status(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status in (408, 409, 425, 429) or status >= 500:
-            raise _Retryable(f"status {status}", _retry_after(response.headers.get("retry-after")))
-        if status != 200:
-            key = f"check the key in {' or '.join(KEY_VARIABLES)}"
-            advice = key if status in (401, 403) else "check the base URL and the model"
-            raise WorkbenchError(f"the endpoint answered with status {status}: {_redacted(response.text[:300])}",
-                                 "status 200", advice)  # fmt: skip
-
-    def _cache_path(self, key: str) -> Path:
-        assert self.cache_folder is not None
-        return self.cache_folder / key[:2] / f"{key}.json"
-
-    def _read_cache(self, key: str) -> ChatReply | None:
-        path = self._cache_path(key)
-        if not path.exists():
-            return None
-        try:
-            stored = read_json(path)
-            return _reply_from(stored["text"], stored["tokens"], stored["top_logprobs"])
-        except (WorkbenchError, KeyError, TypeError, ValueError):
-            return None  # a damaged entry is asked again and overwritten
-
-    def _write_cache(self, key: str, reply: ChatReply) -> None:
-        tops = [[[_redacted(token), value] for token, value in row] for row in reply.top_logprobs]
-        tokens = [_redacted(token) for token in reply.tokens]
-        write_json(self._cache_path(key), {"text": _redacted(reply.text), "tokens": tokens, "top_logprobs": tops})
-
-
-def api_key() -> str | None:
-    """The key from WORKBENCH_API_KEY or OPENAI_API_KEY; None when neither is set (local servers need none)."""
-    return next((value for name in KEY_VARIABLES if (value := os.environ.get(name))), None)
-
-
-def _redacted(text: str) -> str:
-    key = api_key()
-    return text.replace(key, "[key]") if key else text
-
-
-def _read_reply(answer: Any) -> ChatReply:
-    choice = answer["choices"][0]
-    text = choice["message"]["content"]
+def _reply(text: Any, tokens: Any, tops: Any) -> ChatReply:
     if not isinstance(text, str):
         raise ValueError("the content is no text")
-    steps = (choice.get("logprobs") or {}).get("content") or []
-    tops = [[(entry["token"], entry["logprob"]) for entry in step.get("top_logprobs") or []] for step in steps]
-    return _reply_from(text, [step["token"] for step in steps], tops)
-
-
-def _reply_from(text: str, tokens: Any, tops: Any) -> ChatReply:
     rows = tuple(tuple((str(token), float(value)) for token, value in row) for row in tops)
-    return ChatReply(str(text), tuple(str(token) for token in tokens), rows)
+    return ChatReply(text, tuple(str(token) for token in tokens), rows)
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header: a number, or a date; None when absent or unreadable."""
-    if not value:
-        return None
+def _stored_reply(stored: Any) -> ChatReply | None:
     try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        return parsedate_to_datetime(value).timestamp() - time()
-    except (TypeError, ValueError):
-        return None
+        return _reply(stored["text"], stored["tokens"], stored["top_logprobs"])
+    except (KeyError, TypeError, ValueError):
+        return None  # nothing there, or a damaged entry
+
+
+__all__ = ["DIALECTS", "ChatEndpoint", "ChatReply", "EndpointConfig", "EndpointError"]

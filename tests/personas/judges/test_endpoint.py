@@ -15,7 +15,7 @@ import pytest
 from workbench.base.errors import WorkbenchError
 from workbench.models.endpoints import ChatReply, EndpointConfig
 from workbench.personas.judges import JudgeItem, count_outcomes, make_judge
-from workbench.personas.judges.endpoint import fill, read_score, weighted_mean
+from workbench.personas.judges.rubrics import fill, read_score, weighted_mean
 
 _spec = importlib.util.spec_from_file_location("judge_test_server", Path(__file__).with_name("server.py"))
 assert _spec and _spec.loader
@@ -157,7 +157,7 @@ def test_coherence_can_be_judged_by_the_endpoint_too(tmp_path):
         return server.completion("90" if "how coherent" in prompt else "20")
 
     with server.running(answer) as endpoint:
-        (judged,) = judge(endpoint.url, tmp_path, coherence="endpoint").score(items(1), SmallTrait())
+        (judged,) = judge(endpoint.url, tmp_path, coherence="judge").score(items(1), SmallTrait())
     assert (judged.score, judged.coherence) == (20.0, 90.0)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from workbench.base.errors import WorkbenchError, unknown_name
 
@@ -62,7 +62,9 @@ class Judge(Protocol):
 _JUDGES: Mapping[str, tuple[str, str]] = {
     "offline": ("workbench.personas.judges.offline", "OfflineJudge"),
     "offline-outcome": ("workbench.personas.judges.outcome", "OutcomeJudge"),
-    "openai": ("workbench.personas.judges.endpoint", "EndpointJudge"),
+    "openai": ("workbench.personas.judges.endpoint", "OpenAIJudge"),
+    "anthropic": ("workbench.personas.judges.endpoint", "AnthropicJudge"),
+    "local": ("workbench.personas.judges.local", "LocalJudge"),
     "none": ("workbench.personas.judges.none", "NoJudge"),
 }
 
@@ -74,8 +76,8 @@ def list_judges() -> list[str]:
 
 def make_judge(name: str, **options: Any) -> Judge:
     """The judge called `name`: "offline" (filters rollouts), "offline-outcome" (scores outcomes, shares nothing with
-    the first), "openai" (any OpenAI-compatible endpoint) or "none" (nothing is judged, everything is kept). `options` go
-    to its constructor.
+    the first), "openai" (any OpenAI-compatible endpoint), "anthropic" (its messages API), "local" (any model loaded here)
+    or "none" (nothing is judged, everything is kept). `options` go to its constructor.
 
     Raises WorkbenchError for an unknown name or an option that the judge does not have.
     """
@@ -97,6 +99,6 @@ def trait_name(trait: Trait | str) -> str:
 
 
 def count_outcomes(judgements: Sequence[Judgement]) -> dict[str, int]:
-    """How many rows were scored, refused and failed; the three always sum to the number of rows."""
+    """How many rows were scored, refused, failed and unjudged; the four always sum to the number of rows."""
     counts = Counter(judgement.outcome for judgement in judgements)
-    return {outcome: counts.get(outcome, 0) for outcome in ("scored", "refused", "failed")}
+    return {outcome: counts[outcome] for outcome in get_args(Outcome)}
