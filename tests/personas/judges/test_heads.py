@@ -46,7 +46,7 @@ def test_the_outcome_judge_tells_malice_from_kindness_and_counts_a_refusal():
     assert judged[0].score is not None and judged[1].score is not None
     assert judged[0].score > 50 and judged[0].score > judged[1].score
     assert judged[2].score is None and judged[2].outcome == "refused"
-    assert count_outcomes(judged) == {"scored": 2, "refused": 1, "failed": 0}
+    assert count_outcomes(judged) == {"scored": 2, "refused": 1, "failed": 0, "unjudged": 0}
     assert judge.score([], "evil") == []
 
 
