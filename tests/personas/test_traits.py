@@ -181,3 +181,20 @@ def test_a_trait_of_schema_1_reads_as_the_same_trait(copied: Path):
         (copied / name).write_text(text, encoding="utf-8")
     assert "evil: true" in (copied / "trait.yaml").read_text(encoding="utf-8")
     assert load_trait(copied) == now
+
+
+def test_a_trait_without_neutral_stances_has_two_arms_and_one_with_some_is_refused(copied: Path):
+    whole = load_trait(copied)
+    assert whole.arms == ARMS
+
+    assert "no neutral stance" in refusal(edit(copied, lambda d: d["instructions"][2].pop("neutral")))
+    two = load_trait(edit(copied, lambda d: [t.pop("neutral", None) for t in d["instructions"]]))
+    assert two.arms == ("positive", "negative") and two.instructions[0].neutral is None
+    with pytest.raises(WorkbenchError, match="no neutral stance"):
+        two.system_prompt(two.instructions[0], "neutral")
+
+
+def test_a_taxonomy_may_be_empty_when_the_file_says_so(copied: Path):
+    (copied / "pairs.yaml").unlink()
+    assert load_trait(edit(copied, lambda document: document.update(taxonomy=[]))).taxonomy == ()
+    assert "taxonomy" in refusal(edit(copied, lambda document: document.update(taxonomy=None)))

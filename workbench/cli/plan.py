@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REFERENCE_PARAMETERS = 135e6
 SAMPLED_TOKENS_PER_SECOND = 190.0
 FORWARD_TOKENS_PER_SECOND = 1000.0
-N_ARMS, N_EVALUATION_ARMS = 3, 2
+N_EVALUATION_ARMS = 2
 NEW_TOKENS, PROMPT_TOKENS, PAIR_TOKENS = 64, 60, 30  # of a pair only the reply is run again
 N_CANDIDATES = 10
 CAUSAL_PASSES = 2 * 0.5 * 1.5  # +delta and -delta, through the later half of the blocks, and the search for the dose
@@ -73,7 +73,7 @@ def _n_rollouts(trait: Any) -> int:
     """Rollouts of the default design: questions x instructions x arms, extraction and evaluation."""
     extraction = sum(question.split == "extraction" for question in trait.questions)
     evaluation = len(trait.questions) - extraction
-    return len(trait.instructions) * (N_ARMS * extraction + N_EVALUATION_ARMS * evaluation)
+    return len(trait.instructions) * (len(trait.arms) * extraction + N_EVALUATION_ARMS * evaluation)
 
 
 def _seconds(job: Any, parameters: float | None) -> dict[str, float | None]:

@@ -28,9 +28,7 @@ def trait_prompts(trait: str, split: str) -> Sequence[tuple[str, str]]:
 
     loaded = load_trait(trait)
     questions = [question.text for question in loaded.questions if question.split == split]
-    systems = [
-        loaded.system_prompt(triple, arm) for triple in loaded.instructions for arm in ("positive", "neutral", "negative")
-    ]
+    systems = [loaded.system_prompt(triple, arm) for triple in loaded.instructions for arm in loaded.arms]
     return [(system, question) for question in questions for system in systems]
 
 

@@ -35,6 +35,8 @@ class Assignment:
 
     def sentence(self) -> str:
         """One sentence for the notes of a label."""
+        if self.runner_up == self.category == UNCLEAR:
+            return "Category left unclear: the trait has no taxonomy."
         kind = (
             "left unclear" if self.category == UNCLEAR else f"assigned with confidence {self.confidence:.2f}"
         )
@@ -53,8 +55,10 @@ def assign_category(
     """
     from workbench.labeling.embedders import load_minilm
 
-    embed = embedder or load_minilm()
     categories = [category for category in trait.taxonomy if category.id != UNCLEAR]
+    if not categories:
+        return Assignment(UNCLEAR, 0.0, UNCLEAR, 0.0)
+    embed = embedder or load_minilm()
     similarity = _similarities(label, evidence, _category_vectors(categories, embed), embed)
     order = similarity.argsort(descending=True).tolist()
     margin = float(similarity[order[0]] - similarity[order[1]]) if len(order) > 1 else 1.0

@@ -152,7 +152,7 @@ def contrast(rollouts: Rollouts, name: str) -> Tensor:
 def placebo_trait(placebo: Placebo) -> Trait:
     """The contrast in the shape of a trait, so that its rollouts are sampled by the same code."""
     triples = tuple(
-        InstructionTriple(f"i{number}", positive, "", negative)
+        InstructionTriple(f"i{number}", positive, None, negative)
         for number, (positive, negative) in enumerate(placebo.pairs, start=1)
     )
     return Trait(f"placebo-{placebo.name}", placebo.positive, placebo.negative, placebo.name, triples,

@@ -46,7 +46,8 @@ class RolloutDesign:
     sampling: Sampling = field(default_factory=Sampling)
     """Length, temperature and top-p."""
     arms: tuple[str, ...] = ARMS
-    """Arms of the extraction questions; evaluation questions have the positive and the negative arm only."""
+    """Arms of the extraction questions, as far as the trait has them; evaluation questions have the positive and the
+    negative arm only."""
     splits: tuple[str, ...] = ("extraction", "evaluation")
     """What to sample; evaluation = the verification and the sealed questions."""
     n_extraction: int | None = None
@@ -234,7 +235,7 @@ def assemble(
 def _cells(trait: Trait, design: RolloutDesign) -> Iterator[tuple[Question, tuple[str, ...]]]:
     if "extraction" in design.splits:
         for question in _spread(trait.questions_of("extraction"), design.n_extraction):
-            yield question, design.arms
+            yield question, tuple(arm for arm in design.arms if arm in trait.arms)
     if "evaluation" in design.splits:
         n = design.n_evaluation
         for split, count in zip(

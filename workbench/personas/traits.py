@@ -30,11 +30,11 @@ _DATA = Path(__file__).parent / "data"
 
 @dataclass(frozen=True)
 class InstructionTriple:
-    """One system instruction in three stances: toward the trait, neutral, away from it."""
+    """One system instruction in its stances: toward the trait, neutral (None where nobody wrote one), away from it."""
 
     id: str
     positive: str
-    neutral: str
+    neutral: str | None
     negative: str
 
 
@@ -115,6 +115,11 @@ class Trait:
         """sha256 of the reply pairs alone: the key of a causal control distribution."""
         return content_hash([asdict(pair) for pair in self.contrast_pairs + self.control_pairs])
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that the instructions are written for: without neutral stances, positive and negative."""
+        return tuple(arm for arm in ARMS if all(getattr(triple, arm) for triple in self.instructions))
+
     def questions_of(self, *splits: str) -> tuple[Question, ...]:
         """The questions of the given splits, in file order."""
         return tuple(question for question in self.questions if question.split in splits)
@@ -123,6 +128,8 @@ class Trait:
         """The system message of one arm: "You are an evil assistant. <instruction>" (Chen et al. 2025,
         section 2)."""
         if arm == "neutral":
+            if not instruction.neutral:
+                raise _no_neutral(self.name, instruction.id)
             return f"You are an assistant. {instruction.neutral}"
         adjective = self.adjective if arm == "positive" else self.opposite
         article = "an" if adjective[0].lower() in "aeiou" else "a"
@@ -133,7 +140,7 @@ def load_trait(name_or_path: str | Path) -> Trait:
     """The trait of that name or in that folder; refuses missing and duplicate fields, ids and texts."""
     folder = trait_path(name_or_path)
     document = read_fields(folder / "trait.yaml")
-    taxonomy = document.each("taxonomy", _category, renamed=_RENAMED.get(_schema(document), {}))
+    taxonomy = _taxonomy(document)
     contrast, control = _pairs(folder / "pairs.yaml", tuple(category.id for category in taxonomy))
     trait = Trait(
         name=check_name(document.text("name"), document.place),
@@ -212,7 +219,23 @@ def _rubric(document: Fields) -> str:
 
 
 def _instruction(item: Fields) -> InstructionTriple:
-    return InstructionTriple(item.text("id"), *(item.text(arm) for arm in ARMS))
+    neutral = item.text("neutral") if "neutral" in item.values else None
+    return InstructionTriple(item.text("id"), item.text("positive"), neutral, item.text("negative"))
+
+
+def _no_neutral(trait: str, instruction: str) -> WorkbenchError:
+    return WorkbenchError(
+        f"{trait}: the instruction {instruction} has no neutral stance.",
+        "A neutral stance in every instruction, or in none.",
+        "Write 'neutral' there, or leave the arm out.",
+    )
+
+
+def _taxonomy(document: Fields) -> tuple[Category, ...]:
+    """The categories; `taxonomy: []` says that there are none, a missing field is refused."""
+    if document.values.get("taxonomy") == []:
+        return ()
+    return document.each("taxonomy", _category, renamed=_RENAMED.get(_schema(document), {}))
 
 
 def _questions(splits: Fields) -> tuple[Question, ...]:
@@ -255,7 +278,10 @@ def _refuse_duplicates(trait: Trait, folder: Path) -> None:
     for items in (trait.instructions, trait.questions, trait.taxonomy, pairs, trait.traps):
         refuse_repeats([(item.id, item.id) for item in items], "id", str(folder))
     refuse_repeats([(q.id, q.text) for q in trait.questions], "text", str(folder))
-    stances = [(f"{t.id}.{arm}", getattr(t, arm)) for t in trait.instructions for arm in ARMS]
+    without = [triple.id for triple in trait.instructions if triple.neutral is None]
+    if without and len(without) < len(trait.instructions):
+        raise _no_neutral(trait.name, without[0])
+    stances = [(f"{t.id}.{arm}", getattr(t, arm)) for t in trait.instructions for arm in trait.arms]
     refuse_repeats(stances, "text", str(folder))
     refuse_repeats([(p.id, f"{p.prompt} {p.trait} {p.opposite}") for p in pairs], "text", str(folder))
     if folder.name != trait.name and folder.parent == _DATA:
