@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 Ids = tuple[int, ...]
-NEGLIGIBLE = 1e-7
+NEGLIGIBLE = 1e-6
 """A prefix less probable than this is not followed further: what begins with it counts as impossible."""
 
 
@@ -57,16 +57,22 @@ class _Node:
 
 
 def string_probabilities(
-    model: Model, prompts: Sequence[Sequence[int]], strings: Strings, *, max_tokens: int = 8192
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    strings: Strings,
+    *,
+    max_tokens: int = 8192,
+    at_least: float = 0.0,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yields (prompt indices, probabilities [n, n_strings] float64) batch by batch, prompts of similar length together.
 
     Each prompt is run once; the strings' tokens are run behind its keys and values, a prefix that several share once.
     No pass and no copy of the cache holds more than `max_tokens` positions (or one row); strings of n tokens need n
-    such copies at once. Edits in force do not act. Masses below NEGLIGIBLE are taken as 0.
+    such copies at once. Edits in force do not act. Masses below NEGLIGIBLE are taken as 0, and so is all that needs a
+    second token where the first tokens of all strings hold less than `at_least`.
     """
     for indices in _batches([len(prompt) for prompt in prompts], max_tokens):
-        walk = _Walk(model, strings, len(indices), max_tokens)
+        walk = _Walk(model, strings, len(indices), max_tokens, at_least)
         with model.without_hooks():
             yield indices, walk.run([prompts[index] for index in indices])
 
@@ -86,8 +92,8 @@ def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
 class _Walk:
     """One batch of prompts, and the trie walked behind each."""
 
-    def __init__(self, model: Model, strings: Strings, n_rows: int, max_tokens: int) -> None:
-        self.model, self.strings, self.max_tokens = model, strings, max_tokens
+    def __init__(self, model: Model, strings: Strings, n_rows: int, max_tokens: int, at_least: float) -> None:
+        self.model, self.strings, self.max_tokens, self.at_least = model, strings, max_tokens, at_least
         self.found = torch.zeros(n_rows, len(strings.sequences), dtype=torch.float64)
         # Ids beyond the tokenizer are padding of the unembedding and mean nothing.
         self.n_ids = min(model.vocab_size, len(model.tokenizer))
@@ -132,17 +138,28 @@ class _Walk:
         following = []
         for place, node in enumerate(nodes):
             if node.prefix in self.strings.closed:
-                self.found[node.row, self.strings.index[node.prefix]] = node.mass * max(
-                    0.0, 1.0 - longer[place]
-                )
-            tokens = self.strings.children.get(node.prefix, [])
-            for token, chance in zip(tokens, chances[place, tokens].tolist() if tokens else [], strict=True):
-                child = _Node(node.row, (*node.prefix, token), node.mass * chance, place)
-                if child.prefix in self.strings.index and child.prefix not in self.strings.closed:
-                    self.found[child.row, self.strings.index[child.prefix]] = child.mass
-                if child.mass >= NEGLIGIBLE and self.strings.is_asked(child.prefix):
-                    following.append(child)
+                self._note(node, 1.0 - longer[place])
+            children = self._children(node, place, chances[place])
+            if not node.prefix and sum(child.mass for child in children) < self.at_least:
+                continue
+            following += [c for c in children if c.mass >= NEGLIGIBLE and self.strings.is_asked(c.prefix)]
         return following
+
+    def _children(self, node: _Node, place: int, chances: Tensor) -> list[_Node]:
+        tokens = self.strings.children.get(node.prefix)
+        if not tokens:
+            return []
+        masses = (node.mass * chances[tokens].double()).tolist()
+        made = [
+            _Node(node.row, (*node.prefix, token), m, place) for token, m in zip(tokens, masses, strict=True)
+        ]
+        for child in made:
+            if child.prefix in self.strings.index and child.prefix not in self.strings.closed:
+                self._note(child, 1.0)
+        return made
+
+    def _note(self, node: _Node, share: float) -> None:
+        self.found[node.row, self.strings.index[node.prefix]] = node.mass * max(share, 0.0)
 
 
 def _rows_of(cache: Any, rows: Tensor) -> Any:

@@ -43,8 +43,8 @@ class LocalJudge:
     score = sum_k k p(k) / sum_k p(k) over the integers k = 0..100, undefined below a mass of .25 ("failed"), as in
     Chen et al. 2025 (arXiv 2507.21509), but from the whole distribution, not from 20 alternatives. Where every integer
     is one token, p(k) is that token's probability. Where the tokenizer splits numbers, p(k) is the probability of the
-    string k followed by no further digit: p("80") = p(8) p(0 | 8) (1 - p(digit | 80)); prefixes less probable than 1e-7
-    are not followed, which moves a score by less than .01. "refused" when the word REFUSAL is more probable than all
+    string k followed by no further digit: p("80") = p(8) p(0 | 8) (1 - p(digit | 80)); prefixes less probable than 1e-6
+    are not followed, which moves a score by less than .05. "refused" when the word REFUSAL is more probable than all
     integers together (and at least .25). A prompt longer than the model's context gives "failed".
 
     model: what `load_model` takes, or a Model; defaults to the setting judge_model. It may be the judged model itself:
@@ -109,13 +109,12 @@ class LocalJudge:
         ]
         with track("judging", len(fitting), "replies") as step:
             ids = [ids for _, ids in fitting]
-            for indices, masses in string_probabilities(
-                self.model, ids, self._strings, max_tokens=self.max_tokens
-            ):
+            options = {"max_tokens": self.max_tokens, "at_least": MIN_MASS}
+            for indices, masses in string_probabilities(self.model, ids, self._strings, **options):
                 for index, row in zip(indices, masses.tolist(), strict=True):
                     item = fitting[index][0]
                     verdicts[item] = read_masses(row[:-1], row[-1])
-                    self._store(rubric, item, verdicts[item], row)
+                    self._store(rubric, item, verdicts[item])
                 step(len(indices))
         return verdicts
 
@@ -148,9 +147,8 @@ class LocalJudge:
         except (TypeError, KeyError):
             return None  # nothing there, or a damaged entry
 
-    def _store(self, rubric: str, item: JudgeItem, verdict: Verdict, masses: Sequence[float]) -> None:
-        answer = {"score": verdict[0], "outcome": verdict[1], "mass": sum(masses[:-1]), "refusal": masses[-1]}
-        self.cache.write(self._question(rubric, item), answer)
+    def _store(self, rubric: str, item: JudgeItem, verdict: Verdict) -> None:
+        self.cache.write(self._question(rubric, item), {"score": verdict[0], "outcome": verdict[1]})
 
 
 def read_masses(numbers: Sequence[float], refusal: float) -> Verdict:
