@@ -151,10 +151,45 @@ def test_an_unknown_judge_is_refused_before_any_work(tmp_path):
 
 
 def test_the_vector_is_renewed_when_another_endpoint_model_judges(monkeypatch):
-    from workbench.cli.inputs import judge_identity
+    from workbench.cli.judge_choice import JudgeChoice
 
     monkeypatch.setenv("WORKBENCH_JUDGE_MODEL", "one")
-    first = judge_identity("openai", "evil")
+    first = JudgeChoice("openai").identity("evil")
     monkeypatch.setenv("WORKBENCH_JUDGE_MODEL", "two")
-    assert judge_identity("openai", "evil") != first
-    assert judge_identity("offline", "evil")["endpoint"] is None
+    second = JudgeChoice("openai").identity("evil")
+    assert second != first and JudgeChoice("openai", "one").identity("evil") == first
+    assert JudgeChoice("anthropic").identity("evil")["endpoint"] == ["https://api.anthropic.com", "two"]
+    assert JudgeChoice("openai", base_url="http://127.0.0.1:8/v1").identity("evil") != second
+    for name in ("offline", "none"):
+        assert JudgeChoice(name).identity("evil")["endpoint"] is None
+
+
+def test_the_local_judge_is_known_by_its_model_and_needs_one(tmp_path):
+    from workbench.cli.judge_choice import JudgeChoice
+
+    with pytest.raises(WorkbenchError, match="--judge-model"):
+        JudgeChoice("local").identity("evil")
+    with pytest.raises(WorkbenchError, match="no model 'smollm'"):
+        JudgeChoice("local", "smollm").identity("evil")
+    known = JudgeChoice("local", "smollm2-135m-instruct").identity("evil")
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    other = JudgeChoice("local", str(tmp_path)).identity("evil")
+    assert known["model"]["sha256"] and known != other
+
+
+def test_judges_that_read_a_rubric_are_refused_without_a_model_before_any_work(tmp_path):
+    from workbench.cli.stages import JobConfig, main_job
+
+    for name in ("openai", "anthropic", "local"):
+        with pytest.raises(WorkbenchError, match="WORKBENCH_JUDGE_MODEL"):
+            main_job(JobConfig(judge=name), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_flags_of_the_judge_reach_it(tmp_path):
+    from workbench.cli.options import JobFlags
+    from workbench.cli.stages import Job
+
+    flags = JobFlags(judge="anthropic", judge_model="m", judge_url="http://127.0.0.1:8")
+    judge = Job(flags.job("evil"), tmp_path, sae_needed=False).judge.make()
+    assert judge.description()["model"] == "m" and judge.description()["base_url"] == "http://127.0.0.1:8"

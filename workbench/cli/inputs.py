@@ -70,41 +70,6 @@ def _sae_hash(folder: Path) -> str:
     return content_hash([[file.name, sha256_file(file)] for file in files if file.is_file()])
 
 
-def judge_identity(name: str, trait: str) -> dict[str, Any]:
-    """What decides a judge's scores: its name, the shipped head for the trait, or the endpoint and its model.
-
-    An unknown judge is an error that lists the known ones.
-    """
-    from workbench.base.settings import setting
-    from workbench.personas import judges
-
-    if name not in judges.list_judges():
-        raise unknown_name("judge", name, judges.list_judges())
-    head = _head_folder(name, trait)
-    if name in HEAD_JUDGES and not head.is_dir():
-        raise WorkbenchError(
-            f"the judge {name!r} has no head for the trait {trait!r}",
-            "a trait that it was trained for",
-            "use an endpoint (--judge openai), or --judge none to keep every response",
-        )
-    endpoint = None if name in HEAD_JUDGES else [setting("base_url"), setting("judge_model")]
-    return {"name": name, "head": folder_hash(head), "endpoint": endpoint}
-
-
-HEAD_JUDGES = ("offline", "offline-outcome")
-
-
-def has_head(judge: str, trait: str) -> bool:
-    """Whether a head of this offline judge ships for the trait."""
-    return _head_folder(judge, trait).is_dir()
-
-
-def _head_folder(judge: str, trait: str) -> Path:
-    from workbench.personas import judges
-
-    return Path(judges.__file__).parent / "data" / f"{trait}-{judge}"
-
-
 def has_sae(model: str) -> bool:
     """Whether the shelf holds an SAE that reads this model."""
     from workbench.saes.registry import list_saes

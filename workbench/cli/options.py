@@ -29,7 +29,17 @@ HookOption = Annotated[
 ]
 JudgeOption = Annotated[
     str | None,
-    typer.Option("--judge", help="A judge's name. [default: offline, or none if it does not know the trait]"),
+    typer.Option(
+        "--judge",
+        help="offline, openai, anthropic, local or none. [default: offline, or none if it does not know the trait]",
+    ),
+]
+JudgeModelOption = Annotated[
+    str | None,
+    typer.Option("--judge-model", help="The judge's model: an endpoint's name for it, or what `local` loads."),
+]
+JudgeUrlOption = Annotated[
+    str | None, typer.Option("--judge-url", help="The judge's endpoint. [default: the provider's own]")
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything that is drawn. [default: 0]")]
 OutOption = Annotated[
@@ -63,6 +73,8 @@ class JobFlags:
     sae: str | None = None
     hook: str | None = None
     judge: str | None = None
+    judge_model: str | None = None
+    judge_url: str | None = None
     seed: int | None = None
     samples: int | None = None
     max_new_tokens: int | None = None
@@ -86,6 +98,8 @@ class JobFlags:
             sae=setting("sae", self.sae),
             hook=setting("hook", self.hook),
             judge=setting("judge", self.judge),
+            judge_model=setting("judge_model", self.judge_model),
+            judge_url=setting("base_url", self.judge_url),
             seed=_number("seed", self.seed, 0),
             n_samples=_number("samples", self.samples, 1),
             max_new_tokens=_number("max_new_tokens", self.max_new_tokens, 64),
@@ -100,6 +114,8 @@ _OPTIONS: dict[str, Any] = {
     "sae": SaeOption,
     "hook": HookOption,
     "judge": JudgeOption,
+    "judge_model": JudgeModelOption,
+    "judge_url": JudgeUrlOption,
     "seed": SeedOption,
     "samples": SamplesOption,
     "max_new_tokens": TokensOption,

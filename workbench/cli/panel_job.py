@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.runs import default_run_folder
 from workbench.base.store import write_json
 
-from . import inputs
 from .console import note, reserved_output, say, table
+from .judge_choice import has_head
 
 if TYPE_CHECKING:
     from .options import JobFlags
@@ -61,7 +61,7 @@ def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dic
     placebos = placebos_of(job, out)
     traits = {trait.name: trait for trait in map(load_trait, folders)}
     runs = [read_run(folder, job.model, _common_hook(job, folders)) for folder in folders.values()]
-    judges = {name: make_judge(OUTCOME_JUDGE) if inputs.has_head(OUTCOME_JUDGE, name) else None for name in traits}
+    judges = {name: make_judge(OUTCOME_JUDGE) if has_head(OUTCOME_JUDGE, name) else None for name in traits}
     note("panel ...")
     value = panel(runs, traits, job.model, placebos=placebos, judges=judges, seed=config.seed).to_json()
     target = folder_of("personas", config, out)

@@ -21,6 +21,7 @@ from workbench.base.store import content_hash, make_folder, read_json, write_jso
 
 from . import inputs
 from .console import note
+from .judge_choice import JudgeChoice, choose_judge
 
 if TYPE_CHECKING:
     from workbench.labeling.labels import LabelSet
@@ -45,6 +46,10 @@ class JobConfig:
     """Hook point of the vector; None takes the SAE's site, "auto" lets the extraction questions choose."""
     judge: str | None = None
     """Which judge filters the rollouts; None takes "offline" where it knows the trait, else "none"."""
+    judge_model: str | None = None
+    """The model of the judges "openai", "anthropic" and "local"; None takes the setting."""
+    judge_url: str | None = None
+    """Where the judges "openai" and "anthropic" ask; None takes the setting base_url."""
     seed: int = 0
     """Seed of everything that is drawn."""
     n_features: int = 30
@@ -155,7 +160,7 @@ class Job:
     def check_names(self) -> None:
         """Fail on an unknown trait, model, SAE or hook before any work."""
         _ = self.trait, self.model_identity, self.site, self.hook
-        inputs.judge_identity(self.judge, self.trait.name)
+        self.judge.identity(self.trait.name)
 
     @cached_property
     def trait(self) -> Any:
@@ -164,14 +169,8 @@ class Job:
         return load_trait(self.config.trait)
 
     @cached_property
-    def judge(self) -> str:
-        """The judge's name; says so when a trait has to do without one."""
-        if self.config.judge:
-            return self.config.judge
-        if inputs.has_head("offline", self.trait.name):
-            return "offline"
-        note(f"no offline judge knows {self.trait.name}: all responses are kept, unjudged (or name one with --judge)")
-        return "none"
+    def judge(self) -> JudgeChoice:
+        return choose_judge(self.config, self.trait.name)
 
     @cached_property
     def model_identity(self) -> dict[str, Any]:
@@ -250,7 +249,7 @@ class Job:
         return {
             "trait": self.trait.hash,
             "model": self.model_identity,
-            "judge": inputs.judge_identity(self.judge, self.trait.name),
+            "judge": self.judge.identity(self.trait.name),
             "seed": self.config.seed,
             "hook": None if self.hook is None else str(self.hook),
             "token_hooks": self.token_hooks,
@@ -273,7 +272,7 @@ class Job:
         self.vector = extract(
             self.trait,
             self.model,
-            judge=self.judge,
+            judge=self.judge.make(),
             out=self.folder,
             hook=self.hook,
             token_hooks=self.token_hooks,
