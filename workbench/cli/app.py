@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import assets_commands, doctor, sae_commands, traits_commands
+from . import assets_commands, doctor, sae_commands, traits_commands, vectors_commands
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(sae_commands.app, name="sae")
 app.add_typer(assets_commands.app, name="models")
 app.add_typer(traits_commands.app, name="traits")
+app.add_typer(vectors_commands.app, name="vectors")
 
 
 def _print_version(wanted: bool) -> None:

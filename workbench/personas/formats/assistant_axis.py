@@ -27,6 +27,7 @@ from workbench.personas.formats.files import (
 )
 from workbench.personas.formats.layered import LayeredVectors
 
+_KEYS = {"axis": "axis", "role": "vector", "bare": "bare"}
 _MEANS = ("default_mean", "role_mean")
 _PLAIN = (str, int, float, bool)
 
@@ -44,12 +45,14 @@ def claims(opened: Opened, n_blocks: int | None) -> bool:
 def read(opened: Opened) -> Parsed:
     """The rows as block outputs, with the role's name and the means that stand beside an axis."""
     value, path = opened.value, opened.path
-    layout = "bare" if isinstance(value, Tensor) else _layout(value, path)
-    table = as_matrix(value if layout == "bare" else value[{"role": "vector"}.get(layout, layout)], path)
+    facts: dict[Any, Any] = {"bare": value} if isinstance(value, Tensor) else value
+    layout = next((name for name in _KEYS if isinstance(facts, dict) and _KEYS[name] in facts), None)
+    if layout is None:
+        raise _no_axis(value, path)
+    table = as_matrix(facts[_KEYS[layout]], path)
     vectors, notes = placed_rows({HookPoint(block): row.clone() for block, row in enumerate(table)}, path)
-    facts = value if isinstance(value, dict) else {}
     metadata = facts["metadata"] if isinstance(facts.get("metadata"), dict) else {}
-    known = {"axis", "vector", "metadata", "type", "role", "n_default", "n_roles", *_MEANS}
+    known = {"metadata", "type", "role", "n_default", "n_roles", *_KEYS.values(), *_MEANS}
     ignored = sorted(str(key) for key in facts if key not in known)
     return Parsed(
         vectors,
@@ -63,14 +66,15 @@ def read(opened: Opened) -> Parsed:
     )
 
 
-def _layout(value: Any, path: Path) -> str:
-    found = "axis" if isinstance(value, dict) and "axis" in value else "role"
-    if not isinstance(value, dict) or (found == "role" and "vector" not in value):
-        keys = sorted(map(str, value)) if isinstance(value, dict) else type(value).__name__
-        raise WorkbenchError(
-            f"{path} holds {keys}", "a tensor, or a dict with `axis` or `vector`", "name another format"
-        )
-    return found
+def _no_axis(value: Any, path: Path) -> WorkbenchError:
+    held = (
+        f"a dict with {', '.join(sorted(map(str, value))[:6])}"
+        if isinstance(value, dict)
+        else type(value).__name__
+    )
+    return WorkbenchError(
+        f"{path} holds {held}", "a tensor, or a dict with `axis` or `vector`", "choose another --format"
+    )
 
 
 def _text(value: Any) -> str | None:

@@ -8,6 +8,7 @@ does not say so.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,12 @@ def write(vectors: LayeredVectors, path: Path) -> list[str]:
     return notes + [
         "llama.cpp adds each direction times its --control-vector-scaled factor: lengths are kept as they are"
     ]
+
+
+def _hint(model: Mapping[str, Any]) -> str:
+    """The model's type, such as "llama"; LlamaForCausalLM tells it as well."""
+    stem = str(model.get("architecture") or "").split("For")[0].lower()
+    return str(model.get("model_type") or stem or model.get("name"))
 
 
 def _write(path: Path, hint: str, vectors: LayeredVectors, directions: dict[int, Tensor]) -> None:

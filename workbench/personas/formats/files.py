@@ -78,7 +78,7 @@ class SteeringVectorState:
     layer_type: Any = "decoder_block"
 
 
-_STAND_INS = [(SteeringVectorState, "steering_vectors.steering_vector.SteeringVector")]
+_STAND_INS: list[Any] = [(SteeringVectorState, "steering_vectors.steering_vector.SteeringVector")]
 
 
 def open_file(path: Path) -> Opened:
