@@ -71,11 +71,12 @@ def _cell_effects(run: PersonaRun, parts: HeldOut) -> Tensor:
     columns = []
     for weight, cell in zip(parts.weights, parts.cells, strict=True):
         here = cell.score.nonzero().flatten()
-        columns.append(_cohens_d(weight @ gram[:, here], rows.positive[here], counts[:, here]))
+        columns.append(cohens_d(weight @ gram[:, here], rows.positive[here], counts[:, here]))
     return torch.stack(columns, dim=1)
 
 
-def _cohens_d(scores: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
+def cohens_d(scores: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
+    """Cohen's d `[B]` of weighted scores `[B, n]`: difference of the arms' means over the root of their mean variance."""
     moments = []
     for arm in (positive, ~positive):
         mass = weights[:, arm].sum(dim=1)
@@ -100,7 +101,8 @@ def aa_evidence(run: PersonaRun) -> dict[str, Any]:
         return {"aa_norm_ratio": None, "aa_cosine_max": None, "n_aa": 0}
     base = (rows.keep * rows.positive)[None]
     contrasts = [
-        balanced_contrast_weights(rows.question, torch.isin(rows.instruction, torch.tensor(pair)), base)[0] @ means
+        balanced_contrast_weights(rows.question, torch.isin(rows.instruction, torch.tensor(pair)), base)[0]
+        @ means
         for pair in splits
     ]
     made = torch.stack([one for one in contrasts if bool(one.any())])

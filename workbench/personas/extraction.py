@@ -22,7 +22,6 @@ from workbench.models.prompts import chat_template_hash
 from workbench.personas.evidence import (
     NO_SEPARABILITY,
     Activations,
-    best_hook,
     layer_curve,
     separability,
     stability,
@@ -30,6 +29,7 @@ from workbench.personas.evidence import (
 from workbench.personas.given import capture_responses
 from workbench.personas.judges import Judge
 from workbench.personas.judging import Mask, as_judge, counts_by_arm, judge_rows, kept_mask, usable_mask
+from workbench.personas.layers import CHOICES, causal_points, check_choice, choose_hook
 from workbench.personas.reencoding import reencode_without_system
 from workbench.personas.rollouts import RolloutDesign, Rollouts, collect_rollouts
 from workbench.personas.traits import Trait, load_trait
@@ -50,6 +50,7 @@ def extract(
     rollouts: str | Path | pandas.DataFrame | None = None,
     out: str | Path | None = None,
     hook: HookPoint | str | None = None,
+    choose: str = CHOICES[0],
     token_hooks: Sequence[HookPoint | str] | None = None,
     filter: bool = True,
     min_questions: int = MIN_QUESTIONS,
@@ -63,13 +64,15 @@ def extract(
     trait: a name, a folder or a Trait. judge: a name or a Judge ("none" keeps every row). rollouts: your own
     responses (Parquet or DataFrame; see `given.read_responses`) instead of sampling `design`. out: the run
     folder (default runs/<trait>-<model>), where an interrupted run goes on. hook: the block to report on
-    (default: chosen by cross-validation inside the extraction questions). token_hooks: where all response
+    (default: chosen inside the extraction questions by `choose`: "separability", cross-validated, or "causal", the
+    effect on the select pairs at equal dose; see `layers`). token_hooks: where all response
     tokens are stored for the decomposition (default: `hook`, else the middle block). filter=False uses every
     row instead of those that the judge keeps; the kept counts are reported either way.
 
     Raises WorkbenchError when fewer than `min_questions` extraction questions have rows in both arms.
     """
     trait = trait if isinstance(trait, Trait) else load_trait(trait)
+    check_choice(choose, trait)
     judge = as_judge(judge)
     filter = filter and judge.name != "none"
     chosen = None if hook is None else HookPoint.parse(hook)
@@ -86,10 +89,10 @@ def extract(
     config = {
         "design": None if rollouts is not None else asdict(design or RolloutDesign()),
         "judge": judge.description(), "filter": filter, "min_questions": min_questions,
-        "n_bootstrap": n_bootstrap, "n_random": n_random, "hook": None if chosen is None else str(chosen),
+        "n_bootstrap": n_bootstrap, "n_random": n_random, "hook": None if chosen is None else str(chosen), "choose": choose,
     }  # fmt: skip
     return vector_from_rollouts(
-        collected, judged, trait, model, hook=chosen, filter=filter, min_questions=min_questions,
+        collected, judged, trait, model, hook=chosen, choose=choose, filter=filter, min_questions=min_questions,
         n_bootstrap=n_bootstrap, n_random=n_random, seed=seed, config=config,
     )  # fmt: skip
 
@@ -101,6 +104,7 @@ def vector_from_rollouts(
     model: Model,
     *,
     hook: HookPoint | None = None,
+    choose: str = CHOICES[0],
     filter: bool = True,
     min_questions: int = MIN_QUESTIONS,
     n_bootstrap: int = 1000,
@@ -118,13 +122,14 @@ def vector_from_rollouts(
     extraction = rows["split"] == "extraction"
     make, score = data.of(two_arms & extraction), data.of(two_arms & ~extraction)
     curve = layer_curve(make, rollouts.hooks, seed=seed)
-    chosen = hook or best_hook(curve, rollouts.hooks)
+    main = directions["directions"]
+    assert main is not None  # weigh refuses tables without both arms
+    pushed = causal_points(trait, model, main, rollouts.hooks, seed=seed) if choose == "causal" else []
+    chosen = hook or choose_hook(choose, curve, pushed, rollouts.hooks)
     evidence = _evidence(
         make, score, rollouts.hooks.index(chosen), n_bootstrap=n_bootstrap, n_random=n_random, seed=seed
     )
     evidence |= _filter_evidence(rows, directions, rollouts.hooks.index(chosen), filtered=filter)
-    main = directions["directions"]
-    assert main is not None  # weigh refuses tables without both arms
     return PersonaVector(
         trait=trait.name,
         model=model.description(),
@@ -138,13 +143,15 @@ def vector_from_rollouts(
         evidence={
             **evidence,
             "layer_curve": curve,
-            "hook_chosen_by": "caller" if hook else "cross-validation",
+            **({"causal_curve": pushed} if pushed else {}),
+            "hook_chosen_by": "caller" if hook else _CHOSEN_BY[choose],
         },
         tokens=rollouts.token_source(),
         provenance=_provenance(rollouts, trait, model, seed, config),
     )
 
 
+_CHOSEN_BY = {"separability": "cross-validation", "causal": "causal effect on the select pairs"}
 _COLUMNS = {
     "directions": "weight",
     "up": "weight_up",

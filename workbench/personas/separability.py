@@ -117,7 +117,7 @@ def contrasts(rows: Rows, cells: Sequence[Cell], draws: Draws) -> list[Tensor]:
     counts = draws.instructions[:, rows.instruction]
     weights = []
     for cell in cells:
-        base = counts * (cell.make * _kept(rows, cell))
+        base = counts * (cell.make * kept_rows(rows, cell))
         weights.append(balanced_contrast_weights(rows.question, rows.positive, base, draws.make_questions))
     return weights
 
@@ -216,7 +216,9 @@ def features_auc(
             return torch.zeros(int(cell.score.sum()))
         fitted = LogisticRegression(C=0.01, max_iter=300)
         fitted.fit(((make_features[cell.make] - mean) / spread).numpy(), labels.numpy())
-        return torch.from_numpy(fitted.decision_function(((score_features[cell.score] - mean) / spread).numpy()))
+        return torch.from_numpy(
+            fitted.decision_function(((score_features[cell.score] - mean) / spread).numpy())
+        )
 
     return _mean_over_cells(cells, score, scores)
 
@@ -276,7 +278,8 @@ def _both(rows: Rows, cell: Cell) -> bool:
     return bool(labels.any()) and not bool(labels.all())
 
 
-def _kept(rows: Rows, cell: Cell) -> Tensor:
+def kept_rows(rows: Rows, cell: Cell) -> Tensor:
+    """The judge's choice `[n]`, or all rows where it left the cell no question with both arms."""
     return rows.keep if _covers(rows, cell.make * rows.keep) else torch.ones_like(rows.keep)
 
 

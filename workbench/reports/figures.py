@@ -150,22 +150,56 @@ def layer_curve(
     points: Sequence[tuple[float, float, float | None, float | None]], *, chosen: float | None = None
 ) -> Figure:
     """Cross-validated AUC per block: `points` are (block, auc, low, high); the chosen block is marked."""
+    spoken = "; ".join(f"block {p[0]:g}: {p[1]:.2f}" for p in points)
+    return drawing(450, 250, _auc_panel(points, chosen), title="Separability by block", description=spoken)
+
+
+def layer_choice(
+    separability: Sequence[tuple[float, float, float | None, float | None]],
+    causal: Sequence[tuple[float, float, float | None, float | None]],
+    *,
+    chosen: float | None = None,
+) -> Figure:
+    """AUC and causal effect (odd part, nats per token) over the same blocks, one above the other, with intervals.
+
+    Points are (block, value, low, high); the chosen block is marked in both.
+    """
+    edges = [0.0, *(edge for point in causal for edge in point[1:] if edge is not None)]
+    effects = _panel(
+        causal, chosen, "causal effect (nats per token)", (min(edges), max(edges)), (0.0, "no effect")
+    )
+    body = [*_auc_panel(separability, chosen), tag("g", *effects, transform="translate(0 255)")]
+    spoken = "; ".join(f"block {a[0]:g}: AUC {a[1]:.2f}" for a in separability)
+    spoken += "; " + "; ".join(f"block {c[0]:g}: effect {c[1]:.3f}" for c in causal)
+    return drawing(450, 505, body, title="Separability and causal effect by block", description=spoken)
+
+
+def _auc_panel(
+    points: Sequence[tuple[float, float, float | None, float | None]], chosen: float | None
+) -> list[str]:
     edges = [edge for point in points for edge in point[1:] if edge is not None]
+    return _panel(points, chosen, "AUC", (min([0.45, *edges]), max([1.0, *edges])), (0.5, "chance"))
+
+
+def _panel(
+    points: Sequence[tuple[float, float, float | None, float | None]], chosen: float | None, name: str,
+    ends: tuple[float, float], reference: tuple[float, str],
+) -> list[str]:  # fmt: skip
+    """A curve over blocks with its band, a named reference line and a mark at the chosen block."""
     x = Scale(min(p[0] for p in points), max(p[0] for p in points), 40, 440)
-    y = Scale(min([0.45, *edges]), max([1.0, *edges]), 206, 28)
+    y = Scale(*ends, 206, 28)
+    level, meaning = reference
+    body = _frame(x, y, "block", name)
+    body.append(tag("line", x1=x.left, x2=x.right, y1=y(level), y2=y(level), class_="wbf-ref"))
+    body.append(words(meaning, x.right, y(level) - 5, anchor="end", class_="wbf-soft", font_size=11))
     banded = [(p[0], p[2], p[3]) for p in points if p[2] is not None and p[3] is not None]
-    body = _frame(x, y, "block", "AUC")
-    body.append(tag("line", x1=x.left, x2=x.right, y1=y(0.5), y2=y(0.5), class_="wbf-ref"))
-    body.append(words("chance", x.right, y(0.5) - 5, anchor="end", class_="wbf-soft", font_size=11))
     if banded:
         outline = [(x(b), y(high)) for b, _, high in banded] + [
             (x(b), y(low)) for b, low, _ in reversed(banded)
         ]
         body.append(tag("path", d=_path(outline) + "Z", class_="wbf-band"))
     body.append(tag("path", d=_path([(x(p[0]), y(p[1])) for p in points]), class_="wbf-line-a"))
-    body += [_diamond(x(p[0]), y(p[1])) for p in points if p[0] == chosen]
-    spoken = "; ".join(f"block {p[0]:g}: {p[1]:.2f}" for p in points)
-    return drawing(450, 250, body, title="Separability by block", description=spoken)
+    return body + [_diamond(x(p[0]), y(p[1])) for p in points if p[0] == chosen]
 
 
 def energy_curve(curves: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> Figure:
