@@ -1,4 +1,4 @@
-"""`workbench traits`: list, show (and check), new."""
+"""`workbench traits`: list, show (and check), new, import, export."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from .options import JsonOption, TraitArgument
 
+FolderOption = Annotated[Path, typer.Option("--out", help="Folder that gets the trait's folder.")]
 app = typer.Typer(help="The traits that can be extracted, and how to write one.", no_args_is_help=True)
 
 
@@ -45,6 +46,7 @@ def _summary(trait: Any) -> dict[str, Any]:
         "opposite": trait.opposite,
         "description": " ".join(trait.description.split()),
         "instructions": len(trait.instructions),
+        "arms": list(trait.arms),
         "questions": dict(splits),
         "contrast_pairs": len(trait.contrast_pairs),
         "control_pairs": dict(Counter(pair.kind for pair in trait.control_pairs)),
@@ -60,17 +62,17 @@ def _show(value: dict[str, Any]) -> None:
         return ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
 
     say(f"{value['name']} ({value['adjective']} / {value['opposite']}): {value['description']}")
-    say(f"{value['instructions']} instruction triples; questions: {counted(value['questions'])}")
+    say(f"{value['instructions']} instructions in {len(value['arms'])} arms; questions: {counted(value['questions'])}")
     say(f"{value['contrast_pairs']} contrast pairs; control pairs: {counted(value['control_pairs'])}; {value['traps']} traps")
     rows = [(c["id"], c["kind"], c["name"]) for c in value["taxonomy"]]
-    table("taxonomy", ("category", "kind", "name"), rows)
+    table("taxonomy", ("category", "kind", "name"), rows) if rows else say("no taxonomy")
     say(f"{value['path']}: nothing to complain about")
 
 
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the new trait: lower case, digits, _ and -.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the trait's folder.")] = Path("traits"),
+    out: FolderOption = Path("traits"),
     as_json: JsonOption = False,
 ) -> None:
     """Write the skeleton of a new trait, with what is to be filled in."""
@@ -84,5 +86,68 @@ def new(
     def show() -> None:
         say(f"wrote {folder}: {', '.join(value['files'])}")
         say(f"fill in what is marked, then check it with: workbench traits show {folder}")
+
+    emit(value, as_json=as_json, show=show)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A trait of persona_vectors, JSON (its extraction file).")],
+    evaluation: Annotated[
+        Path | None, typer.Option("--evaluation", help="Its evaluation file. [default: the one file is divided]")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the trait. [default: the file's]")] = None,
+    adjective: Annotated[
+        str | None, typer.Option("--adjective", help="The word in 'You are a(n) ... assistant.' [default: the name]")
+    ] = None,
+    opposite: Annotated[str, typer.Option("--opposite", help="The opposite adjective.")] = "helpful",
+    out: FolderOption = Path("traits"),
+    as_json: JsonOption = False,
+) -> None:
+    """A trait folder made from a persona_vectors file, ready for `workbench extract`."""
+    from workbench.personas.exchange import import_trait
+
+    from .console import emit, say
+
+    done = import_trait(file, evaluation=evaluation, name=name, adjective=adjective, opposite=opposite, out=out)
+    value = {**_summary(done.trait), "folder": str(done.folder), "notes": list(done.notes)}
+
+    def show() -> None:
+        say(f"wrote {done.folder}")
+        for sentence in done.notes:
+            say(sentence)
+        say(f"next: workbench extract {done.folder} --judge none (or a judge that reads its rubric)")
+
+    emit(value, as_json=as_json, show=show)
+
+
+@app.command()
+def export(
+    trait: TraitArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the two files, in a folder each.")],
+    as_json: JsonOption = False,
+) -> None:
+    """A trait as the two JSON files of persona_vectors (extraction and evaluation)."""
+    from workbench.personas.exchange import export_trait, left_out
+    from workbench.personas.traits import load_trait
+
+    from .console import emit, say
+
+    loaded = load_trait(trait)
+    extraction, evaluation = export_trait(loaded, out)
+    value = {
+        "name": loaded.name,
+        "adjective": loaded.adjective,
+        "opposite": loaded.opposite,
+        "extraction": str(extraction),
+        "evaluation": str(evaluation),
+        "left_out": left_out(loaded),
+    }
+
+    def show() -> None:
+        say(f"wrote {extraction} and {evaluation}")
+        say(f"assistant names: {loaded.adjective} (pos), {loaded.opposite} (neg)")
+        if value["left_out"]:
+            say(f"this layout has no place for: {', '.join(value['left_out'])}")
 
     emit(value, as_json=as_json, show=show)

@@ -24,6 +24,8 @@ def show_vector(value: dict[str, Any], result: JobResult) -> None:
         ("AUC from the length alone", _auc(value, "auc_length_only"), ""),
     ]
     table(f"{value['trait']} at {value['hook']}", ("measure", "value", "interval"), rows, right=(1,))
+    if "neutral" not in value.get("kept_counts", {"neutral": {}}):
+        say("no neutral arm: v_up and v_down were not made")
     say(f"vector: {(result.folder / 'vector').resolve()}")
 
 
