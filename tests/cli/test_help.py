@@ -12,6 +12,7 @@ COMMANDS = [
     ("sae", "list"), ("sae", "show"), ("sae", "train"), ("sae", "eval"),
     ("models", "list"), ("models", "fetch"),
     ("traits", "list"), ("traits", "show"), ("traits", "new"),
+    ("vectors", "import"), ("vectors", "export"), ("vectors", "show"),
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "transformer_lens", "sae_lens", "sklearn", "pandas", "scipy", "pyarrow")
 

@@ -89,9 +89,7 @@ def write(vectors: LayeredVectors, path: Path) -> list[str]:
     fits = [hook for hook in vectors.hooks if hook.site == RESIDUAL_POST and hook.block >= 1]
     if not fits:
         raise nothing_to_write(vectors, "a control vector (outputs of block 1 and above)")
-    hint = str(
-        vectors.model.get("model_type") or vectors.model.get("architecture") or vectors.model.get("name")
-    )
+    hint = _hint(vectors.model)
     with atomic_path(path) as temporary:
         _write(temporary, hint, vectors, {hook.block: vectors.at(hook) for hook in fits})
     first = [hook for hook in vectors.hooks if hook not in fits]

@@ -166,11 +166,11 @@ def _open_numpy(path: Path) -> Tensor:
 
     try:  # mapped: a header that claims more than the file holds is refused before anything is allocated
         mapped = numpy.load(path, mmap_mode="r", allow_pickle=False)
-        if mapped.dtype.kind != "f" or mapped.dtype.itemsize > 8:
-            raise _wrong(path, f"numbers of type {mapped.dtype}", "floating-point numbers")
-        return torch.from_numpy(numpy.array(mapped, dtype=mapped.dtype.newbyteorder("=")))
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError) as error:
+    except Exception as error:  # a damaged header raises almost anything
         raise _damaged(path, error) from error
+    if mapped.dtype.kind != "f" or mapped.dtype.itemsize > 8:
+        raise _wrong(path, f"numbers of the type {mapped.dtype}", "floating-point numbers")
+    return torch.from_numpy(numpy.array(mapped, dtype=mapped.dtype.newbyteorder("=")))
 
 
 def _open_gguf(path: Path) -> bytes:
