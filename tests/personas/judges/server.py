@@ -1,4 +1,4 @@
-"""A real HTTP server on 127.0.0.1 that plays an OpenAI-compatible endpoint, faults included."""
+"""A real HTTP server on 127.0.0.1 that plays an endpoint in either dialect, faults included."""
 
 from __future__ import annotations
 
@@ -22,13 +22,25 @@ def completion(text: str, top: dict[str, float] | None = None) -> dict[str, Any]
     return {"id": "x", "object": "chat.completion", "choices": [choice]}
 
 
+def message(text: str) -> dict[str, Any]:
+    """An answer of Anthropic's messages API."""
+    content = [{"type": "text", "text": text}]
+    return {"id": "x", "type": "message", "role": "assistant", "content": content, "stop_reason": "end_turn"}
+
+
 class FakeEndpoint:
-    """Answers with `answer(prompt)`; before that, the faults of `faults(prompt, attempt)` ("429", "500", ...)."""
+    """Answers with `answer(prompt)`; before that, the faults of `faults(prompt, attempt)`: a status ("429", "500", ...),
+    "malformed", "truncated" (the connection ends before the body does), "wrong shape" or "timeout" (no answer within
+    `hang_seconds`)."""
+
+    hang_seconds = 0.6
 
     def __init__(self, answer: Callable[[str], dict[str, Any]], faults: Callable[[str, int], str | None]) -> None:
         self.answer, self.faults = answer, faults
         self.seen: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()
+        self.headers: list[dict[str, str]] = []
         self.keys: set[str | None] = set()
         self.lock = threading.Lock()
         self.url = ""
@@ -40,19 +52,27 @@ class FakeEndpoint:
             self.seen[prompt] += 1
             attempt = self.seen[prompt]
             self.keys.add(handler.headers.get("Authorization"))
-        fault = self.faults(prompt, attempt)
-        if fault == "timeout":
-            time.sleep(0.6)
-        if fault == "malformed":
-            return _send(handler, 200, b'{"choices": [{"mess')
-        if fault == "wrong shape":
-            return _send(handler, 200, b'{"choices": []}')
-        if fault and fault.isdigit():
-            key = handler.headers.get("Authorization", "")
-            return _send(handler, int(fault), f"no: {key}".encode(), {"Retry-After": "0"} if fault == "429" else {})
+            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
+        if fault := self.faults(prompt, attempt):
+            with self.lock:
+                self.injected[fault] += 1
+            return self._fail(handler, fault, json.dumps(self.answer(prompt)).encode())
         with self.lock:
-            self.answered[prompt] += fault != "timeout"
+            self.answered[prompt] += 1
         _send(handler, 200, json.dumps(self.answer(prompt)).encode())
+
+    def _fail(self, handler: BaseHTTPRequestHandler, fault: str, answer: bytes) -> None:
+        if fault == "timeout":
+            time.sleep(self.hang_seconds)
+        elif fault == "malformed":
+            _send(handler, 200, answer[: len(answer) // 2])
+        elif fault == "wrong shape":
+            _send(handler, 200, b'{"choices": [], "content": [], "stop_reason": "end_turn"}')
+        elif fault == "truncated":
+            _send(handler, 200, answer[: len(answer) // 2], {"Content-Length": str(len(answer))})
+        else:
+            key = handler.headers.get("Authorization") or handler.headers.get("x-api-key", "")
+            _send(handler, int(fault), f"no: {key}".encode(), {"Retry-After": "0"} if fault in ("429", "529") else {})
 
 
 def _send(handler: BaseHTTPRequestHandler, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
@@ -77,7 +97,10 @@ def running(answer: Callable[[str], dict[str, Any]],
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     endpoint.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
