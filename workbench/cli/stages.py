@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import __version__
+from workbench.base.errors import WorkbenchError
 from workbench.base.progress import duration
 from workbench.base.runs import RunFolder, default_run_folder
 from workbench.base.store import content_hash, make_folder, read_json, write_json
@@ -64,6 +65,8 @@ class JobConfig:
     """Type of the model's weights."""
     device: str | None = None
     """Where the model runs; None takes a GPU if there is one, "auto" spreads it over all devices."""
+    choose: str | None = None
+    """How the block is chosen ("separability" or "causal") instead of the SAE's site; None leaves `hook` to say."""
 
     @property
     def design(self) -> RolloutDesign:
@@ -159,7 +162,12 @@ class Job:
 
     def check_names(self) -> None:
         """Fail on an unknown trait, model, SAE or hook before any work."""
-        _ = self.trait, self.model_identity, self.site, self.hook
+        _ = self.trait, self.model_identity, self.site
+        inputs.check_block(self.config.model, self.hook)
+        if self.config.choose:
+            from workbench.personas.layers import check_choice
+
+            check_choice(self.config.choose, self.trait)
         self.judge.identity(self.trait.name)
 
     @cached_property
@@ -193,7 +201,10 @@ class Job:
         """The HookPoint of the vector, None to let the extraction questions choose."""
         from workbench.models.hookpoints import HookPoint
 
-        named = self.config.hook or (self.site.hook if self.site else AUTO)
+        if self.config.choose and self.config.hook not in (None, AUTO):
+            raise WorkbenchError(f"both a hook ({self.config.hook}) and a way to choose one ({self.config.choose})",
+                                 "one of the two", "leave out --hook or --choose-layer")  # fmt: skip
+        named = AUTO if self.config.choose else self.config.hook or (self.site.hook if self.site else AUTO)
         return None if named == AUTO else HookPoint.parse(named)
 
     @property
@@ -251,7 +262,7 @@ class Job:
             "model": self.model_identity,
             "judge": self.judge.identity(self.trait.name),
             "seed": self.config.seed,
-            "hook": None if self.hook is None else str(self.hook),
+            "hook": self.config.choose or (None if self.hook is None else str(self.hook)),
             "token_hooks": self.token_hooks,
             "rollouts": [self.config.n_samples, self.config.max_new_tokens, self.config.batch_size, self.config.dtype],
         }
@@ -275,6 +286,7 @@ class Job:
             judge=self.judge.make(),
             out=self.folder,
             hook=self.hook,
+            choose=self.config.choose or "separability",
             token_hooks=self.token_hooks,
             design=self.config.design,
             seed=self.config.seed,
