@@ -1,0 +1,34 @@
+"""Runs where repeng is installed: writes a control vector with it, reads ours with it, sees which block it changes.
+
+python repeng_side.py FOLDER    # expected.npz {layer: vector} and ours.gguf -> theirs.gguf, read.npz, measured.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from repeng import ControlModel, ControlVector  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+from tiny_blocks import first_change, outputs, tiny_llama
+
+
+def main(folder: Path) -> None:
+    expected = {int(name): vector for name, vector in np.load(folder / "expected.npz").items()}
+    ControlVector(model_type="llama", directions=expected).export_gguf(folder / "theirs.gguf")
+    ours = ControlVector.import_gguf(folder / "ours.gguf")
+    np.savez(folder / "read.npz", **{str(layer): np.array(v) for layer, v in ours.directions.items()})
+    n_blocks, d_model = max(expected) + 1, len(next(iter(expected.values())))
+    model = tiny_llama(n_blocks, d_model)
+    control = ControlModel(model, list(ours.directions))
+    plain, changed = outputs(model, model.model.layers), {}
+    for layer in ours.directions:
+        only = {n: np.array(v) * (n == layer) for n, v in ours.directions.items()}
+        control.set_control(ControlVector(model_type="llama", directions=only), 1.0)
+        changed[layer] = first_change(plain, outputs(model, model.model.layers))
+    (folder / "measured.json").write_text(json.dumps({"block_of_layer": changed}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
