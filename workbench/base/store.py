@@ -249,24 +249,25 @@ def _unique_key_loader() -> Any:
     return UniqueKeyLoader
 
 
-def write_yaml(path: PathLike, obj: Any) -> Path:
-    """Write `obj` as block-style YAML in the order given, atomically."""
+def write_yaml(path: PathLike, obj: Any, *, literal: bool = False) -> Path:
+    """Write `obj` as block-style YAML in the order given, atomically; `literal` keeps the lines of texts that have several."""
     import yaml
 
     text = yaml.dump(
-        plain(obj), Dumper=_exact_dumper(), sort_keys=False, allow_unicode=True, width=110, default_flow_style=False
+        plain(obj), Dumper=_exact_dumper(literal), sort_keys=False, allow_unicode=True, width=110, default_flow_style=False
     )
     return atomic_write(path, text)
 
 
-def _exact_dumper() -> Any:
+def _exact_dumper(literal: bool) -> Any:
     import yaml
 
     class ExactDumper(yaml.SafeDumper):
         """PyYAML writes rare line separators bare and reads them back as spaces; in double quotes they are escaped."""
 
     def represent(dumper: Any, text: str) -> Any:
-        style = '"' if any(mark in text for mark in "\x85\u2028\u2029\ufeff") else None
+        lines = "|" if literal and "\n" in text else None
+        style = '"' if any(mark in text for mark in "\x85\u2028\u2029\ufeff") else lines
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     ExactDumper.add_representer(str, represent)

@@ -37,7 +37,7 @@ def write_trait(trait: Trait, parent: str | Path) -> Path:
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{trait.name}.", dir=target.parent))
         for name, document in _documents(trait).items():
-            write_yaml(temporary / name, document)
+            write_yaml(temporary / name, document, literal=True)
         _check_reads_back(trait, temporary)
         temporary.chmod(0o755)
         os.rename(temporary, target)
