@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.progress import track
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 THRESHOLD = 50.0
 MIN_COHERENCE = 50.0
-_BATCH = 64
+_BATCH = 256
 Mask = Any  # a boolean pandas.Series: what pandas infers for masks passes no type checker
 
 
@@ -29,16 +28,18 @@ def judge_rows(rows: pandas.DataFrame, trait: Trait, judge: Judge) -> pandas.Dat
 
     Empty responses are not sent to the judge. Nothing is dropped here.
     """
-    judged = rows.assign(outcome="empty", score=float("nan"), coherence=float("nan"))
-    asked = [i for i, text in enumerate(judged["response"]) if text.strip()]
-    questions, responses = judged["question"].tolist(), judged["response"].tolist()
+    questions, responses = rows["question"].tolist(), rows["response"].tolist()
+    asked = [i for i, text in enumerate(responses) if text.strip()]
+    found: list[tuple[str, float, float]] = [("empty", float("nan"), float("nan"))] * len(rows)
     with track(f"judge {judge.name}", len(asked), "responses") as step:
         for start in range(0, len(asked), _BATCH):
             batch = asked[start : start + _BATCH]
             items = [JudgeItem(question=questions[i], answer=responses[i]) for i in batch]
-            _fill(judged, batch, judge.score(items, trait))
+            for i, judgement in zip(batch, judge.score(items, trait), strict=True):
+                found[i] = (judgement.outcome, _number(judgement.score), _number(judgement.coherence))
             step(len(batch))
-    return judged
+    columns = ("outcome", "score", "coherence")
+    return rows.assign(**{name: [row[place] for row in found] for place, name in enumerate(columns)})
 
 
 def kept_mask(judged: pandas.DataFrame) -> Mask:
@@ -87,8 +88,5 @@ def _coherent(judged: pandas.DataFrame) -> Mask:
     return judged["coherence"].isna() | (judged["coherence"] >= MIN_COHERENCE)
 
 
-def _fill(judged: pandas.DataFrame, batch: Sequence[int], judgements: Sequence[Any]) -> None:
-    for i, judgement in zip(batch, judgements, strict=True):
-        known = (judgement.score, judgement.coherence)
-        score, coherence = (float("nan") if value is None else float(value) for value in known)
-        judged.loc[judged.index[i], ["outcome", "score", "coherence"]] = [judgement.outcome, score, coherence]
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
