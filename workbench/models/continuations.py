@@ -24,7 +24,8 @@ class Strings:
     """Token sequences arranged as a trie.
 
     p(s) = prod_t p(s_t | prompt, s_<t); with `lengthening` ids also times 1 - sum_{i in lengthening} p(i | prompt, s):
-    "80" is then the number 80, not the beginning of 800. `open_ended` are sequences that are never closed this way.
+    "80" is then the number 80, not the beginning of 800. `open_ended` are sequences that are never closed this way, and
+    of interest only where they are probable.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Strings:
         self.lengthening = list(lengthening)
         self.index = {ids: place for place, ids in enumerate(self.sequences)}
         self.closed = set(closed) if self.lengthening else set()
+        self.main = {ids[:depth] for ids in closed for depth in range(len(ids) + 1)}
         self.children: dict[Ids, list[int]] = {}
         for ids in self.index:
             for depth, token in enumerate(ids):
@@ -68,8 +70,8 @@ def string_probabilities(
 
     Each prompt is run once; the strings' tokens are run behind its keys and values, a prefix that several share once.
     No pass and no copy of the cache holds more than `max_tokens` positions (or one row); strings of n tokens need n
-    such copies at once. Edits in force do not act. Masses below NEGLIGIBLE are taken as 0, and so is all that needs a
-    second token where the first tokens of all strings hold less than `at_least`.
+    such copies at once. Edits in force do not act. Masses below NEGLIGIBLE are taken as 0, and so are open-ended strings
+    below `at_least`, and all that needs a second token where the first tokens of all strings hold less than that.
     """
     for indices in _batches([len(prompt) for prompt in prompts], max_tokens):
         walk = _Walk(model, strings, len(indices), max_tokens, at_least)
@@ -142,8 +144,11 @@ class _Walk:
             children = self._children(node, place, chances[place])
             if not node.prefix and sum(child.mass for child in children) < self.at_least:
                 continue
-            following += [c for c in children if c.mass >= NEGLIGIBLE and self.strings.is_asked(c.prefix)]
+            following += [c for c in children if c.mass >= self._floor(c) and self.strings.is_asked(c.prefix)]
         return following
+
+    def _floor(self, node: _Node) -> float:
+        return NEGLIGIBLE if node.prefix in self.strings.main else max(self.at_least, NEGLIGIBLE)
 
     def _children(self, node: _Node, place: int, chances: Tensor) -> list[_Node]:
         tokens = self.strings.children.get(node.prefix)
