@@ -11,7 +11,7 @@ COMMANDS = [
     ("extract",), ("decompose",), ("label",), ("report",), ("demo",), ("doctor",),
     ("sae", "list"), ("sae", "show"), ("sae", "train"), ("sae", "eval"),
     ("models", "list"), ("models", "fetch"),
-    ("traits", "list"), ("traits", "show"), ("traits", "new"),
+    ("traits", "list"), ("traits", "show"), ("traits", "new"), ("traits", "import"), ("traits", "export"),
     ("vectors", "import"), ("vectors", "export"), ("vectors", "show"),
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "transformer_lens", "sae_lens", "sklearn", "pandas", "scipy", "pyarrow")

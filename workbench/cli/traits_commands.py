@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonOption, TraitArgument
+from .options import JsonOption, QuietOption, TraitArgument
 
 FolderOption = Annotated[Path, typer.Option("--out", help="Folder that gets the trait's folder.")]
 app = typer.Typer(help="The traits that can be extracted, and how to write one.", no_args_is_help=True)
@@ -72,10 +72,35 @@ def _show(value: dict[str, Any]) -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the new trait: lower case, digits, _ and -.")],
+    describe: Annotated[
+        str | None, typer.Option("--describe", help="What the trait is, in a sentence: a chat model writes all of it.")
+    ] = None,
+    endpoint_model: Annotated[
+        str | None, typer.Option("--endpoint-model", help="The model that writes. [default: the setting judge_model]")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Its OpenAI-compatible endpoint. [default: the setting base_url]")
+    ] = None,
+    sample: Annotated[int, typer.Option("--sample", help="Another number gives another trait.")] = 0,
     out: FolderOption = Path("traits"),
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Write the skeleton of a new trait, with what is to be filled in."""
+    """A new trait: its skeleton to be filled in, or with --describe the whole of it, written by a chat model.
+
+    The key of the endpoint is read from the environment (WORKBENCH_API_KEY or OPENAI_API_KEY).
+    """
+    from workbench.base.errors import WorkbenchError
+
+    if describe is not None:
+        _write(name, describe, out, endpoint_model, base_url, sample, as_json=as_json, quiet=quiet)
+    elif endpoint_model or base_url:
+        raise WorkbenchError("an endpoint without --describe", "a sentence to write from", 'add --describe "..."')
+    else:
+        _scaffold(name, out, as_json)
+
+
+def _scaffold(name: str, out: Path, as_json: bool) -> None:
     from workbench.personas.scaffold import new_trait
 
     from .console import emit, say
@@ -86,6 +111,28 @@ def new(
     def show() -> None:
         say(f"wrote {folder}: {', '.join(value['files'])}")
         say(f"fill in what is marked, then check it with: workbench traits show {folder}")
+
+    emit(value, as_json=as_json, show=show)
+
+
+def _write(
+    name: str, wish: str, out: Path, model: str | None, base_url: str | None, sample: int, *, as_json: bool, quiet: bool
+) -> None:
+    from workbench.personas.writing import write_new_trait
+
+    from .console import emit, reserved_output, say
+
+    with reserved_output(as_json, quiet):
+        done = write_new_trait(name, wish, out=out, model=model, base_url=base_url, sample=sample)
+    files = sorted(file.name for file in done.folder.iterdir())
+    found = {"folder": str(done.folder), "files": files, "author": done.trait.author, "asked_again": done.asked_again}
+    value = {**_summary(done.trait), **found}
+
+    def show() -> None:
+        say(f"wrote {done.folder}: {', '.join(files)} (author: {done.trait.author['name']})")
+        for part, times in done.asked_again.items():
+            say(f"{part}: corrected in {times} more requests")
+        say(f"read it before you use it; next: workbench extract {done.folder} --judge none (or a judge that reads its rubric)")
 
     emit(value, as_json=as_json, show=show)
 

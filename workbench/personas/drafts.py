@@ -66,7 +66,7 @@ class Drafting:
         opening = [{"role": "system", "content": self.system}, {"role": "user", "content": part.prompt}]
         messages, faults = opening, [""]
         for attempt in range(1 + N_AGAIN):
-            reply = redacted(self._reply(messages))
+            reply = redacted(self._reply(messages, attempt))
             faults = list(self._take(reply, part, good))
             self.repeats[part.name] = self.repeats.get(part.name, 0) + (attempt > 0)
             if len(good) == part.n:
@@ -80,12 +80,15 @@ class Drafting:
         raise WorkbenchError(
             f"{self.endpoint.config.model} wrote no usable {part.name} in {1 + N_AGAIN} answers: {'; '.join(faults[:5])}",
             f"{part.n} items of {part.name} without faults",
-            "run again with --sample 1 for other answers, with another --endpoint-model, or with a plainer --describe",
+            f"run again with --sample {self.sample + 1} for other answers, another --endpoint-model, or a plainer --describe",
         )
 
-    def _reply(self, messages: Sequence[Mapping[str, str]]) -> str:
-        options = {"max_tokens": MAX_TOKENS, "temperature": TEMPERATURE, "sample": self.sample}
-        return self.endpoint.chat(messages, **options).text
+    def _reply(self, messages: Sequence[Mapping[str, str]], attempt: int) -> str:
+        # A wrong answer that comes again word for word makes the same conversation: the cache may not answer that.
+        sample = self.sample * (1 + N_AGAIN) + attempt
+        return self.endpoint.chat(
+            messages, max_tokens=MAX_TOKENS, temperature=TEMPERATURE, sample=sample
+        ).text
 
     def _complaint(self, faults: Sequence[str], missing: Sequence[int]) -> dict[str, str]:
         told = "\n".join(f"- {fault}" for fault in faults[:_MAX_TOLD])
