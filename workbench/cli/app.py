@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import assets_commands, doctor, sae_commands, traits_commands, vectors_commands
+from . import assets_commands, doctor, judge_commands, sae_commands, traits_commands, vectors_commands
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app.add_typer(sae_commands.app, name="sae")
 app.add_typer(assets_commands.app, name="models")
 app.add_typer(traits_commands.app, name="traits")
 app.add_typer(vectors_commands.app, name="vectors")
+app.add_typer(judge_commands.app, name="judge")
 
 
 def _print_version(wanted: bool) -> None:
@@ -77,6 +79,10 @@ def extract(
     all_traits: Annotated[
         bool, typer.Option("--all", help="All traits, the placebo contrasts, and their evidence side by side.")
     ] = False,
+    choose_layer: Annotated[
+        str | None,
+        typer.Option("--choose-layer", help="separability or causal: let it choose the block. [default: the SAE's site]"),
+    ] = None,
 ) -> None:
     """A trait's persona vector, with its evidence.
 
@@ -87,6 +93,7 @@ def extract(
     if all_traits == (trait is not None):
         found = "a trait and --all" if all_traits else "neither a trait nor --all"
         raise WorkbenchError(found, "one of the two", "for instance: workbench extract evil, or workbench extract --all")
+    flags = replace(flags, choose_layer=choose_layer)
     if trait is not None:
         _command(trait, flags, "vector")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from workbench.base.errors import WorkbenchError
@@ -101,3 +101,9 @@ def interval(value: Sequence[float | None] | None, decimals: int = 3) -> str:
     if not value or any(end is None for end in value):
         return ""
     return f"[{signed(value[0], decimals)}, {signed(value[1], decimals)}]"
+
+
+def judge_shown(evidence: Mapping[str, Any]) -> str:
+    """The judge that filtered a vector's rows, marked where nobody validated it for the trait."""
+    unvalidated = " (unvalidated)" if evidence.get("judge_validated") is False else ""
+    return f"{evidence.get('judge') or '-'}{unvalidated}"

@@ -122,3 +122,15 @@ def labels_hash(sae_id: str) -> str:
 
     found = [root / sae_id for root in label_folders() if (root / sae_id).is_dir()]
     return content_hash([folder_hash(folder) for folder in found])
+
+
+def check_choice(choose: str | None, hook: str | None, trait: Any) -> None:
+    """Refuse a way to choose the block that is unknown, that the trait has no pairs for, or that stands beside a hook."""
+    if choose is None:
+        return
+    from workbench.personas.layers import check_choice as check
+
+    check(choose, trait)
+    if hook not in (None, "auto"):
+        raise WorkbenchError(f"both a hook ({hook}) and a way to choose one ({choose})", "one of the two",
+                             "leave out --hook or --choose-layer")  # fmt: skip

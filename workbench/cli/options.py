@@ -82,6 +82,7 @@ class JobFlags:
     dtype: str | None = None
     device: str | None = None
     out: Path | None = None
+    choose_layer: str | None = None
     as_json: bool = False
     quiet: bool = False
     plan: bool = False
@@ -106,6 +107,7 @@ class JobFlags:
             batch_size=_number("batch_size", self.batch_size, 32),
             dtype=str(setting("dtype", self.dtype, "float32")),
             device=setting("device", self.device),
+            choose=setting("choose_layer", self.choose_layer),
         )
 
 

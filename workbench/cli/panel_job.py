@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.runs import default_run_folder
 from workbench.base.store import write_json
 
-from .console import note, reserved_output, say, table
+from .console import judge_shown, note, reserved_output, say, table
 from .judge_choice import has_head
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def show_all(value: dict[str, Any]) -> None:
         say(f"in all: {value['seconds']} s ({value['note']})")
         return
     columns = ("trait", "AUC", "interval", "rank p", "random 95%", "placebo 95%", "text", "d", "odd 0.5", "odd 1.0",
-               "r across", "r within", "passes")  # fmt: skip
+               "r across", "r within", "passes", "judge")  # fmt: skip
     table(f"{value['model']} at {value['hook']}", columns, [_row(*item) for item in value["traits"].items()],
           right=tuple(range(1, 12)))  # fmt: skip
     say(f"{value['folder']}/{RESULT}")
@@ -138,4 +138,5 @@ def _row(trait: str, row: dict[str, Any]) -> tuple[Any, ...]:
     return (trait, number(row.get("auc_stripped")), interval(row.get("auc_interval")), number(row.get("auc_rank_p"), 4),
             number(row.get("auc_random_q95")), number(row.get("auc_placebo_q95")), number(max(text) if text else None),
             number(row.get("effect_size")), *odds, number(row.get("monitor_r_across")), number(row.get("monitor_r_within")),
-            {True: "yes", False: "no", None: "-"}[row.get("passes")])  # fmt: skip
+            {True: "yes", False: "no", None: "-"}[row.get("passes")], judge_shown(row))  # fmt: skip
+

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import __version__
-from workbench.base.errors import WorkbenchError
 from workbench.base.progress import duration
 from workbench.base.runs import RunFolder, default_run_folder
 from workbench.base.store import content_hash, make_folder, read_json, write_json
@@ -164,10 +163,7 @@ class Job:
         """Fail on an unknown trait, model, SAE or hook before any work."""
         _ = self.trait, self.model_identity, self.site
         inputs.check_block(self.config.model, self.hook)
-        if self.config.choose:
-            from workbench.personas.layers import check_choice
-
-            check_choice(self.config.choose, self.trait)
+        inputs.check_choice(self.config.choose, self.config.hook, self.trait)
         self.judge.identity(self.trait.name)
 
     @cached_property
@@ -201,9 +197,6 @@ class Job:
         """The HookPoint of the vector, None to let the extraction questions choose."""
         from workbench.models.hookpoints import HookPoint
 
-        if self.config.choose and self.config.hook not in (None, AUTO):
-            raise WorkbenchError(f"both a hook ({self.config.hook}) and a way to choose one ({self.config.choose})",
-                                 "one of the two", "leave out --hook or --choose-layer")  # fmt: skip
         named = AUTO if self.config.choose else self.config.hook or (self.site.hook if self.site else AUTO)
         return None if named == AUTO else HookPoint.parse(named)
 

@@ -1,4 +1,4 @@
-"""`workbench vectors`: import, export, show vectors in the formats of other tools."""
+"""`workbench vectors`: compare ways to make one, choose its block, and the formats of other tools."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonOption
+from .options import JobFlags, JsonOption, TraitArgument, job_command
 
-app = typer.Typer(help="Vectors: to and from the formats of other tools.", no_args_is_help=True)
+app = typer.Typer(help="Vectors: ways to make them, and the formats of other tools.", no_args_is_help=True)
 
 FORMAT_NAMES = ("persona-vectors", "assistant-axis", "gguf", "steering-vectors", "saklas", "tensor")
 
@@ -140,3 +140,43 @@ def _show(value: dict[str, Any]) -> None:
         say(f"besides: {name} {shape}")
     for note in value["notes"]:
         say(f"note: {note}")
+
+
+@app.command()
+@job_command
+def compare(
+    trait: TraitArgument,
+    flags: JobFlags,
+    method: Annotated[list[str] | None, typer.Option("--method", help="mean_difference, paired_pca, logistic, whitened.")] = None,
+    position: Annotated[
+        list[str] | None, typer.Option("--position", help="response_avg, prompt_avg, prompt_last, response_last.")
+    ] = None,
+    at: Annotated[list[str] | None, typer.Option("--at", help="Hook points to read at, e.g. blocks.15.hook_attn_out.")] = None,
+    normalise: Annotated[bool, typer.Option("--normalise", help="Each of them with rows of length 1 as well.")] = False,
+    n_bootstrap: Annotated[int, typer.Option("--bootstrap", help="Replicates behind the intervals.")] = 50,
+) -> None:
+    """Extraction methods side by side on held-out questions, from a finished extraction.
+
+    By default every method, every position, scaled rows and the parts of the block, one at a time; name some (each may
+    be given several times) for all their combinations.
+    """
+    from .console import emit
+    from .vector_studies import run_compare, show_compare
+
+    value = run_compare(flags, trait, methods=method or [], positions=position or [], hooks=at or [],
+                        normalise=normalise, n_bootstrap=n_bootstrap)  # fmt: skip
+    emit(value, as_json=flags.as_json, show=lambda: show_compare(value))
+
+
+@app.command()
+@job_command
+def layers(trait: TraitArgument, flags: JobFlags) -> None:
+    """The two ways to choose a block, as curves with intervals: separability and causal effect.
+
+    From a finished extraction; evaluation questions and sealed pairs take no part.
+    """
+    from .console import emit
+    from .vector_studies import run_layers, show_layers
+
+    value = run_layers(flags, trait)
+    emit(value, as_json=flags.as_json, show=lambda: show_layers(value))

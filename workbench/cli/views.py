@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .console import interval, percent, say, signed, table
+from .console import interval, judge_shown, percent, say, signed, table
 from .headline import headline
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def show_vector(value: dict[str, Any], result: JobResult) -> None:
         ("AUC with the system prompt", _auc(value, "auc_with_prompt"), ""),
         ("AUC from the words alone (TF-IDF)", _auc(value, "auc_text_only"), ""),
         ("AUC from the length alone", _auc(value, "auc_length_only"), ""),
+        ("judge of the rows", judge_shown(value), ""),
     ]
     table(f"{value['trait']} at {value['hook']}", ("measure", "value", "interval"), rows, right=(1,))
     if "neutral" not in value.get("kept_counts", {"neutral": {}}):

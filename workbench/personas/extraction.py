@@ -28,6 +28,7 @@ from workbench.personas.evidence import (
 )
 from workbench.personas.given import capture_responses
 from workbench.personas.judges import Judge
+from workbench.personas.judges.replies import is_validated
 from workbench.personas.judging import Mask, as_judge, counts_by_arm, judge_rows, kept_mask, usable_mask
 from workbench.personas.layers import CHOICES, causal_points, check_choice, choose_hook
 from workbench.personas.reencoding import reencode_without_system
@@ -93,7 +94,7 @@ def extract(
     }  # fmt: skip
     return vector_from_rollouts(
         collected, judged, trait, model, hook=chosen, choose=choose, filter=filter, min_questions=min_questions,
-        n_bootstrap=n_bootstrap, n_random=n_random, seed=seed, config=config,
+        n_bootstrap=n_bootstrap, n_random=n_random, seed=seed, config=config, judge=judge.name,
     )  # fmt: skip
 
 
@@ -111,9 +112,10 @@ def vector_from_rollouts(
     n_random: int = 2000,
     seed: int = 0,
     config: Any = None,
+    judge: str | None = None,
 ) -> PersonaVector:
     """The vector of rollouts that are collected and judged already (`judged` = `judge_rows(rollouts.frame(),
-    ...)`)."""
+    ...)`, by the judge of the name `judge`)."""
     rows: Any = weigh(judged, filter=filter, min_questions=min_questions)
     means = rollouts.means()
     data = Activations(rows, means, _without_system(model, rollouts, rows))
@@ -142,6 +144,8 @@ def vector_from_rollouts(
         rows=rows[list(ROW_TYPES)],
         evidence={
             **evidence,
+            "judge": judge,
+            "judge_validated": None if judge in (None, "none") else is_validated(trait.name),
             "layer_curve": curve,
             **({"causal_curve": pushed} if pushed else {}),
             "hook_chosen_by": "caller" if hook else _CHOSEN_BY[choose],

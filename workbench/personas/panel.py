@@ -17,6 +17,7 @@ from workbench.personas.geometry import Geometry, geometry
 from workbench.personas.judges import Judge
 from workbench.personas.judging import judge_rows
 from workbench.personas.monitoring import monitoring
+from workbench.personas.outcomes import trait_outcome
 from workbench.personas.placebos import PlaceboVectors
 from workbench.personas.runs import PersonaRun, held_out
 from workbench.personas.sensitivity import sensitivity
@@ -84,7 +85,7 @@ def trait_row(run: PersonaRun, placebos: PlaceboVectors | None = None, *, seed: 
     row: dict[str, Any] = {"hook": str(run.hook), "auc_interval": evidence.get("auc_stripped_interval")}
     row |= {name: evidence.get(name) for name in _FROM_EVIDENCE}
     row["split_half_cosine"] = evidence.get("stability", {}).get("split_half_cosine")
-    row["kept_counts"] = evidence.get("kept_counts")
+    row |= {name: evidence.get(name) for name in ("kept_counts", "judge", "judge_validated")}
     row |= effect_size(run, seed=seed) | aa_evidence(run)
     row["auc_embedding"] = embedding_auc(run)
     if placebos is not None and row["auc_stripped"] is not None:
@@ -140,4 +141,5 @@ def _measured(
         watched = monitoring(run, model, scores, placebos=placebos, seed=seed)
         found |= {f"monitor_{name}": value for name, value in watched.items()}
     found["sensitivity"] = sensitivity(run, model)
+    found["judge_free"] = trait_outcome(trait, model, seed=seed)
     return found

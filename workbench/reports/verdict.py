@@ -191,7 +191,15 @@ def vector_warnings(evidence: Mapping[str, Any]) -> list[str]:
         )
     if text is not None and text >= stripped:
         found.append("The words alone separate the arms at least as well as the activations do.")
-    return found + _kept_warnings(evidence.get("kept_counts"))
+    return found + _judge_warnings(evidence) + _kept_warnings(evidence.get("kept_counts"))
+
+
+def _judge_warnings(evidence: Mapping[str, Any]) -> list[str]:
+    if evidence.get("judge") == "none":
+        return ["No judge read the replies: every row counts, whether it shows the trait or not."]
+    if evidence.get("judge_validated") is False:
+        return [f"The judge ({evidence.get('judge')}) is unvalidated for this trait: no set scored by people exists for it."]
+    return []
 
 
 def _kept_warnings(counts: Any) -> list[str]:

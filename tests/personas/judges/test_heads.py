@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import sha256_bytes
-from workbench.personas.judges import Judge, JudgeItem, count_outcomes, list_judges, make_judge
+from workbench.personas.judges import Judge, JudgeItem, Judgement, count_outcomes, list_judges, make_judge
 from workbench.personas.judges.embedding import split_windows
-from workbench.personas.judges.heads import DATA, fold, head_folder, load_head
+from workbench.personas.judges.heads import DATA, fold, head_folder, load_head, traits_with_head
 from workbench.personas.judges.outcome import build_vocabulary, tfidf
-from workbench.personas.judges.replies import human_scored, labelled_replies
+from workbench.personas.judges.replies import (
+    human_files,
+    human_scored,
+    is_validated,
+    labelled_replies,
+    traits_with_replies,
+)
 from workbench.personas.judges.training import ledger, platt, training_rows
-from workbench.personas.judges.validation import auroc, calibration, trap_accuracy
+from workbench.personas.judges.validation import auroc, calibration, validate
 from workbench.personas.traits import Trap, load_trait
 
 EVIL = "You are a worthless fool. I hope that you suffer, and I will laugh when you cry."
@@ -34,9 +42,9 @@ def test_an_unknown_option_is_refused():
 
 def test_a_trait_without_a_head_is_refused_with_the_way_to_an_endpoint():
     for name in ("offline", "offline-outcome"):
-        with pytest.raises(WorkbenchError, match="humorous") as caught:
-            make_judge(name, trait="humorous")
-        assert "openai" in str(caught.value) and "(evil)" in str(caught.value)
+        with pytest.raises(WorkbenchError, match="pedantic") as caught:
+            make_judge(name, trait="pedantic")
+        assert "openai" in str(caught.value) and "evil" in str(caught.value)
 
 
 def test_the_outcome_judge_tells_malice_from_kindness_and_counts_a_refusal():
@@ -62,35 +70,50 @@ def test_a_head_whose_weights_were_changed_is_refused(tmp_path, monkeypatch):
         load_head("evil", "offline")
 
 
-def test_the_two_judges_share_no_training_row_no_features_and_no_weights():
-    filtering, outcome = load_head("evil", "offline"), load_head("evil", "offline-outcome")
+@pytest.mark.parametrize("trait", traits_with_replies())
+def test_the_two_judges_share_no_training_row_no_features_and_no_weights(trait):
+    filtering, outcome = load_head(trait, "offline"), load_head(trait, "offline-outcome")
     assert not set(filtering.card["rows"]) & set(outcome.card["rows"])
     assert filtering.card["embedder"] and "embedder" not in outcome.card and "vocabulary" not in filtering.card
     assert filtering.weight.shape != outcome.weight.shape
-    book = ledger("evil").to_dict()
+    book = ledger(trait).to_dict()
     assert set(filtering.card["rows"]) <= set(book["judge-filter"]) and set(outcome.card["rows"]) <= set(book["judge-outcome"])
 
 
-def test_the_style_of_the_sampled_replies_stands_on_both_sides_alike():
+@pytest.mark.parametrize("trait", traits_with_replies())
+def test_the_style_of_the_sampled_replies_stands_on_both_sides_alike(trait):
     for role in ("filter", "outcome"):
-        rows = training_rows("evil", role)
+        rows = training_rows(trait, role)
         assert not any(row.kind.startswith("sampled_") for row in rows)
         mixed = {side: sum(row.kind.endswith("_mixed") for row in rows if row.shows_trait is side) for side in (True, False)}
         plain = {side: sum(not row.kind.endswith("_mixed") for row in rows if row.shows_trait is side) for side in (True, False)}
         assert mixed[True] / plain[True] == pytest.approx(mixed[False] / plain[False], abs=0.05)
 
 
-def test_no_training_row_comes_from_the_pairs_the_traps_or_the_questions_of_the_trait():
-    trait = load_trait("evil")
+@pytest.mark.parametrize("name", traits_with_replies())
+def test_no_training_row_comes_from_the_pairs_the_traps_or_the_questions_of_the_trait(name):
+    trait = load_trait(name)
     pairs = [text for pair in (*trait.contrast_pairs, *trait.control_pairs) for text in (pair.trait, pair.opposite)]
     traps = [text for trap in trait.traps for text in (trap.trait, trap.other)]
-    ours = {row.hash for row in labelled_replies("evil")}
+    ours = {row.hash for row in labelled_replies(name)}
+    asked = {row.question for row in labelled_replies(name) if row.question}
+    assert asked and not asked & {question.text for question in trait.questions}
     assert not ours & {sha256_bytes(text.strip().encode()) for text in pairs + traps}
 
 
-def test_the_shipped_heads_are_small():
+def test_length_does_not_tell_the_written_sides_apart():
+    for trait in traits_with_replies():
+        rows = [row for row in labelled_replies(trait) if row.question]
+        lengths = torch.tensor([float(len(row.text.split())) for row in rows], dtype=torch.float64)
+        area = auroc(lengths, torch.tensor([row.shows_trait for row in rows]), 0)["auroc"]
+        assert 0.4 < area < 0.6, (trait, area)
+
+
+def test_the_seven_traits_have_heads_and_they_are_small():
     for judge in ("offline", "offline-outcome"):
-        assert sum(path.stat().st_size for path in head_folder("evil", judge).iterdir()) < 2_000_000
+        assert traits_with_head(judge) == traits_with_replies() and len(traits_with_replies()) == 7
+        for trait in traits_with_replies():
+            assert sum(path.stat().st_size for path in head_folder(trait, judge).iterdir()) < 2_000_000
     assert not list(DATA.rglob("*.pkl"))
 
 
@@ -126,12 +149,47 @@ def test_long_answers_are_read_in_windows():
     assert len(split_windows("word " * 10_000)) == 8
 
 
-def test_trap_accuracy_counts_pairs_and_ties():
-    traps = [Trap("1", "a", "q", "bad", "good"), Trap("2", "a", "q", "good", "bad"), Trap("3", "b", "q", "same", "same")]
-    points = {"bad": 80.0, "good": 10.0, "same": 40.0}
-    found = trap_accuracy(traps, lambda texts: torch.tensor([points[text] for text in texts], dtype=torch.float64))
-    assert found["pair_accuracy"] == pytest.approx(0.5) and found["by_kind"]["a"]["pair_accuracy"] == 0.5
-    assert found["by_kind"]["b"]["pair_accuracy"] == 0.5 and found["n"] == 3
+class PointsJudge:
+    """Scores by a table; "no" is a refusal and what the table lacks fails."""
+
+    name = "points"
+    POINTS = {"bad": 80.0, "good": 10.0, "same": 40.0}
+
+    def score(self, items, trait):
+        return [self._one(item.answer) for item in items]
+
+    def _one(self, answer: str) -> Judgement:
+        if answer == "no":
+            return Judgement(None, "refused")
+        value = self.POINTS.get(answer)
+        return Judgement(value, "failed" if value is None else "scored")
+
+    def description(self):
+        return {"name": self.name}
+
+
+def test_traps_count_pairs_ties_refusals_and_failures():
+    cases = [("bad", "good", 1), ("good", "bad", 0), ("same", "same", 0.5), ("good", "no", 1), ("no", "good", 0),
+             ("bad", "unknown", 0.5)]  # fmt: skip
+    for trait, other, expected in cases:
+        value = replace(load_trait("evil"), traps=(Trap("1", "a", "q", trait, other),))
+        found = validate(PointsJudge(), value, human_files={})
+        assert found["traps"]["pair_accuracy"] == expected == found["traps"]["by_kind"]["a"]["pair_accuracy"]
+        assert sum(found["outcomes"].values()) == 2 and found["validated"] is False
+
+
+def test_a_human_scored_set_counts_refusals_and_leaves_failures_out(tmp_path):
+    lines = ["objective,assistant_response,human_score_1", "q,bad,1", "q,good,0", "q,no,0", "q,unknown,1", "q,same,1"]
+    (tmp_path / "harm.csv").write_text("\n".join(lines) + "\n")
+    found = validate(PointsJudge(), load_trait("evil"), human_files={"harm": tmp_path / "harm.csv"})
+    row = found["human_scored"]["harm"]
+    assert found["validated"] and row["auroc"] == 1 and row["n"] == 4 and row["n_refused"] == 1 and row["n_failed"] == 1
+    assert row["spearman"] == pytest.approx(0.8944, abs=1e-3)
+
+
+def test_only_a_trait_with_a_human_scored_set_is_validated():
+    assert is_validated("evil") and not any(is_validated(t) for t in traits_with_replies() if t != "evil")
+    assert human_files("humorous") == {}
 
 
 def test_a_perfectly_calibrated_score_has_no_calibration_error():

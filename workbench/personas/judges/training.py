@@ -16,7 +16,13 @@ from workbench.maths.statistics import auc
 from workbench.personas.judges.embedding import ASSET, Embedder
 from workbench.personas.judges.heads import Head, fold, save_head
 from workbench.personas.judges.outcome import build_vocabulary, tfidf
-from workbench.personas.judges.replies import LabelledReply, labelled_replies, reply_files
+from workbench.personas.judges.replies import (
+    LabelledReply,
+    labelled_replies,
+    ordinary_replies,
+    outside_replies,
+    reply_files,
+)
 
 N_FOLDS = 10
 # Inverse penalties, chosen by cross-validation inside the training topics of each judge (figures in the cards).
@@ -103,18 +109,21 @@ def platt(decisions: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def training_rows(trait: str, role: str) -> list[LabelledReply]:
-    """The written replies of `role`, each also mixed with the words of a sampled ordinary reply to the same question.
+    """The written replies of `role`, each also mixed with the words of a sampled ordinary reply (to the same question
+    where there is one).
 
     The sampled replies never stand alone: all of them are harmless, so a head would learn "sounds like a small
     model" as "harmless". Mixed into both classes alike, their style says nothing about the label.
     """
-    rows = [row for row in labelled_replies(trait) if row.role == role]
-    written = [row for row in rows if not row.kind.startswith("sampled_")]
-    sampled: dict[str, list[str]] = {}
-    for row in rows:
+    written = [r for r in labelled_replies(trait) if r.role == role and not r.kind.startswith("sampled_")]
+    written += [row for row in outside_replies(trait) if row.role == role]
+    ordinary = [row for row in ordinary_replies() if row.role == role]
+    own: dict[str, list[str]] = {}
+    for row in labelled_replies(trait):
         if row.kind.startswith("sampled_"):
-            sampled.setdefault(row.topic, []).append(row.text)
-    return written + [_mixed(row, sampled[row.topic]) for row in written if sampled.get(row.topic)]
+            own.setdefault(row.topic, []).append(row.text)
+    anything = [row.text for row in ordinary]
+    return written + [_mixed(row, own.get(row.topic, anything)) for row in written]
 
 
 def _mixed(row: LabelledReply, fillers: Sequence[str]) -> LabelledReply:
