@@ -2,6 +2,7 @@
 
     python scripts/evidence.py main_job           # runs the main job in a new folder, times it, runs the benchmarks
     python scripts/evidence.py main_job --quick   # another seed, the vector only: is the AUC inside the stated interval?
+    python scripts/evidence.py personas           # all traits, judges, methods, layers, transfer: see personas_evidence.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
 """
@@ -17,8 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from personas_evidence import personas, personas_quick
 
 from workbench.base.provenance import made
 from workbench.base.store import read_json, sha256_file, write_json
@@ -139,7 +143,10 @@ def main_job_quick() -> bool:
     return low <= found <= high
 
 
-TOPICS = {"main_job": (main_job, main_job_quick)}
+TOPICS = {
+    "main_job": (main_job, main_job_quick),
+    "personas": (partial(personas, workbench), partial(personas_quick, workbench)),
+}
 
 
 def main() -> int:

@@ -87,7 +87,9 @@ def main_job_table() -> str:
             f"| {row['feature']} | {row['label']} | {row['category']} | {share} | {row['cosine']:+.2f} "
             f"| {causal} | {mark} |"
         )
-    return "\n".join([*lines, "", "Negative cosine: evil has *less* of it. Labels: a language model's proposals.", ""])
+    return "\n".join(
+        [*lines, "", "Negative cosine: evil has *less* of it. Labels: a language model's proposals.", ""]
+    )
 
 
 def _blind(e: dict[str, Any]) -> str:
@@ -97,23 +99,234 @@ def _blind(e: dict[str, Any]) -> str:
 
 
 def judges_table() -> str:
-    """The judges' figures: human-scored files, traps, and their own held-out replies."""
+    """The judges' figures: human-scored files of evil, then traps and held-out replies of every trait."""
     judges = evidence("judges")["judges"]
     first, second = (judges[name] for name in ("offline", "offline-outcome"))
-    lines = ["", "| human-scored file | n | offline | offline-outcome | length alone |", "|---|---|---|---|---|"]
-    for name, row in first["human_scored"].items():
-        other = second["human_scored"][name]
-        pair = [number(r["auroc"]) + span(r["interval"]) for r in (row, other)]
+    lines = [
+        "",
+        "| human-scored file (evil) | n | offline | offline-outcome | length alone |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in first["evil"]["human_scored"].items():
+        pair = [number(r["auroc"]) + span(r["interval"]) for r in (row, second["evil"]["human_scored"][name])]
         lines.append(f"| {name} | {row['n']} | {pair[0]} | {pair[1]} | {number(row['length_only_auroc'])} |")
-    lines += ["", "| topic-matched traps | offline | offline-outcome |", "|---|---|---|"]
-    for kind, row in first["traps"]["by_kind"].items():
-        other = second["traps"]["by_kind"][kind]
-        lines.append(f"| {kind} ({row['n']}) | {number(row['pair_accuracy'])} | {number(other['pair_accuracy'])} |")
-    whole = [number(j["traps"]["pair_accuracy"]) + span(j["traps"]["interval"]) for j in (first, second)]
-    lines.append(f"| all ({first['traps']['n']}) | {whole[0]} | {whole[1]} |")
-    own = [number(j["held_out_replies"]["auroc"]) + span(j["held_out_replies"]["interval"]) for j in (first, second)]
-    lines += ["", f"Own held-out replies (n {first['held_out_replies']['n']}): offline {own[0]}, offline-outcome {own[1]}.", ""]
+    lines += [
+        "",
+        "| trait | human-scored set | traps, offline | traps, offline-outcome | held-out replies, offline | "
+        "held-out replies, offline-outcome |",
+        "|---|---|---|---|---|---|",
+    ]
+    for trait, row in first.items():
+        both = (row, second[trait])
+        traps = [number(r["traps"]["pair_accuracy"]) + span(r["traps"]["interval"]) for r in both]
+        own = [number(r["held_out_replies"]["auroc"]) + span(r["held_out_replies"]["interval"]) for r in both]
+        mark = "yes" if row["validated"] else "none: **unvalidated**"
+        lines.append(f"| {trait} ({row['traps']['n']} traps) | {mark} | {' | '.join([*traps, *own])} |")
+    lines += ["", "| kind of trap (evil) | offline | offline-outcome |", "|---|---|---|"]
+    for kind, row in first["evil"]["traps"]["by_kind"].items():
+        other = second["evil"]["traps"]["by_kind"][kind]
+        lines.append(
+            f"| {kind} ({row['n']}) | {number(row['pair_accuracy'])} | {number(other['pair_accuracy'])} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def personas_table() -> str:
+    """All traits side by side."""
+    e = evidence("personas")
+    lines = [
+        "",
+        f"{e['model']} at {e['hook']} (`docs/evidence/personas.json`, made by `{e['_made']['command']}`):",
+        "",
+        "| trait | held-out AUC | rank p | random 95% | placebo 95% | best text-only | d | odd at 0.5 | odd at 1.0 (random) | "
+        "r across | r within | passes | judge |",
+        "|" + "---|" * 13,
+    ]
+    for trait, row in e["traits"].items():
+        causal = row.get("causal") or {}
+        low, high = (causal.get("1.0") or {}).get("random_interval") or (None, None)
+        odd = {dose: number((causal.get(dose) or {}).get("odd"), 3) for dose in ("0.5", "1.0")}
+        judge = f"{row['judge']}{' (unvalidated)' if row['judge_validated'] is False else ''}"
+        cells = [
+            trait,
+            number(row["auc_stripped"]) + span(row["auc_interval"]),
+            number(row["auc_rank_p"], 4),
+            number(row["auc_random_q95"]),
+            number(row["auc_placebo_q95"]),
+            number(_text_only(row)),
+            number(row["effect_size"]),
+            odd["0.5"],
+            f"{odd['1.0']} ({number(low, 3)}, {number(high, 3)})",
+            number(row["monitor_r_across"]),
+            number(row["monitor_r_within"]),
+            "yes" if row["passes"] else "no",
+            judge,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def personas_verdict() -> str:
+    """How many traits meet which bar, by name."""
+    traits = evidence("personas")["traits"]
+
+    def names(key: str) -> str:
+        held = [trait for trait, row in traits.items() if row[key]]
+        return f"{len(held)} of {len(traits)}" + (
+            f" ({', '.join(held)})" if 0 < len(held) < len(traits) else ""
+        )
+
+    return (
+        f"\nRank p at most .01, interval above .5 and above the placebos: {names('passes')}. Interval wholly above the 95th "
+        f"percentile of random directions (the aim): {names('above_random_q95')}. Better than every text-only classifier on the "
+        f"same replies: {names('beats_text')}.\n"
+    )
+
+
+def _text_only(row: dict[str, Any]) -> float:
+    known = [row.get(name) for name in ("auc_text_only", "auc_length_only", "auc_embedding")]
+    return max(value for value in known if value is not None)
+
+
+def outcomes_table() -> str:
+    """The judge-free outcomes of the two traits that have one."""
+    lines = [
+        "",
+        "| outcome | positive instructions | negative instructions | difference |",
+        "|---|---|---|---|",
+    ]
+    for trait, row in evidence("personas")["traits"].items():
+        for name, one in (row.get("judge_free") or {}).items():
+            if isinstance(one, dict):
+                low = number(one["difference"], 3) + span(one["interval"], 3)
+                lines.append(
+                    f"| {trait}: {name} | {number(one['positive'], 3)} | {number(one['negative'], 3)} | {low} |"
+                )
+    return "\n".join([*lines, ""])
+
+
+def geometry_table() -> str:
+    """Whose vector separates whose rows best."""
+    g = evidence("personas")["geometry"]
+    lines = [
+        "",
+        "| trait | share of v along the shared direction | AUC of its own vector | best vector for its rows |",
+        "|---|---|---|---|",
+    ]
+    for trait, share in zip(g["traits"], g["shared_share"], strict=True):
+        own = g["own_wins_auc"][trait]
+        best = "its own" if own["own_wins"] else f"{own['best_vector']} ({number(own['best'])})"
+        lines.append(f"| {trait} | {number(share)} | {number(own['own'])} | {best} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"95th percentile of the cosine between a trait and a placebo: {number(g['placebo_cosine_q95'])}.",
+            "",
+        ]
+    )
+
+
+def methods_table() -> str:
+    """Extraction methods side by side, for the first trait compared."""
+    lines = []
+    for trait, found in evidence("personas")["methods"].items():
+        lines += [
+            "",
+            f"**{trait}**",
+            "",
+            "| method | read at | AUC | d | odd at 1.0 | of the pattern | split-half | seeds | cosine with "
+            "the default |",
+            "|" + "---|" * 9,
+        ]
+        for row, cosine in zip(found["rows"], found["cosines"][0], strict=True):
+            causal, pattern = row["causal"] or {}, row.get("causal_pattern") or {}
+            odd = (causal.get("1.0") or {}).get("odd")
+            site = row["hook"].split(".", 2)[2].replace("hook_", "")
+            where = f"{row['position']}, {site}{', rows of length 1' if row['normalised'] else ''}"
+            cells = [
+                row["method"],
+                where,
+                number(row["auc"]) + span(row["auc_interval"]),
+                number(row["effect_size"]),
+                number(odd, 3),
+                number((pattern.get("1.0") or {}).get("odd"), 3),
+                number(row["split_half_cosine"]),
+                number(row["seed_cosine"]),
+                number(cosine),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        for hook, spread in found["causal_random"].items():
+            lines += ["", f"Random directions pushed at {hook}: odd at 1.0{span(spread['1.0'], 3)}."]
+    return "\n".join([*lines, ""])
+
+
+def layers_line() -> str:
+    """Which block each criterion chooses."""
+    rows = [
+        f"{trait}: {found['chosen']['separability']} by separability, {found['chosen']['causal']} by causal effect"
+        for trait, found in evidence("personas")["layers"].items()
+    ]
+    return "\n" + "; ".join(rows) + ".\n"
+
+
+def transfer_table() -> str:
+    """Carried vectors against their nulls."""
+    t = evidence("personas")["transfer"]
+    carried = t["carried"]
+    lines = [
+        "",
+        "| trait | cosine of the carried vector with the target's own | permuted segments, 95% | rank among the target's vectors "
+        "| odd, carried | odd, own | odd, random |",
+        "|" + "---|" * 7,
+    ]
+    for trait, row in carried["traits"].items():
+        did = t["behaviour"].get(trait) or {}
+        odd = [number((did.get(name) or {}).get("odd"), 3) for name in ("carried", "own")]
+        random = span((did.get("carried") or {}).get("random_interval"), 3)
+        lines.append(
+            f"| {trait} | {number(row['cosine'], 3)} | {number(row['null_q95'], 3)} | {row['rank']} | {odd[0]} | {odd[1]} "
+            f"|{random} |"
+        )
+    placebo = carried["placebo_retrieval"]
+    lines += [
+        "",
+        f"The carried vector's nearest neighbour among the target's own vectors is the right one for "
+        f"{100 * carried['retrieval']:.0f}% of the traits (chance {100 * carried['chance']:.0f}%); for placebo contrasts "
+        f"{'–' if placebo is None else f'{100 * placebo:.0f}%'}.",
+        "",
+    ]
     return "\n".join(lines)
+
+
+def foreign_line() -> str:
+    """The imported trait."""
+    f = evidence("personas")["foreign_trait"]
+    return (
+        f"held-out AUC {number(f['auc_stripped'])}{span(f['auc_stripped_interval'])}, rank p {number(f['auc_rank_p'], 4)}, "
+        f"95th percentile of random directions {number(f['auc_random_q95'])}, words alone {number(f['auc_text_only'])}"
+    )
+
+
+def resume_line() -> str:
+    """Killed and resumed runs."""
+    return evidence("personas")["kill_resume_identical"]
+
+
+def scale_table() -> str:
+    """Planned and measured memory and time of random models."""
+    lines = [
+        "",
+        "| shape | parameters | planned peak | measured peak | planned seconds | measured seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in evidence("scale")["rows"]:
+        lines.append(
+            f"| {row['shape']} | {row['parameters'] / 1e9:.2f} B | {row['planned_bytes'] / 2**30:.1f} GiB | "
+            f"{row['measured_bytes'] / 2**30:.1f} GiB | {number(row['planned_seconds'], 1)} | "
+            f"{number(row['measured_seconds'], 1)} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 def speed_table() -> str:
@@ -129,7 +342,23 @@ def speed_table() -> str:
 
 
 PLACES: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (demo_minutes, main_job_table, judges_table, speed_table)
+    function.__name__: function
+    for function in (
+        demo_minutes,
+        main_job_table,
+        judges_table,
+        personas_table,
+        personas_verdict,
+        outcomes_table,
+        geometry_table,
+        methods_table,
+        layers_line,
+        transfer_table,
+        foreign_line,
+        resume_line,
+        scale_table,
+        speed_table,
+    )
 }
 
 

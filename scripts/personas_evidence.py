@@ -1,0 +1,141 @@
+"""What docs/personas.md quotes: all traits on the default model, judges, methods, layers, transfer, resuming.
+
+Run through `make evidence TOPIC=personas`. Finished runs in runs/ are taken as they are, so that a second call takes
+minutes; from nothing it takes some two hours on two cores.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workbench.base.provenance import made
+from workbench.base.store import read_json, sha256_file
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
+DESIGN = ("--samples", "4", "--dtype", "bfloat16", "--batch-size", "64")
+SECOND = ("--model", "gemma3-270m", "--hook", "blocks.9.hook_resid_post", "--judge", "none", "--max-new-tokens", "48",
+          "--dtype", "bfloat16", "--batch-size", "64")  # fmt: skip
+COMPARED = ("evil", "humorous")
+FOREIGN = ROOT / "tests" / "personas" / "formats_data"
+SEED = 0
+N_KILLS = 10
+
+Run = Callable[..., tuple[str, float]]
+
+
+def personas(workbench: Run) -> dict[str, Any]:
+    """The figures of the topic; `workbench(*arguments)` runs one command and returns its output and seconds."""
+    started = time.perf_counter()
+
+    def ask(*arguments: str) -> dict[str, Any]:
+        return json.loads(workbench(*arguments, "--json")[0])
+
+    panel = ask("extract", "--all", *DESIGN)
+    second = ask("extract", "--all", *SECOND)
+    found = {
+        "model": panel["model"], "hook": panel["hook"], "traits": panel["traits"], "geometry": panel["geometry"],
+        "second_model": {"model": second["model"], "hook": second["hook"], "traits": brief(second["traits"])},
+        "judges": judges(),
+        "methods": {trait: slim(ask("vectors", "compare", trait, *DESIGN)) for trait in COMPARED},
+        "layers": {trait: slim(ask("vectors", "layers", trait, *DESIGN)) for trait in COMPARED},
+        "transfer": slim(ask("transfer", "--to", "gemma3-270m", "--dtype", "bfloat16")),
+        "foreign_trait": foreign(ask),
+        **killed(),
+    }  # fmt: skip
+    pictures(found)
+    header = made("make evidence TOPIC=personas", SEED, time.perf_counter() - started, inputs(found["traits"]))
+    return {"_made": header, **found}
+
+
+def brief(traits: dict[str, Any]) -> dict[str, Any]:
+    """The separability figures of another model's traits."""
+    names = ("hook", "auc_stripped", "auc_interval", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_with_prompt",
+             "auc_placebo_q95", "passes", "effect_size", "causal")  # fmt: skip
+    return {trait: {name: row.get(name) for name in names} for trait, row in traits.items()}
+
+
+def slim(value: dict[str, Any]) -> dict[str, Any]:
+    """Without paths of the machine that it was made on."""
+    return {key: item for key, item in value.items() if key not in ("folder", "figure")}
+
+
+def judges() -> dict[str, Any]:
+    """{judge: {set: {auroc, spearman, n}}} and the traps, from docs/evidence/judges.json."""
+    found: dict[str, Any] = {}
+    for judge, traits in read_json(ROOT / "docs" / "evidence" / "judges.json")["judges"].items():
+        found[judge] = {
+            name: {key: row[key] for key in ("auroc", "interval", "spearman", "n")}
+            for row_of in traits.values() for name, row in row_of["human_scored"].items()
+        }  # fmt: skip
+        found[judge] |= {f"traps_{trait}": {"pair_accuracy": row["traps"]["pair_accuracy"], "n": row["traps"]["n"],
+                                            "validated": row["validated"]} for trait, row in traits.items()}  # fmt: skip
+    return found
+
+
+def foreign(ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """A trait that nobody tuned for, from persona_vectors-style files, through the same commands."""
+    folder = ROOT / "runs" / "imported"
+    shutil.rmtree(folder / "pedantic", ignore_errors=True)
+    files = (str(FOREIGN / "pedantic_extract.json"), "--evaluation", str(FOREIGN / "pedantic_eval.json"))
+    ask("traits", "import", *files, "--name", "pedantic", "--out", str(folder))
+    value = ask("extract", str(folder / "pedantic"), "--judge", "none", *DESIGN, "--out", str(folder / "run"))
+    names = ("auc_stripped", "auc_stripped_interval", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_with_prompt")
+    return {"trait": "pedantic", "arms": "positive and negative", **{name: value[name] for name in names}}
+
+
+def killed() -> dict[str, Any]:
+    """A rollout run killed at ten points, against one that nobody killed."""
+    command = [sys.executable, "scripts/kill_resume.py", "--kills", str(N_KILLS)]
+    value = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout)
+    return {"kill_resume_identical": f"{value['identical']} of {value['kills']}", "kill_resume": value}
+
+
+def pictures(found: dict[str, Any]) -> None:
+    """The figures of the docs page, drawn from the same values."""
+    from workbench.models.hookpoints import HookPoint
+    from workbench.reports.figures import layer_choice
+    from workbench.reports.matrices import heat_map
+
+    names = found["geometry"]["traits"]
+    drawn = heat_map(found["geometry"]["cosines"], title="Cosines between the vectors", row_names=names, column_names=names)
+    drawn.save(IMAGES / "personas_cosines.svg")
+    rows = {"rows": f"block of {found['transfer']['source']}", "columns": f"block of {found['transfer']['target']}"}
+    heat_map(found["transfer"]["similarity"]["rsa"], title="Representational similarity (RSA)", **rows).save(
+        IMAGES / "transfer_rsa.svg"
+    )
+    layers = found["layers"]["evil"]
+
+    def points(curve: list[dict[str, Any]], key: str) -> list[tuple[float, float, float, float]]:
+        return [(HookPoint.parse(p["hook"]).block, p[key], p["low"], p["high"]) for p in curve]
+
+    figure = layer_choice(points(layers["separability"], "auc"), points(layers["causal"], "odd"),
+                          chosen=HookPoint.parse(found["hook"]).block)  # fmt: skip
+    figure.save(IMAGES / "layers_evil.svg")
+
+
+def inputs(traits: dict[str, Any]) -> dict[str, str]:
+    """{file: sha256} of the written material."""
+    folder = ROOT / "workbench" / "personas" / "data"
+    files = [folder / name / kind for name in traits for kind in ("trait.yaml", "pairs.yaml")]
+    files += [folder / "placebos" / "placebos.yaml", folder / "outcomes.yaml", FOREIGN / "pedantic_extract.json"]
+    return {str(path.relative_to(ROOT)): sha256_file(path) for path in files}
+
+
+def personas_quick(workbench: Run) -> bool:
+    """Whether one trait from other draws separates as the evidence file says; prints both."""
+    import tempfile
+
+    stated = read_json(ROOT / "docs" / "evidence" / "personas.json")["traits"]["humorous"]
+    with tempfile.TemporaryDirectory() as folder:
+        printed, _ = workbench("extract", "humorous", *DESIGN, "--out", f"{folder}/run", "--json", "--seed", str(SEED + 1))
+    found, (low, high) = json.loads(printed)["auc_stripped"], stated["auc_interval"]
+    print(f"auc_stripped of humorous: {found:.3f} with seed {SEED + 1}; stated [{low:.3f}, {high:.3f}]")
+    return low <= found <= high
