@@ -84,3 +84,9 @@ def test_the_decomposition_shows_the_error_beside_the_features(capsys):
 )  # fmt: skip
 def test_values_read_plainly(text, expected):
     assert text == expected
+
+
+@pytest.mark.parametrize(("arms", "said"), [(("negative", "positive"), True), (("negative", "neutral", "positive"), False)])
+def test_a_vector_without_a_neutral_arm_says_what_is_not_made(capsys, arms, said):
+    value = {"trait": "pedantic", "hook": "blocks.1.hook_resid_post", "kept_counts": {arm: {} for arm in arms}}
+    assert ("v_up and v_down were not made" in shown(capsys, views.show_vector, value)) is said

@@ -36,6 +36,14 @@ def test_a_label_between_two_categories_or_near_none_is_unclear() -> None:
     assert assign_category("beta", None, trait, embedder=embedder).category == "beta"
 
 
+def test_without_a_taxonomy_every_label_is_left_unclear_and_nothing_is_embedded() -> None:
+    def embedder(texts: Any) -> Any:
+        raise AssertionError("nothing to embed")
+
+    found = assign_category("threat", None, replace(load_trait("evil"), taxonomy=()), embedder=embedder)
+    assert found.category == "unclear" and found.sentence() == "Category left unclear: the trait has no taxonomy."
+
+
 def test_contexts_decide_where_the_label_says_little() -> None:
     trait = load_trait("evil")
     contexts = tuple(Context((" kneel", " slave"), (0.0, 1.0), 1, "owt", f"d{i}") for i in range(4))
