@@ -193,3 +193,13 @@ def test_the_flags_of_the_judge_reach_it(tmp_path):
     flags = JobFlags(judge="anthropic", judge_model="m", judge_url="http://127.0.0.1:8")
     judge = Job(flags.job("evil"), tmp_path, sae_needed=False).judge.make()
     assert judge.description()["model"] == "m" and judge.description()["base_url"] == "http://127.0.0.1:8"
+
+
+def test_refusals_and_failures_are_counted_and_said(tmp_path):
+    from workbench.cli.judge_choice import what_was_judged
+
+    arm = {"rows": 10, "kept": 4, "wrong_side": 1, "incoherent": 0, "refused": 2, "failed": 3, "unjudged": 0, "empty": 0}
+    said = what_was_judged({"kept_counts": {"positive": arm, "negative": arm}, "evaluation_counts": {"positive": arm}}, tmp_path)
+    assert said.startswith("judged 30 replies: 15 scored, 6 refused, 9 failed; ") and str(tmp_path / "vector") in said
+    good = {**arm, "kept": 9, "refused": 0, "failed": 0}
+    assert what_was_judged({"kept_counts": {"positive": good}}, tmp_path) == "judged 10 replies: 10 scored"

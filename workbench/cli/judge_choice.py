@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +83,19 @@ def choose_judge(config: JobConfig, trait: str) -> JudgeChoice:
     if not config.judge and name == "none":
         note(f"no offline judge knows {trait}: all responses are kept, unjudged (or name one with --judge)")
     return JudgeChoice(name, config.judge_model, config.judge_url)
+
+
+def what_was_judged(evidence: Mapping[str, Any], folder: Path) -> str:
+    """One line on the outcomes over all arms, and how to have failed replies judged again."""
+    total: Counter[str] = Counter()
+    for part in ("kept_counts", "evaluation_counts"):
+        for arm in (evidence.get(part) or {}).values():
+            total.update(arm)
+    scored = sum(total[name] for name in ("kept", "wrong_side", "incoherent"))
+    others = [f"{total[name]} {name}" for name in ("refused", "failed", "unjudged", "empty") if total[name]]
+    said = f"judged {total['rows']} replies: {', '.join([f'{scored} scored', *others])}"
+    again = f"; to have the failed ones judged, remove {folder / 'vector'} and run again (nothing else is asked again)"
+    return said + (again if total["failed"] else "")
 
 
 def has_head(judge: str, trait: str) -> bool:

@@ -21,7 +21,7 @@ from workbench.base.store import content_hash, make_folder, read_json, write_jso
 
 from . import inputs
 from .console import note
-from .judge_choice import JudgeChoice, choose_judge
+from .judge_choice import JudgeChoice, choose_judge, what_was_judged
 
 if TYPE_CHECKING:
     from workbench.labeling.labels import LabelSet
@@ -285,6 +285,7 @@ class Job:
             seed=self.config.seed,
         )
         self.vector.save(self.folder / "vector")
+        note(what_was_judged(self.vector.evidence, self.folder))
         where = {"trait": self.trait.name, "hook": str(self.vector.hook), "folder": str(self.folder / "vector")}
         return {"files": ["vector/persona_vector.json"], "summary": {**where, **self.vector.evidence}}
 

@@ -12,7 +12,7 @@ import torch
 from tests.tiny import TEMPLATES, tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.personas.judges import JudgeItem, make_judge
-from workbench.personas.judges.local import answer_strings, read_masses
+from workbench.personas.judges.local import answer_strings, before_answer, read_masses
 
 DIGITS = list("0123456789")
 
@@ -75,15 +75,35 @@ def test_where_numbers_are_tokens_the_score_is_the_mean_over_them_at_the_first_p
     assert {j.outcome for j in judged} == {"scored"} and len({j.score for j in judged}) > 1
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_oss"])
+BEFORE_ANSWER = {
+    "llama": "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "qwen3": "<|im_start|>assistant\n",
+    "gpt_oss": "<|start|>assistant<|channel|>final<|message|>",
+}
+
+
+@pytest.mark.parametrize("family", BEFORE_ANSWER)
 def test_split_numbers_are_read_as_strings_behind_the_place_where_an_answer_begins(tmp_path, family):
-    model = talkative(["1", "5", "0", "<|im_end|>"], family=family)
+    model = talkative([*DIGITS, *"abcdefghij"], family=family, scale=4.0)
     strings = answer_strings(model)
     assert [len(strings.sequences[k]) for k in (7, 80, 100)] == [1, 2, 3] and len(strings.lengthening) == 10
-    judged = make_judge("local", model=model, cache_folder=tmp_path).score(ITEMS[:2], TRAIT)
-    for judgement in judged:
-        assert judgement.outcome in ("scored", "failed")
-        assert judgement.score is None or 0 <= judgement.score <= 100
+    prompt = before_answer(model, TRAIT.rubric.format(question="why?", answer=ITEMS[0].answer))
+    assert model.tokenizer.decode(prompt).endswith(BEFORE_ANSWER[family])
+    judged = make_judge("local", model=model, cache_folder=tmp_path).score(ITEMS[:4], TRAIT)
+    masses = torch.tensor(
+        [whole_pass(model, prompt, ids, strings.lengthening) for ids in strings.sequences[:101]]
+    )
+    assert judged[0].score == pytest.approx(
+        float((masses * torch.arange(101)).sum() / masses.sum()), abs=0.05
+    )
+    assert all(j.score is not None and 0 <= j.score <= 100 for j in judged)
+
+
+def whole_pass(model, prompt: tuple[int, ...], ids: tuple[int, ...], digits: list[int]) -> float:
+    """p(ids, then no digit | prompt) from one pass over all of it."""
+    steps = model.forward(torch.tensor([[*prompt, *ids]]))[0].double().softmax(-1)[len(prompt) - 1 :]
+    chance = torch.stack([steps[place, token] for place, token in enumerate(ids)]).prod()
+    return float(chance * (1 - steps[len(ids), digits].sum()))
 
 
 def test_batch_size_and_order_do_not_matter(tmp_path):

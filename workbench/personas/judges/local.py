@@ -100,7 +100,7 @@ class LocalJudge:
 
     def _read(self, items: Sequence[JudgeItem], rubric: str) -> dict[JudgeItem, Verdict]:
         verdicts: dict[JudgeItem, Verdict] = dict.fromkeys(items, (None, "failed"))
-        prompts = [_before_answer(self.model, fill(rubric, item)) for item in items]
+        prompts = [before_answer(self.model, fill(rubric, item)) for item in items]
         longest = getattr(self.model.config, "max_position_embeddings", None) or float("inf")
         fitting = [
             (item, ids)
@@ -186,8 +186,8 @@ def _digit_tokens(model: Model) -> list[int]:
     )
 
 
-def _before_answer(model: Model, prompt: str) -> tuple[int, ...]:
-    """The ids up to where the answer to `prompt` begins."""
+def before_answer(model: Model, prompt: str) -> tuple[int, ...]:
+    """The ids of a chat with the user's `prompt`, up to where the template puts the answer."""
     return _split_answer(_chat(model, prompt, "0"))[0]
 
 
