@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .hookpoints import HookPoint
+from .memory import fitting_tokens
 from .norms import SINK_FACTOR
 from .prompts import ChatTokens
 
@@ -60,12 +61,15 @@ def capture(
     """Yields (row indices, Pooled per row) batch by batch, longest rows first; memory stays that of one batch.
 
     Position 0 and sinks (norm above 10 x the model's median at that hook) are left out, per hook. `token_hooks` are
-    the hooks whose single tokens are wanted too. A row without tokens in the span yields NaN means.
+    the hooks whose single tokens are wanted too. A row without tokens in the span yields NaN means. A model with a
+    memory budget (`load_model(max_memory=...)`) takes as many of `batch_tokens` at once as fit.
     """
     wanted = all_hooks(hooks, token_hooks)
     limits = sink_limits(model, wanted)
-    for indices in plan_batches([_needed_length(row, span) for row in rows], batch_tokens):
-        batch = _Batch(model, [rows[index] for index in indices], span, limits)
+    lengths = [_needed_length(row, span) for row in rows]
+    batch_tokens = fitting_tokens(model, max(lengths, default=1), batch_tokens, len(token_hooks))
+    for indices in plan_batches(lengths, batch_tokens):
+        batch = CaptureBatch(model, [rows[index] for index in indices], span, limits)
         batch.run(wanted, token_hooks)
         yield indices, [batch.pooled(row, len(hooks)) for row in range(len(indices))]
 
@@ -94,7 +98,7 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     return batches
 
 
-class _Batch:
+class CaptureBatch:
     """Rows that go through the model together, and what the hooks collect of them."""
 
     def __init__(self, model: Model, rows: Sequence[ChatTokens], span: str, limits: Tensor) -> None:
@@ -121,7 +125,7 @@ class _Batch:
 
         def collector(hook: HookPoint, limit: float):
             return lambda tensor: results.__setitem__(
-                hook, self._pool(hook, tensor, limit, hook in token_hooks)
+                hook, self.pool(hook, tensor, limit, hook in token_hooks)
             )
 
         functions = {
@@ -133,7 +137,8 @@ class _Batch:
             self.model.forward(self.ids, stop_after=max(hook.block for hook in hooks))
         self.means = [results[hook] for hook in hooks]
 
-    def _pool(self, hook: HookPoint, tensor: Tensor, limit: float, want_tokens: bool) -> Tensor:
+    def pool(self, hook: HookPoint, tensor: Tensor, limit: float, want_tokens: bool) -> Tensor:
+        """Mean [n_rows, d_model] of the span's activations in `tensor` [n_rows, seq, d_model], sinks left out."""
         chosen = tensor.detach().flatten(0, 1).index_select(0, self.flat.to(tensor.device)).float()
         keep = chosen.norm(dim=-1) <= limit
         self.sink |= ~keep.cpu()

@@ -78,7 +78,7 @@ def generate(
         uniforms = draw_uniforms(
             [row_seeds[index] for index in indices], (sampling or Sampling()).max_new_tokens
         )
-        record = _Record(model, len(indices), wanted, token_hooks, limits)
+        record = GenerationRecord(model, len(indices), wanted, token_hooks, limits)
         rollout = _Rollout(
             model, [prompts[index] for index in indices], sampling or Sampling(), uniforms, record
         )
@@ -93,7 +93,7 @@ def plan_rows(prompts: Sequence[ChatTokens], row_seeds: Sequence[int], batch_siz
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-class _Record:
+class GenerationRecord:
     """The activations of a batch's response tokens: running sums per row, and single tokens where asked for."""
 
     def __init__(
@@ -166,7 +166,7 @@ class _Rollout:
         prompts: Sequence[ChatTokens],
         sampling: Sampling,
         uniforms: Tensor,
-        record: _Record,
+        record: GenerationRecord,
     ) -> None:
         from .cache import roomy_cache  # imports transformers
 

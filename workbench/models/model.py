@@ -45,6 +45,8 @@ class Model:
         self.source = source
         self.chat_template_kwargs: dict[str, Any] = dict(chat_template_kwargs or {})
         self.hooks_suspended = False
+        self.max_memory: int | None = None
+        self.measured_needs: dict[tuple[str, int], int] = {}
         self._known_hash = weights_hash
         self._norm_medians: dict[HookPoint, float] = {}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .hookpoints import HookPoint
+from .memory import fitting_tokens
 
 if TYPE_CHECKING:
     from .model import Model
@@ -29,16 +30,16 @@ def neutral_text() -> str:
 def measure_norm_medians(model: Model, hooks: Sequence[HookPoint]) -> dict[HookPoint, float]:
     """The median token norm at each of `hooks` on the neutral text, position 0 and sinks left out."""
     rows = _neutral_rows(model)
-    norms: dict[HookPoint, Tensor] = {}
+    norms: dict[HookPoint, list[Tensor]] = {hook: [] for hook in hooks}
 
     def keep(hook: HookPoint):
-        return lambda tensor: norms.__setitem__(
-            hook, tensor.detach().float().norm(dim=-1)[:, 1:].flatten().cpu()
-        )
+        return lambda tensor: norms[hook].append(tensor.detach().float().norm(dim=-1)[:, 1:].flatten().cpu())
 
+    together = fitting_tokens(model, rows.shape[1], rows.numel()) // rows.shape[1]
     with model.without_hooks():
-        _collect(model, rows, {hook: keep(hook) for hook in hooks})
-    return {hook: robust_median(norms[hook]) for hook in hooks}
+        for part in rows.split(max(1, together)):
+            _collect(model, part, {hook: keep(hook) for hook in hooks})
+    return {hook: robust_median(torch.cat(norms[hook])) for hook in hooks}
 
 
 def _neutral_rows(model: Model) -> Tensor:
