@@ -35,7 +35,7 @@ class JudgeChoice:
     def identity(self, trait: str) -> dict[str, Any]:
         """What decides the scores: the name, the shipped head for the trait, the endpoint and its model, or the local
         judge's weights. An unknown name, or a judge that lacks something, is an error."""
-        from workbench.personas.judges import list_judges
+        from workbench.personas.judges import COHERENCE, list_judges
 
         if self.name not in list_judges():
             raise unknown_name("judge", self.name, list_judges())
@@ -46,7 +46,8 @@ class JudgeChoice:
                 "use a judge that reads the rubric (--judge openai, anthropic or local), or --judge none to keep every response",
             )
         head = folder_hash(_head_folder(self.name, trait))
-        return {"name": self.name, "head": head, "endpoint": self._endpoint(), **self._local()}
+        shared = {"name": self.name, "head": head, "coherence": COHERENCE}
+        return {**shared, "endpoint": self._endpoint(), **self._local()}
 
     def _endpoint(self) -> list[str] | None:
         if self.name not in ENDPOINTS:

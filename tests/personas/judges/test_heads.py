@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ class PointsJudge:
     """Scores by a table; "no" is a refusal and what the table lacks fails."""
 
     name = "points"
-    POINTS = {"bad": 80.0, "good": 10.0, "same": 40.0}
+    POINTS: ClassVar = {"bad": 80.0, "good": 10.0, "same": 40.0}
 
     def score(self, items, trait):
         return [self._one(item.answer) for item in items]

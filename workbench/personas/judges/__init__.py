@@ -13,6 +13,9 @@ from workbench.base.errors import WorkbenchError, unknown_name
 if TYPE_CHECKING:
     from workbench.personas.traits import Trait
 
+COHERENCE = "words, repetition, variety, fluency"
+"""What the offline coherence rule multiplies; part of every judge's identity, because it decides which rows are kept."""
+
 Outcome = Literal["scored", "refused", "failed", "unjudged"]
 
 

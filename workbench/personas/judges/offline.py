@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from workbench.personas.judges import JudgeItem, Judgement, trait_name
+from workbench.personas.judges import COHERENCE, JudgeItem, Judgement, trait_name
 from workbench.personas.judges.embedding import ASSET, Embedder
 from workbench.personas.judges.heads import Head, load_head
 from workbench.personas.judges.rules import coherence, is_refusal
@@ -40,7 +40,8 @@ class HeadJudge(ABC):
 
     def description(self) -> dict[str, Any]:
         """The judge's name and the hashes of the heads that it has used."""
-        return {"name": self.name, "heads": {trait: head.card["tensors_sha256"] for trait, head in self._heads.items()}}
+        heads = {trait: head.card["tensors_sha256"] for trait, head in self._heads.items()}
+        return {"name": self.name, "heads": heads, "coherence": COHERENCE}
 
     def score(self, items: Sequence[JudgeItem], trait: Trait | str) -> list[Judgement]:
         """One judgement per item, in order."""
