@@ -51,8 +51,9 @@ class Peer:
 
 
 def known_vectors(n_rows: int = N_BLOCKS, d_model: int = D_MODEL) -> torch.Tensor:
-    """The vectors that every file holds: [n_rows, d_model], seeded."""
-    return torch.randn(n_rows, d_model, generator=torch.Generator().manual_seed(SEED))
+    """The vectors that every file holds: the first rows [n_rows, d_model] of one seeded table."""
+    table = torch.randn(N_BLOCKS + 1, d_model, generator=torch.Generator().manual_seed(SEED))
+    return table[:n_rows].clone()
 
 
 def ours(blocks: Mapping[int, torch.Tensor]) -> LayeredVectors:

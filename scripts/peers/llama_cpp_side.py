@@ -91,7 +91,7 @@ def logits(
 
 
 def main(folder: Path) -> None:
-    place = next(Path(xllamacpp.__file__).parent.glob("xllamacpp*.so"))
+    place = next(Path(str(xllamacpp.__file__)).parent.glob("xllamacpp*.so"))
     library = c.CDLL(str(place))
     bind(library)
     library.llama_backend_init()
@@ -105,7 +105,7 @@ def main(folder: Path) -> None:
     for file in sorted(folder.glob("only.*.gguf")):
         directions = load_directions(library, file)
         found[file.name.split(".")[1]] = logits(library, model, told["tokens"], told["vocab"], directions)
-    np.savez(folder / "logits.npz", **found)
+    np.savez(folder / "logits.npz", **found)  # pyright: ignore[reportArgumentType]
 
 
 if __name__ == "__main__":

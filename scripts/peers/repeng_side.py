@@ -18,7 +18,7 @@ def main(folder: Path) -> None:
     expected = {int(name): vector for name, vector in np.load(folder / "expected.npz").items()}
     ControlVector(model_type="llama", directions=expected).export_gguf(folder / "theirs.gguf")
     ours = ControlVector.import_gguf(folder / "ours.gguf")
-    np.savez(folder / "read.npz", **{str(layer): np.array(v) for layer, v in ours.directions.items()})
+    np.savez(folder / "read.npz", **{str(layer): np.array(v) for layer, v in ours.directions.items()})  # pyright: ignore[reportArgumentType]
     n_blocks, d_model = max(expected) + 1, len(next(iter(expected.values())))
     model = tiny_llama(n_blocks, d_model)
     control = ControlModel(model, list(ours.directions))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny_blocks import first_change, outputs, tiny_llama
 from steering_vectors import SteeringVector  # pyright: ignore[reportMissingImports]
+from tiny_blocks import first_change, outputs, tiny_llama
 
 
 def main(folder: Path) -> None:
@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     torch.save(theirs, folder / "theirs.pt")
     torch.save(asdict(theirs), folder / "theirs_fields.pt")
     ours = SteeringVector(**torch.load(folder / "ours.pt", weights_only=True))
-    np.savez(folder / "read.npz", **{str(layer): v.numpy() for layer, v in ours.layer_activations.items()})
+    np.savez(folder / "read.npz", **{str(layer): v.numpy() for layer, v in ours.layer_activations.items()})  # pyright: ignore[reportArgumentType]
     model = tiny_llama(max(expected) + 1, len(next(iter(expected.values()))))
     plain, changed = outputs(model, model.model.layers), {}
     for layer, vector in ours.layer_activations.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -9,7 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 def tiny_llama(n_blocks: int, d_model: int) -> LlamaForCausalLM:
     """A seeded Llama of a few hundred weights."""
     torch.manual_seed(0)
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": n_blocks}
+    heads: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": n_blocks,
+    }
     return LlamaForCausalLM(
         LlamaConfig(hidden_size=d_model, intermediate_size=16, vocab_size=32, **heads)
     ).eval()

@@ -29,8 +29,8 @@ def tiny_qwen2(n_blocks: int) -> Any:
     """A seeded Qwen2ForCausalLM of some thousand weights."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
-    sizes = {
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
+    sizes: dict[str, Any] = {
         "hidden_size": D_MODEL,
         "intermediate_size": 64,
         "vocab_size": VOCAB,
