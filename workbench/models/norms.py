@@ -29,7 +29,7 @@ def neutral_text() -> str:
 
 def measure_norm_medians(model: Model, hooks: Sequence[HookPoint]) -> dict[HookPoint, float]:
     """The median token norm at each of `hooks` on the neutral text, position 0 and sinks left out."""
-    rows = _neutral_rows(model)
+    rows = neutral_rows(model)
     norms: dict[HookPoint, list[Tensor]] = {hook: [] for hook in hooks}
 
     def keep(hook: HookPoint):
@@ -42,7 +42,7 @@ def measure_norm_medians(model: Model, hooks: Sequence[HookPoint]) -> dict[HookP
     return {hook: robust_median(torch.cat(norms[hook])) for hook in hooks}
 
 
-def _neutral_rows(model: Model) -> Tensor:
+def neutral_rows(model: Model) -> Tensor:
     """The neutral text as full rows [n, WINDOW], each behind the start token where the tokenizer wants one."""
     tokenizer = model.tokenizer
     ids = tokenizer(neutral_text(), add_special_tokens=False)["input_ids"]

@@ -47,6 +47,7 @@ def random_model(config: Any, *, dtype: str = "float32", device: str = "cpu") ->
 
     with no_init_weights(), torch.device(device):
         hf = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    hf.tie_weights()
     piece = torch.randn(_PIECE, generator=torch.Generator().manual_seed(0)).to(device, getattr(torch, dtype))
     for name, parameter in hf.named_parameters():
         _fill(name, parameter.data, piece)
