@@ -26,6 +26,7 @@ _HOMES = {
     "HookPoint": "models.hookpoints",
     "Model": "models.loading",
     "load_model": "models.loading",
+    "ChatServer": "models.servers",
     "fetch": "models.assets",
     "list_assets": "models.assets",
     "Sampling": "models.generation",

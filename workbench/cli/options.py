@@ -41,6 +41,13 @@ JudgeModelOption = Annotated[
 JudgeUrlOption = Annotated[
     str | None, typer.Option("--judge-url", help="The judge's endpoint. [default: the provider's own]")
 ]
+GenerateWithOption = Annotated[
+    str | None,
+    typer.Option("--generate-with", help="Chat server that samples the answers. [default: the model itself does]"),
+]
+GenerateModelOption = Annotated[
+    str | None, typer.Option("--generate-model", help="That server's name for the same model.")
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything that is drawn. [default: 0]")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder. [default: runs/<trait>-<model>]")
@@ -75,6 +82,8 @@ class JobFlags:
     judge: str | None = None
     judge_model: str | None = None
     judge_url: str | None = None
+    generate_with: str | None = None
+    generate_model: str | None = None
     seed: int | None = None
     samples: int | None = None
     max_new_tokens: int | None = None
@@ -101,6 +110,8 @@ class JobFlags:
             judge=setting("judge", self.judge),
             judge_model=setting("judge_model", self.judge_model),
             judge_url=setting("base_url", self.judge_url),
+            generate_with=setting("generate_with", self.generate_with),
+            generate_model=setting("generate_model", self.generate_model),
             seed=_number("seed", self.seed, 0),
             n_samples=_number("samples", self.samples, 1),
             max_new_tokens=_number("max_new_tokens", self.max_new_tokens, 64),
@@ -118,6 +129,8 @@ _OPTIONS: dict[str, Any] = {
     "judge": JudgeOption,
     "judge_model": JudgeModelOption,
     "judge_url": JudgeUrlOption,
+    "generate_with": GenerateWithOption,
+    "generate_model": GenerateModelOption,
     "seed": SeedOption,
     "samples": SamplesOption,
     "max_new_tokens": TokensOption,

@@ -86,7 +86,9 @@ def placebos_of(job: Any, out: Path | None) -> Any:
 
     folder = folder_of("placebos", job.config, out)
     design = replace(job.config.design, n_samples=1)
-    key = content_hash([job.model_identity, str(design), job.config.dtype, job.config.seed, [str(p) for p in list_placebos()]])
+    server = job.config.server
+    parts = [job.model_identity, str(design), job.config.dtype, job.config.seed, [str(p) for p in list_placebos()]]
+    key = content_hash(parts + ([server.description()] if server else []))
     marker = folder / "key"
     if marker.is_file() and marker.read_text(encoding="utf-8") == key:
         try:
@@ -94,7 +96,7 @@ def placebos_of(job: Any, out: Path | None) -> Any:
         except WorkbenchError:
             pass  # half a folder: the rollouts that are there are used again
     note("placebo contrasts ...")
-    made = placebo_vectors(job.model, folder, design=design, seed=job.config.seed)
+    made = placebo_vectors(job.model, folder, design=design, seed=job.config.seed, server=server)
     made.save(folder)
     marker.write_text(key, encoding="utf-8")
     return made

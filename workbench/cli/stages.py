@@ -12,69 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench import __version__
 from workbench.base.progress import duration
 from workbench.base.runs import RunFolder, default_run_folder
-from workbench.base.store import content_hash, make_folder, read_json, write_json
+from workbench.base.store import content_hash, read_json, write_json
 
 from . import inputs
+from .config import JobConfig
 from .console import note
 from .judge_choice import JudgeChoice, choose_judge, what_was_judged
-
-if TYPE_CHECKING:
-    from workbench.labeling.labels import LabelSet
-    from workbench.personas.rollouts import RolloutDesign
 
 STAGES = ("vector", "decomposition", "labels", "report")
 REPORT_HTML, REPORT_JSON = "report.html", "report.json"
 AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class JobConfig:
-    """What the main job is run on."""
-
-    trait: str = "evil"
-    """Name or folder of the trait."""
-    model: str = "smollm2-135m-instruct"
-    """Catalogue name, folder, GGUF file or hub id of the model."""
-    sae: str | None = None
-    """Id or folder of the SAE; None takes the one on the shelf for the model."""
-    hook: str | None = None
-    """Hook point of the vector; None takes the SAE's site, "auto" lets the extraction questions choose."""
-    judge: str | None = None
-    """Which judge filters the rollouts; None takes "offline" where it knows the trait, else "none"."""
-    judge_model: str | None = None
-    """The model of the judges "openai", "anthropic" and "local"; None takes the setting."""
-    judge_url: str | None = None
-    """Where the judges "openai" and "anthropic" ask; None takes the setting base_url."""
-    seed: int = 0
-    """Seed of everything that is drawn."""
-    n_features: int = 30
-    """How many of the largest features get labels and rows in the report."""
-    n_samples: int = 1
-    """Answers per question, instruction and arm."""
-    max_new_tokens: int = 64
-    """Longest answer, in tokens."""
-    batch_size: int = 32
-    """Answers that are sampled together (part of what makes a run the same)."""
-    dtype: str = "float32"
-    """Type of the model's weights."""
-    device: str | None = None
-    """Where the model runs; None takes a GPU if there is one, "auto" spreads it over all devices."""
-    choose: str | None = None
-    """How the block is chosen ("separability" or "causal") instead of the SAE's site; None leaves `hook` to say."""
-
-    @property
-    def design(self) -> RolloutDesign:
-        """The rollouts to sample; refuses counts below 1."""
-        from workbench.models.sampling import Sampling
-        from workbench.personas.rollouts import RolloutDesign
-
-        sampling = Sampling(max_new_tokens=self.max_new_tokens)
-        return RolloutDesign(n_samples=self.n_samples, batch_size=self.batch_size, sampling=sampling)
 
 
 @dataclass(frozen=True)
@@ -161,7 +113,7 @@ class Job:
 
     def check_names(self) -> None:
         """Fail on an unknown trait, model, SAE or hook before any work."""
-        _ = self.trait, self.model_identity, self.site
+        _ = self.trait, self.model_identity, self.site, self.config.server
         inputs.check_block(self.config.model, self.hook)
         inputs.check_choice(self.config.choose, self.config.hook, self.trait)
         self.judge.identity(self.trait.name)
@@ -250,7 +202,9 @@ class Job:
         return content_hash({"stage": stage, "version": __version__, **sources[stage]()})
 
     def _vector_sources(self) -> dict[str, Any]:
+        server = self.config.server
         return {
+            **({"server": server.description()} if server else {}),
             "trait": self.trait.hash,
             "model": self.model_identity,
             "judge": self.judge.identity(self.trait.name),
@@ -282,6 +236,7 @@ class Job:
             choose=self.config.choose or "separability",
             token_hooks=self.token_hooks,
             design=self.config.design,
+            server=self.config.server,
             seed=self.config.seed,
         )
         self.vector.save(self.folder / "vector")
@@ -310,6 +265,7 @@ class Job:
 
     def _make_labels(self) -> dict[str, Any]:
         from workbench.labeling.label import label
+        from workbench.labeling.store import replace_labels
 
         self.labels = label(
             self.parts,
@@ -319,7 +275,7 @@ class Job:
             n_features=self.config.n_features,
             vector=self.vector,
         )
-        _save_labels(self.labels, self.folder / "labels")
+        replace_labels(self.labels, self.folder / "labels")
         rows = self.labels.table()
         folder = str(self.folder / "labels")
         summary = {"trait": self.trait.name, "sae": self.labels.sae_id, "labels": rows, "folder": folder}
@@ -333,18 +289,3 @@ class Job:
         value = {**made.to_json(), "report": str(path)}
         write_json(self.folder / REPORT_JSON, value)
         return {"files": [REPORT_HTML, REPORT_JSON]}
-
-
-def _save_labels(labels: LabelSet, root: Path) -> None:
-    """Write the labels to the run's own copy of the label folder, and remove what an earlier run left there.
-
-    Labels from the shelf are copied as they are, a person's too; what this run made may not overwrite a person's file.
-    """
-    from workbench.labeling.store import save_label
-
-    make_folder(root)
-    kept = {
-        save_label(item, labels.sae_id, labels.sae_hash, root, annotator=item.origin == "shipped") for item in labels
-    }
-    for stale in set(root.rglob("*.yaml")) - kept:
-        stale.unlink()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import atomic_write
+from workbench.base.store import atomic_write, make_folder
 from workbench.labeling.evidence import REDISTRIBUTABLE, Context, FeatureEvidence
 from workbench.labeling.labels import AUTHOR_KINDS, MAX_WORDS, STATUSES, UNCLEAR, FeatureLabel, LabelSet
 from workbench.labeling.record import LabelRecord, Taxonomies, from_file, label_problem, to_document, to_yaml
@@ -34,6 +34,7 @@ __all__ = [
     "label_folders",
     "load_label_file",
     "load_labels",
+    "replace_labels",
     "save_label",
     "save_labels",
     "set_folder",
@@ -135,6 +136,19 @@ def save_label(
 def save_labels(labels: LabelSet, root: str | os.PathLike[str], *, annotator: bool = False) -> list[Path]:
     """Write every label of the set under `root`; returns the paths."""
     return [save_label(item, labels.sae_id, labels.sae_hash, root, annotator=annotator) for item in labels]
+
+
+def replace_labels(labels: LabelSet, root: Path) -> None:
+    """Write the labels to a run's own copy of the label folder, and remove what an earlier run left there.
+
+    Labels from the shelf are copied as they are, a person's too; what this run made may not overwrite a person's file.
+    """
+    make_folder(root)
+    kept = {
+        save_label(item, labels.sae_id, labels.sae_hash, root, annotator=item.origin == "shipped") for item in labels
+    }
+    for stale in set(root.rglob("*.yaml")) - kept:
+        stale.unlink()
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 from workbench.base.answers import AnswerCache
@@ -26,6 +27,8 @@ class ChatReply:
     text: str
     tokens: tuple[str, ...] = ()
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
+    finish_reason: str | None = None
+    """Why it ended, in the endpoint's words ("stop", "length", ...); None if it does not say."""
 
 
 class Dialect(Protocol):
@@ -47,8 +50,9 @@ class Dialect(Protocol):
         """The dialect's own part of a request (model, max_tokens and temperature are common to both)."""
         ...
 
-    def read(self, answer: Any) -> ChatReply:
-        """The reply in an answer; any lookup or value error means that the answer is malformed."""
+    def read(self, answer: Any, *, silence: bool = False) -> ChatReply:
+        """The reply in an answer; any lookup or value error means that the answer is malformed. `silence`: an answer
+        that ended without text is an empty reply."""
         ...
 
 
@@ -71,14 +75,17 @@ class OpenAIDialect:
         asked = {"logprobs": True, "top_logprobs": n_top_logprobs} if n_top_logprobs else {}
         return {"messages": [dict(message) for message in messages], **asked}
 
-    def read(self, answer: Any) -> ChatReply:
-        """The first choice."""
+    def read(self, answer: Any, *, silence: bool = False) -> ChatReply:
+        """The first choice. Servers that take the thinking out send no content when that is all there was."""
         choice = answer["choices"][0]
+        text, ended = choice["message"].get("content"), choice.get("finish_reason")
+        if silence and text is None and ended in ("stop", "length"):
+            text = ""
         steps = (choice.get("logprobs") or {}).get("content") or []
         tops = [
             [(entry["token"], entry["logprob"]) for entry in step.get("top_logprobs") or []] for step in steps
         ]
-        return _reply(choice["message"]["content"], [step["token"] for step in steps], tops)
+        return _reply(text, [step["token"] for step in steps], tops, ended)
 
 
 class AnthropicDialect:
@@ -101,12 +108,12 @@ class AnthropicDialect:
         turns = [dict(message) for message in messages if message["role"] != "system"]
         return {"messages": turns} | ({"system": system} if system else {})
 
-    def read(self, answer: Any) -> ChatReply:
+    def read(self, answer: Any, *, silence: bool = False) -> ChatReply:
         """The text blocks, joined; a model that declines (stop_reason "refusal") may send none."""
         blocks = [block["text"] for block in answer["content"] if block["type"] == "text"]
-        if not blocks and answer["stop_reason"] != "refusal":
+        if not blocks and not silence and answer["stop_reason"] != "refusal":
             raise ValueError("no text in the answer")
-        return _reply("".join(blocks), (), ())
+        return _reply("".join(blocks), (), (), answer.get("stop_reason"))
 
 
 DIALECTS: Mapping[str, Dialect] = {"openai": OpenAIDialect(), "anthropic": AnthropicDialect()}
@@ -122,6 +129,8 @@ class EndpointConfig(Patience):
     """"openai" or "anthropic"."""
     base_url: str = ""
     """Everything before `/chat/completions` or `/v1/messages`; "" is the dialect's own provider."""
+    name_model: ClassVar[str] = "give --judge-model, set WORKBENCH_JUDGE_MODEL or pass model"
+    name_url: ClassVar[str] = "give --judge-url, set WORKBENCH_BASE_URL or pass base_url"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,9 +140,8 @@ class EndpointConfig(Patience):
             self, "base_url", (self.base_url or DIALECTS[self.dialect].default_url).rstrip("/")
         )
         if not self.model:
-            raise WorkbenchError("no endpoint model is named", "the name of a model",
-                                 "give --judge-model, set WORKBENCH_JUDGE_MODEL or pass model")  # fmt: skip
-        _check_url(self.base_url, DIALECTS[self.dialect].keys[0])
+            raise WorkbenchError("no endpoint model is named", "the name of a model", self.name_model)
+        _check_url(self.base_url, DIALECTS[self.dialect].keys[0], self.name_url)
 
     @classmethod
     def from_settings(
@@ -147,11 +155,10 @@ class EndpointConfig(Patience):
         )
 
 
-def _check_url(base_url: str, key: str) -> None:
+def _check_url(base_url: str, key: str, remedy: str) -> None:
     url = urlsplit(base_url)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise WorkbenchError("the endpoint's base_url is no http(s) address", "something like https://host/v1",
-                             "give --judge-url, set WORKBENCH_BASE_URL or pass base_url")  # fmt: skip
+        raise WorkbenchError("the endpoint's base_url is no http(s) address", "something like https://host/v1", remedy)
     if url.username or url.password:
         raise WorkbenchError("the endpoint's base_url holds a user name or a password", "an address without secrets",
                              f"put the key into {key}")  # fmt: skip
@@ -180,35 +187,41 @@ class ChatEndpoint:
         self._transport.give_up()
 
     def chat(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int = 8, temperature: float = 0.0,
-             n_top_logprobs: int = 0, sample: int = 0) -> ChatReply:  # fmt: skip
+             n_top_logprobs: int = 0, sample: int = 0, fields: Mapping[str, Any] | None = None,
+             silence: bool = False) -> ChatReply:  # fmt: skip
         """The reply to `messages`; `sample` numbers independent samples of one prompt (part of the cache key).
+
+        fields: what else the request says (top_p, seed, ...). silence: an answer that ended without text is an empty
+        reply instead of a malformed answer.
 
         Raises EndpointError when every attempt failed, WorkbenchError when the endpoint refuses the request itself
         (wrong key, unknown model).
         """
         url = self.dialect.address(self.config.base_url)
         body = {"model": self.config.model, "max_tokens": max_tokens, "temperature": temperature,
-                **self.dialect.body(messages, n_top_logprobs)}  # fmt: skip
+                **self.dialect.body(messages, n_top_logprobs), **(fields or {})}  # fmt: skip
         question = {"schema": _CACHE_SCHEMA, "url": url, "body": body, "sample": sample}
         if (cached := _stored_reply(self.cache.read(question))) is not None:
             return cached
         headers = self.dialect.headers(api_key(self.dialect.keys))
-        reply = self._transport.post(url, body, headers, self.dialect.read)
+        reply = self._transport.post(url, body, headers, partial(self.dialect.read, silence=silence))
         self.cache.write(question, redacted(asdict(reply)))
         return reply
 
 
-def _reply(text: Any, tokens: Any, tops: Any) -> ChatReply:
+def _reply(text: Any, tokens: Any, tops: Any, finish_reason: Any) -> ChatReply:
     if not isinstance(text, str):
         raise ValueError("the content is no text")
     rows = tuple(tuple((str(token), float(value)) for token, value in row) for row in tops)
-    return ChatReply(text, tuple(str(token) for token in tokens), rows)
+    ended = None if finish_reason is None else str(finish_reason)
+    return ChatReply(text, tuple(str(token) for token in tokens), rows, ended)
 
 
 def _stored_reply(stored: Any) -> ChatReply | None:
     try:
-        return _reply(stored["text"], stored["tokens"], stored["top_logprobs"])
-    except (KeyError, TypeError, ValueError):
+        # Answers of judges from before finish reasons were kept are as good as ever.
+        return _reply(stored["text"], stored["tokens"], stored["top_logprobs"], stored.get("finish_reason"))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None  # nothing there, or a damaged entry
 
 

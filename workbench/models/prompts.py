@@ -75,18 +75,20 @@ def tokenize_chat(
     for a tokenizer without template, an unknown role, or a template that changes what was said.
     """
     _check_messages(model, messages)
-    for folded in (False, True):
-        layout = _layout(messages, folded=folded)
-        marked = _render_marked(model, layout, add_generation_prompt)
-        if marked is not None:
-            break
-    else:
-        raise _cannot_place(model)
+    layout, marked = _fitting_layout(model, messages, add_generation_prompt)
     text = _render(
         model, _fill(layout, lambda _, content: content.lead + content.body), add_generation_prompt
     )
     contents = [content for _, parts in layout for content in parts if isinstance(content, _Content)]
     return _tokenize(model, text, _locate(model, text, marked, contents))
+
+
+def messages_to_send(model: Model, messages: Sequence[Message]) -> list[dict[str, str]]:
+    """`messages` as a server that applies this model's chat template takes them: a template without a system role gets
+    the system text in front of the first user message, as in `tokenize_chat`."""
+    _check_messages(model, messages)
+    layout, _ = _fitting_layout(model, messages, True)
+    return _fill(layout, lambda _, content: content.lead + content.body)
 
 
 def with_response(prompt: ChatTokens, response_ids: Sequence[int]) -> ChatTokens:
@@ -117,6 +119,16 @@ def _check_messages(model: Model, messages: Sequence[Message]) -> None:
                 "role system, user or assistant, and text as content",
                 "correct the messages",
             )
+
+
+def _fitting_layout(
+    model: Model, messages: Sequence[Message], add_generation_prompt: bool
+) -> tuple[list[tuple[str, list[_Content | str]]], list[str]]:
+    for folded in (False, True):
+        layout = _layout(messages, folded=folded)
+        if (marked := _render_marked(model, layout, add_generation_prompt)) is not None:
+            return layout, marked
+    raise _cannot_place(model)
 
 
 def _layout(messages: Sequence[Message], *, folded: bool) -> list[tuple[str, list[_Content | str]]]:

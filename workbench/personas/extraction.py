@@ -19,6 +19,7 @@ from workbench.maths.statistics import category_codes
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.prompts import chat_template_hash
+from workbench.models.servers import ChatServer
 from workbench.personas.evidence import (
     NO_SEPARABILITY,
     Activations,
@@ -48,6 +49,7 @@ def extract(
     *,
     judge: str | Judge = "offline",
     design: RolloutDesign | None = None,
+    server: ChatServer | None = None,
     rollouts: str | Path | pandas.DataFrame | None = None,
     out: str | Path | None = None,
     hook: HookPoint | str | None = None,
@@ -62,8 +64,10 @@ def extract(
     """The persona vector of `trait`: one direction per block output, toward the trait, with rows and
     evidence.
 
-    trait: a name, a folder or a Trait. judge: a name or a Judge ("none" keeps every row). rollouts: your own
-    responses (Parquet or DataFrame; see `given.read_responses`) instead of sampling `design`. out: the run
+    trait: a name, a folder or a Trait. judge: a name or a Judge ("none" keeps every row). server: who samples the
+    `design` (a `ChatServer` with the same weights: vLLM, llama.cpp, Ollama, ...) instead of `model`, which then only
+    reads the answers. rollouts: your own responses (Parquet or DataFrame; see `given.read_responses`) instead of
+    sampling. out: the run
     folder (default runs/<trait>-<model>), where an interrupted run goes on. hook: the block to report on
     (default: chosen inside the extraction questions by `choose`: "separability", cross-validated, or "causal", the
     effect on the select pairs at equal dose; see `layers`). token_hooks: where all response
@@ -74,6 +78,8 @@ def extract(
     """
     trait = trait if isinstance(trait, Trait) else load_trait(trait)
     check_choice(choose, trait)
+    if server and rollouts is not None:
+        raise WorkbenchError("both a server and responses were given", "one of them", "leave the other one out")
     judge = as_judge(judge)
     filter = filter and judge.name != "none"
     chosen = None if hook is None else HookPoint.parse(hook)
@@ -84,13 +90,14 @@ def extract(
         collected = capture_responses(rollouts, trait, model, folder, hooks=hooks, token_hooks=stored)
     else:
         collected = collect_rollouts(
-            trait, model, folder, design=design, hooks=hooks, token_hooks=stored, seed=seed
+            trait, model, folder, design=design, hooks=hooks, token_hooks=stored, seed=seed, server=server
         )
     judged = judge_rows(collected.frame(), trait, judge)
     config = {
         "design": None if rollouts is not None else asdict(design or RolloutDesign()),
         "judge": judge.description(), "filter": filter, "min_questions": min_questions,
         "n_bootstrap": n_bootstrap, "n_random": n_random, "hook": None if chosen is None else str(chosen), "choose": choose,
+        **({"server": server.description()} if server else {}),
     }  # fmt: skip
     return vector_from_rollouts(
         collected, judged, trait, model, hook=chosen, choose=choose, filter=filter, min_questions=min_questions,

@@ -149,22 +149,25 @@ def complete_parts(
     *,
     hooks: Sequence[HookPoint],
     token_hooks: Callable[[str], Sequence[HookPoint]] = lambda row_id: (),
+    announce: Callable[[list[list[str]]], None] | None = None,
     label: str,
     unit: str = "rollouts",
 ) -> None:
     """Commit one part per batch of row ids, leaving out the rows that are there already.
 
     `produce(ids)` makes the (table, means, tokens) of a part; `token_hooks(id)` says where a row needs
-    tokens. The batches must be a function of the whole design, not of what is missing: then an interrupted
-    and resumed run writes the same parts.
+    tokens; `announce` is told all batches to come before the first is made. The batches must be a function of
+    the whole design, not of what is missing: then an interrupted and resumed run writes the same parts.
     """
     store.remove_uncommitted()
     headers = store.headers()
     done = {row_id for h in headers for row_id in h.ids if h.offers(hooks, token_hooks(row_id))}
-    missing = [[row_id for row_id in batch if row_id not in done] for batch in batches]
+    missing = [ids for batch in batches if (ids := [row_id for row_id in batch if row_id not in done])]
     number = max((header.number for header in headers), default=-1) + 1
     with track(label, sum(map(len, missing)), unit) as step:
-        for ids in filter(None, missing):
+        if announce:
+            announce(missing)
+        for ids in missing:
             store.write(number, *produce(ids), hooks=hooks)
             number += 1
             step(len(ids))

@@ -23,6 +23,7 @@ from workbench.base.store import content_hash
 from workbench.base.tensors import load_artifact, save_artifact
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
+from workbench.models.servers import ChatServer
 from workbench.personas.extraction import contrast_weights, weighted_sum
 from workbench.personas.fields import Fields, read_fields
 from workbench.personas.judging import usable_mask
@@ -110,11 +111,12 @@ def placebo_vectors(
     design: RolloutDesign | None = None,
     placebos: Sequence[Placebo] | None = None,
     seed: int = 0,
+    server: ChatServer | None = None,
 ) -> PlaceboVectors:
     """The vectors of all placebo contrasts, their rollouts kept in `folder` (resumed after an interruption).
 
     hooks: block outputs by default. design: sampling, samples and batch size are taken from it; arms and splits are
-    positive / negative and extraction only.
+    positive / negative and extraction only. server: who samples, as in `collect_rollouts`.
     """
     chosen = tuple(placebos or list_placebos())
     where = tuple(hooks or (HookPoint(block) for block in range(model.n_blocks)))
@@ -123,12 +125,14 @@ def placebo_vectors(
     with track("placebo contrasts", len(chosen), "contrasts") as step:
         for placebo in chosen:
             collected = collect_rollouts(
-                placebo_trait(placebo), model, Path(folder) / placebo.name, design=plan, hooks=where, seed=seed
-            )
+                placebo_trait(placebo), model, Path(folder) / placebo.name, design=plan, hooks=where, seed=seed,
+                server=server,
+            )  # fmt: skip
             directions.append(contrast(collected, placebo.name))
             step()
     inputs = {"placebos": content_hash([asdict(one) for one in chosen]), "model": model.weights_hash}
     config = {"design": asdict(plan), "n_placebos": len(chosen)}
+    config |= {"server": server.description()} if server else {}
     return PlaceboVectors(
         tuple(one.name for one in chosen), tuple(one.related for one in chosen), where, torch.stack(directions),
         model.description(), provenance(seed=seed, inputs=inputs, config=config),

@@ -8,6 +8,7 @@ one byte for byte.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -23,8 +24,10 @@ from workbench.models.generation import Generated, Sampling, generate
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.prompts import ChatTokens, chat_template_hash
+from workbench.models.servers import ChatServer
 from workbench.personas.parts import PartHeader, PartStore, Produced, complete_parts, parts_hash
 from workbench.personas.reencoding import gather_means, prompt_tokens
+from workbench.personas.served import ServedReplies
 from workbench.personas.traits import ARMS, Question, Trait
 from workbench.personas.vectors import TokenSource
 
@@ -141,15 +144,19 @@ def collect_rollouts(
     hooks: Sequence[HookPoint],
     token_hooks: Sequence[HookPoint] = (),
     seed: int = 0,
+    server: ChatServer | None = None,
 ) -> Rollouts:
     """Sample every rollout of the design that `folder` does not hold yet, and return them all.
 
     Activations are captured while sampling: means at `hooks` for all rows, every response token at
     `token_hooks` for the extraction rows (those that the vector is made from). Interrupt it and call it
     again: it goes on where it stopped.
+
+    server: who samples, instead of `model`: a chat server with the same weights; `model` then reads the answers. Raises
+    WorkbenchError when answers are missing after all attempts; those that came are not asked for again.
     """
     design = design or RolloutDesign()
-    rows = plan_rows(trait, model, design=design, seed=seed)
+    rows = plan_rows(trait, model, design=design, seed=seed, server=server)
     prompts = {row.id: prompt_tokens(model, row.system, row.question) for row in rows}
     planned = {row.id: row for row in rows}
 
@@ -157,8 +164,11 @@ def collect_rollouts(
         return token_hooks if row_id in planned and planned[row_id].split == "extraction" else ()
 
     def produce(ids: list[str]) -> Produced:
-        chosen = [planned[row_id] for row_id in ids]
-        made = _generate(model, chosen, [prompts[i] for i in ids], design.sampling, hooks, wanted(ids[0]))
+        chosen, opened = [planned[row_id] for row_id in ids], [prompts[row_id] for row_id in ids]
+        if served:
+            made = served.generate(ids, opened, hooks, wanted(ids[0]))
+        else:
+            made = _generate(model, chosen, opened, design.sampling, hooks, wanted(ids[0]))
         tokens = {hook: [one.tokens[hook] for one in made] for hook in wanted(ids[0])}
         return _table(trait, chosen, made), _stack_means(made, len(hooks), model.d_model), tokens
 
@@ -166,16 +176,21 @@ def collect_rollouts(
     batches = plan_batches(
         rows, {row_id: len(prompt.ids) for row_id, prompt in prompts.items()}, design.batch_size
     )
-    complete_parts(
-        store, batches, produce, hooks=hooks, token_hooks=wanted, label=f"rollouts of {trait.name}"
-    )
+    with ServedReplies(server, model, rows, design.sampling) if server else nullcontext() as served:
+        complete_parts(
+            store, batches, produce, hooks=hooks, token_hooks=wanted,
+            announce=served.ask if served else None, label=f"rollouts of {trait.name}",
+        )  # fmt: skip
     return assemble(store, [asdict(row) for row in rows], hooks, token_hooks)
 
 
-def plan_rows(trait: Trait, model: Model, *, design: RolloutDesign, seed: int) -> tuple[PlannedRow, ...]:
+def plan_rows(
+    trait: Trait, model: Model, *, design: RolloutDesign, seed: int, server: ChatServer | None = None
+) -> tuple[PlannedRow, ...]:
     """Every rollout of the design, each content once: a question written twice does not count twice."""
     instructions = trait.instructions[: design.n_instructions]
     fixed = [model.weights_hash, chat_template_hash(model), asdict(design.sampling), seed, str(model.dtype)]
+    fixed += [server.description()] if server else []
     rows: dict[str, PlannedRow] = {}
     for question, arms in _cells(trait, design):
         for instruction, arm, sample in product(instructions, arms, range(design.n_samples)):

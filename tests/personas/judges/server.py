@@ -35,8 +35,10 @@ class FakeEndpoint:
 
     hang_seconds = 0.6
 
-    def __init__(self, answer: Callable[[str], dict[str, Any]], faults: Callable[[str, int], str | None]) -> None:
-        self.answer, self.faults = answer, faults
+    def __init__(self, answer: Callable[[str], dict[str, Any]], faults: Callable[[str, int], str | None],
+                 name: Callable[[Any], str]) -> None:  # fmt: skip
+        self.answer, self.faults, self.name = answer, faults, name
+        self.bodies: list[Any] = []
         self.seen: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.injected: Counter[str] = Counter()
@@ -47,8 +49,9 @@ class FakeEndpoint:
 
     def reply(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        prompt = body["messages"][-1]["content"]
+        prompt = self.name(body)
         with self.lock:
+            self.bodies.append(body)
             self.seen[prompt] += 1
             attempt = self.seen[prompt]
             self.keys.add(handler.headers.get("Authorization"))
@@ -86,9 +89,10 @@ def _send(handler: BaseHTTPRequestHandler, status: int, data: bytes, headers: di
 
 @contextlib.contextmanager
 def running(answer: Callable[[str], dict[str, Any]],
-            faults: Callable[[str, int], str | None] = lambda prompt, attempt: None) -> Iterator[FakeEndpoint]:  # fmt: skip
-    """The endpoint, served from a thread until the block ends."""
-    endpoint = FakeEndpoint(answer, faults)
+            faults: Callable[[str, int], str | None] = lambda prompt, attempt: None,
+            name: Callable[[Any], str] = lambda body: body["messages"][-1]["content"]) -> Iterator[FakeEndpoint]:  # fmt: skip
+    """The endpoint, served from a thread until the block ends; `name` makes of a request what counts as its prompt."""
+    endpoint = FakeEndpoint(answer, faults, name)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
