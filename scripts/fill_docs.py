@@ -166,10 +166,36 @@ def personas_table() -> str:
     return "\n".join([*lines, ""])
 
 
-def personas_verdict() -> str:
-    """How many traits meet which bar, by name."""
-    traits = evidence("personas")["traits"]
+def chosen_table() -> str:
+    """The same separability at the block that each trait's extraction questions choose."""
+    traits = {trait: row["chosen"] for trait, row in evidence("personas")["traits"].items() if row.get("chosen")}
+    lines = [
+        "",
+        "| trait | block | held-out AUC | rank p | random 95% | placebo 95% | best text-only | d | passes |",
+        "|" + "---|" * 9,
+    ]
+    for trait, row in traits.items():
+        cells = [
+            trait,
+            row["hook"].split(".")[1],
+            number(row["auc_stripped"]) + span(row["auc_interval"]),
+            number(row["auc_rank_p"], 4),
+            number(row["auc_random_q95"]),
+            number(row["auc_placebo_q95"]),
+            number(_text_only(row)),
+            number(row["effect_size"]),
+            "yes" if row["passes"] else "no",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, _verdict(traits)])
 
+
+def personas_verdict() -> str:
+    """How many traits meet which bar at the common block, by name."""
+    return _verdict(evidence("personas")["traits"])
+
+
+def _verdict(traits: dict[str, Any]) -> str:
     def names(key: str) -> str:
         held = [trait for trait, row in traits.items() if row[key]]
         return f"{len(held)} of {len(traits)}" + (
@@ -315,16 +341,20 @@ def resume_line() -> str:
 
 def scale_table() -> str:
     """Planned and measured memory and time of random models."""
+    e = evidence("scale")
     lines = [
         "",
-        "| shape | parameters | planned peak | measured peak | planned seconds | measured seconds |",
-        "|---|---|---|---|---|---|",
+        "| shape | parameters | budget | planned peak | measured peak | planned | measured | of the processor: planned | measured |",
+        "|" + "---|" * 9,
     ]
-    for row in evidence("scale")["rows"]:
+    for name, row in e["shapes"].items():
+        plan, done = row["planned"], row["measured"]
+        sizes = [value / 2**30 for value in (row["max_memory"], plan["memory"]["peak"], done["peak"])]
+        seconds = [one[key] for key in ("seconds", "processor_seconds") for one in (plan, done)]
         lines.append(
-            f"| {row['shape']} | {row['parameters'] / 1e9:.2f} B | {row['planned_bytes'] / 2**30:.1f} GiB | "
-            f"{row['measured_bytes'] / 2**30:.1f} GiB | {number(row['planned_seconds'], 1)} | "
-            f"{number(row['measured_seconds'], 1)} |"
+            f"| {name} | {plan['n_parameters'] / 1e9:.2f} billion | "
+            + " | ".join([*(f"{size:.2f} GiB" for size in sizes), *(f"{value:.0f} s" for value in seconds)])
+            + " |"
         )
     return "\n".join([*lines, ""])
 
@@ -349,6 +379,7 @@ PLACES: dict[str, Callable[[], str]] = {
         judges_table,
         personas_table,
         personas_verdict,
+        chosen_table,
         outcomes_table,
         geometry_table,
         methods_table,

@@ -56,7 +56,7 @@ def test_help_answers_in_less_than_six_tenths_of_a_second():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["traits", "list"], ["traits", "show", "evil"], ["models", "list"], ["sae", "list"], ["demo", "--plan"]],
+    [["--help"], ["traits", "list"], ["traits", "show", "evil"], ["models", "list"], ["sae", "list"]],
     ids=" ".join,
 )
 def test_listing_and_showing_import_nothing_heavy(arguments):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.tiny import tiny_model
 from workbench.base.runs import RunFolder
 from workbench.cli import stages
 from workbench.cli.plan import SAMPLED_TOKENS_PER_SECOND, plan_job
@@ -9,26 +10,32 @@ from workbench.cli.sae_jobs import TRAINED_TOKENS_PER_SECOND
 from workbench.cli.stages import JobConfig
 
 
-def test_a_plan_says_what_how_long_and_how_much_and_creates_nothing(workbench, shelf, tmp_path):
+@pytest.fixture
+def nothing_cached(monkeypatch, tmp_path):
+    """The default model is not on this machine: its plan is arithmetic."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "empty-cache"))
+
+
+def test_a_plan_says_what_how_long_and_how_much_and_creates_nothing(workbench, shelf, tmp_path, nothing_cached):
     answer = workbench("demo", "--plan", "--out", tmp_path / "run")
     assert answer.code == 0 and not (tmp_path / "run").exists()
     for word in ("vector", "decomposition", "labels", "report", "to run", "memory", "GiB", "estimate", "Nothing was run"):
         assert word in answer.out
 
 
-def test_a_plan_as_json_names_every_stage_and_its_seconds(workbench, shelf, tmp_path):
+def test_a_plan_as_json_names_every_stage_and_its_seconds(workbench, shelf, tmp_path, nothing_cached):
     plan = workbench("report", "evil", "--plan", "--json", "--out", tmp_path / "run").json
     assert [stage["stage"] for stage in plan["stages"]] == list(stages.STAGES)
     assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in plan["stages"]), abs=0.2)
     assert 1 < plan["memory_gib"] < 8
 
 
-def test_the_plan_of_the_default_job_stays_under_a_quarter_of_an_hour(shelf, tmp_path):
+def test_the_plan_of_the_default_job_stays_under_a_quarter_of_an_hour(shelf, tmp_path, nothing_cached):
     # 500 rollouts of 64 tokens at 100 tokens/s are 320 s; the issue of such a plan is an order of magnitude.
     assert 300 < plan_job(JobConfig(), tmp_path / "run", upto="report")["seconds"] < 900
 
 
-def test_what_is_done_costs_nothing_and_all_that_follows_a_stage_to_run_runs(shelf, tmp_path):
+def test_what_is_done_costs_nothing_and_all_that_follows_a_stage_to_run_runs(shelf, tmp_path, nothing_cached):
     job = stages.Job(JobConfig(), tmp_path)
     with RunFolder.open(tmp_path) as run:
         run.mark_done("vector", job.key("vector"), files=[], summary={})
@@ -44,7 +51,7 @@ def test_a_model_of_unknown_size_gets_no_invented_time(shelf, tmp_path):
     assert plan["seconds"] is None and plan["memory_gib"] is None
 
 
-def test_a_larger_model_takes_proportionally_longer(shelf, tmp_path):
+def test_a_larger_model_takes_proportionally_longer(shelf, tmp_path, nothing_cached):
     sae = next(shelf.rglob("cfg.json")).parent
     (tmp_path / "m").mkdir()
     with open(tmp_path / "m" / "model.safetensors", "wb") as file:
@@ -60,3 +67,48 @@ def test_the_plan_of_a_training_counts_its_steps(workbench, tmp_path):
     steps = {step["step"]: step["seconds"] for step in plan["steps"]}
     assert steps["train"] == pytest.approx(100 * 871 / TRAINED_TOKENS_PER_SECOND, rel=0.01)
     assert steps["sample chats"] == pytest.approx((10 + 20 * 5 * 3) * 64 / SAMPLED_TOKENS_PER_SECOND, abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planned") / "tiny"
+    model = tiny_model("qwen3")
+    model.hf.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()  # a plan reads no weights
+    return folder
+
+
+def test_a_model_on_this_machine_is_planned_from_its_own_shape_and_prompts(workbench, shelf, small_model, tmp_path):
+    flags = ("extract", "evil", "--model", small_model, "--plan", "--json", "--out", tmp_path / "run", "--max-new-tokens", 8)
+    plan = workbench(*flags).json
+    assert not (tmp_path / "run").exists() and "miniature" in plan["note"]
+    rollouts = plan["rollouts"]
+    # 20 questions x 5 instructions x 3 arms, and 20 x 5 x 2 held out; read again: two arms of each.
+    assert rollouts["n_rows"] == 500 and set(rollouts["steps"]) == {"norms", "sample", "read without the system prompt"}
+    assert rollouts["n_tokens"] == sum(step["n_tokens"] for step in rollouts["steps"].values())
+    assert rollouts["steps"]["sample"]["n_passes"] == (-(-300 // 32) + -(-200 // 32)) * (1 + 8)
+    assert plan["seconds"] > 0 and plan["memory_gib"] > 0
+    twice = workbench(*flags, "--samples", 2).json["rollouts"]
+    assert twice["n_rows"] == 1000 and twice["n_tokens"] > 1.9 * rollouts["n_tokens"]
+
+
+def test_a_budget_splits_the_planned_batches_or_is_refused_in_figures(workbench, shelf, small_model, tmp_path):
+    flags = ("extract", "evil", "--model", small_model, "--plan", "--json", "--max-new-tokens", 8)
+    free = workbench(*flags).json["rollouts"]
+    bounded = workbench(*flags, "--max-memory", "4MiB").json
+    assert bounded["rollouts"]["n_passes"] > free["n_passes"] and bounded["max_memory"] == 4 * 2**20
+    assert all(
+        sum(size for name, size in step["memory"].items() if name != "libraries") <= 4 * 2**20
+        for step in bounded["rollouts"]["steps"].values()
+    )
+    for size, said in (("20KiB", "weights of"), ("lots", "memory size")):
+        answer = workbench(*flags, "--max-memory", size)
+        assert answer.code == 2 and said in answer.err and "Traceback" not in answer.err
+
+
+def test_a_server_that_samples_leaves_the_reading_to_the_model(workbench, shelf, small_model):
+    plan = workbench("extract", "evil", "--model", small_model, "--plan", "--json", "--generate-with", "http://127.0.0.1:9/v1",
+                     "--generate-model", "m").json  # fmt: skip
+    steps = set(plan["rollouts"]["steps"])
+    assert steps == {"norms", "read with the system prompt", "read without the system prompt"}

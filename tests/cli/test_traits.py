@@ -28,9 +28,8 @@ def test_an_imported_trait_is_named_counted_and_found_by_its_name(workbench):
         "traits", "import", EXTRACT, "--name", "fussy", "--adjective", "fussy", "--opposite", "relaxed"
     )
     assert again.code == 0 and "divided into 10 extraction" in again.out and "v_up" in again.out
-    assert (
-        workbench("extract", "traits/fussy", "--judge", "none", "--plan", "--json").json["trait"] == "fussy"
-    )
+    planned = workbench("extract", "traits/fussy", "--model", "org/model", "--judge", "none", "--plan", "--json").json
+    assert planned["trait"] == "fussy"
 
 
 def test_what_cannot_be_imported_leaves_nothing(workbench, tmp_path):

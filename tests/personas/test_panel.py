@@ -16,7 +16,7 @@ from workbench.personas.effects import vector_effects
 from workbench.personas.extraction import extract
 from workbench.personas.geometry import geometry
 from workbench.personas.monitoring import _correlation, last_prompt_activations, monitoring
-from workbench.personas.panel import panel, verdicts
+from workbench.personas.panel import at_chosen_block, panel, verdicts
 from workbench.personas.placebos import (
     PlaceboVectors,
     list_placebos,
@@ -250,8 +250,21 @@ def test_the_panel_has_a_row_per_trait_with_every_figure(run, tiny_model, placeb
     assert set(row["causal"]) == {"0.5", "1.0"} and made["geometry"] is None
 
 
+def test_the_block_that_the_extraction_questions_choose_is_judged_as_an_extraction_at_that_block_would_be(
+    run, placebos, evil, tiny_model, tmp_path
+):
+    there = at_chosen_block(run, tiny_model, placebos, **QUICK)
+    frame = responses(evil, n_extraction=10, n_evaluation=6, n_instructions=4)
+    vector = extract(evil, tiny_model, judge=LexicalJudge(), rollouts=frame, out=tmp_path, filter=False, **QUICK)
+    best = max(run.vector.evidence["layer_curve"], key=lambda point: point["auc"])
+    assert there["hook"] == str(vector.hook) == best["hook"]
+    for name in ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_with_prompt", "auc_text_only"):
+        assert there[name] == pytest.approx(vector.evidence[name], abs=1e-6), name
+    assert {"passes", "above_random_q95", "above_placebos", "beats_text", "auc_placebo_q95", "effect_size"} <= set(there)
+
+
 def test_a_row_without_evaluation_rows_claims_nothing(evil, tiny_model, tmp_path):
     frame = responses(evil, n_extraction=10, n_evaluation=0, n_instructions=3)
-    vector = extract(evil, tiny_model, judge=LexicalJudge(), rollouts=frame, out=tmp_path, hook=HOOK, **QUICK)
-    assert vector.evidence["auc_stripped"] is None
+    run = make_run(evil, frame, tiny_model, tmp_path)
+    assert run.vector.evidence["auc_stripped"] is None and at_chosen_block(run, tiny_model) is None
     assert verdicts({"auc_stripped": None, "auc_interval": None})["passes"] is None

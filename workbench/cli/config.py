@@ -46,6 +46,8 @@ class JobConfig:
     """Type of the model's weights."""
     device: str | None = None
     """Where the model runs; None takes a GPU if there is one, "auto" spreads it over all devices."""
+    max_memory: str | None = None
+    """Bound of weights, caches and batches together ("12GiB"); None: none."""
     choose: str | None = None
     """How the block is chosen ("separability" or "causal") instead of the SAE's site; None leaves `hook` to say."""
 
@@ -57,6 +59,13 @@ class JobConfig:
 
         sampling = Sampling(max_new_tokens=self.max_new_tokens)
         return RolloutDesign(n_samples=self.n_samples, batch_size=self.batch_size, sampling=sampling)
+
+    @property
+    def memory_budget(self) -> int | None:
+        """`max_memory` in bytes; refuses what is no size."""
+        from workbench.base.sizes import parse_size
+
+        return None if self.max_memory is None else parse_size(self.max_memory)
 
     @property
     def server(self) -> ChatServer | None:

@@ -70,6 +70,10 @@ DtypeOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, ..., or auto (all devices). [default: a GPU if there is one]")
 ]
+MaxMemoryOption = Annotated[
+    str | None,
+    typer.Option("--max-memory", help="Bound of weights, caches and batches together, e.g. 12GiB. [default: none]"),
+]
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class JobFlags:
     batch_size: int | None = None
     dtype: str | None = None
     device: str | None = None
+    max_memory: str | None = None
     out: Path | None = None
     choose_layer: str | None = None
     as_json: bool = False
@@ -118,6 +123,7 @@ class JobFlags:
             batch_size=_number("batch_size", self.batch_size, 32),
             dtype=str(setting("dtype", self.dtype, "float32")),
             device=setting("device", self.device),
+            max_memory=setting("max_memory", self.max_memory),
             choose=setting("choose_layer", self.choose_layer),
         )
 
@@ -137,6 +143,7 @@ _OPTIONS: dict[str, Any] = {
     "batch_size": BatchOption,
     "dtype": DtypeOption,
     "device": DeviceOption,
+    "max_memory": MaxMemoryOption,
     "out": OutOption,
     "as_json": JsonOption,
     "quiet": QuietOption,

@@ -104,9 +104,10 @@ def placebos_of(job: Any, out: Path | None) -> Any:
 
 def plan_all(configs: Sequence[JobConfig], flags: JobFlags) -> dict[str, Any]:
     """The plans of all vectors, with their total."""
-    from .plan import plan_job
+    from .plan import Prober, plan_job
 
-    plans = {c.trait: plan_job(c, folder_of(c.trait, c, flags.out), upto="vector") for c in configs}
+    prober = Prober()
+    plans = {c.trait: plan_job(c, folder_of(c.trait, c, flags.out), upto="vector", prober=prober) for c in configs}
     seconds = [plan["seconds"] for plan in plans.values()]
     return {"plan": plans, "seconds": None if None in seconds else round(sum(seconds), 1),
             "note": "the vectors; placebo contrasts and the panel add about half of one trait each"}  # fmt: skip

@@ -1,35 +1,72 @@
-"""What a job would do, for how long and with how much memory: rough arithmetic from measured speeds, told as such.
+"""What a job would do, for how long and with how much memory, said before anything starts.
 
-The speeds were measured with the default model (135 million parameters, float32) on two cores. Time is taken as
-proportional to the number of parameters; a GPU or more cores are faster than what is said here.
+Where the model's configuration is on this machine, the passes through it are timed and weighed on a miniature with its
+blocks and random weights (`models.probe`). Elsewhere time is arithmetic from the speeds of the default model (135 million
+parameters, float32) on two cores, taken as proportional to the number of parameters; the plan says which it is.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.progress import duration
 from workbench.base.runs import MANIFEST
+from workbench.base.sizes import size_text
 
 from .console import say, table
 
 if TYPE_CHECKING:
-    from .stages import JobConfig
+    from workbench.models.probe import Probe
+
+    from .stages import Job, JobConfig
 
 REFERENCE_PARAMETERS = 135e6
 SAMPLED_TOKENS_PER_SECOND = 190.0
 FORWARD_TOKENS_PER_SECOND = 1000.0
 N_EVALUATION_ARMS = 2
-NEW_TOKENS, PROMPT_TOKENS, PAIR_TOKENS = 64, 60, 30  # of a pair only the reply is run again
+PROMPT_TOKENS, PAIR_TOKENS = 60, 30  # of a pair only the reply is run again
 N_CANDIDATES = 10
 CAUSAL_PASSES = 2 * 0.5 * 1.5  # +delta and -delta, through the later half of the blocks, and the search for the dose
-LABEL_SECONDS, LOAD_SECONDS, REPORT_SECONDS = 15.0, 15.0, 2.0
+LABEL_TOKENS, LOAD_SECONDS, REPORT_SECONDS = 15000, 15.0, 2.0
+STATISTICS_SECONDS = 4e-6  # per rollout, block and dimension: bootstraps, nulls and the choice of a block
 BASE_GIB, BATCH_GIB = 1.2, 0.6  # the libraries; the activations of a batch
+ESTIMATED = "an estimate from speeds measured with the default model on two cores; downloads not counted"
+MEASURED = ("an estimate from passes through a miniature of the model, measured on this machine just now; answers are counted "
+            "as long as they may become, downloads and an endpoint's time not at all")  # fmt: skip
 
 
-def plan_job(config: JobConfig, folder: Path, *, upto: str) -> dict[str, Any]:
-    """The plan of a job: stages with state ("done" or "to run") and estimated seconds, memory and disk.
+@dataclass(frozen=True)
+class Costs:
+    """What the stages cost: seconds (None: unknown), peak memory in bytes, and the passes of the rollouts if known."""
+
+    seconds: dict[str, float | None]
+    memory: float | None
+    note: str
+    rollouts: dict[str, Any] | None = None
+
+
+class Prober:
+    """Miniatures of models, each made once: plans of several traits share what was measured."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Probe | None] = {}
+
+    def probe(self, config: JobConfig) -> Probe | None:
+        """The miniature of the job's model; None where its configuration is not on this machine."""
+        from workbench.models.planning import probe_of
+
+        key = (config.model, config.dtype, config.device, config.max_memory)
+        if key not in self._known:
+            self._known[key] = probe_of(
+                config.model, dtype=config.dtype, device=config.device, budget=config.memory_budget
+            )
+        return self._known[key]
+
+
+def plan_job(config: JobConfig, folder: Path, *, upto: str, prober: Prober | None = None) -> dict[str, Any]:
+    """The plan of a job: stages with state ("done" or "to run") and estimated seconds, memory, disk, passes, tokens.
 
     Names are checked as the job itself would; nothing is created, fetched or loaded.
     """
@@ -37,13 +74,14 @@ def plan_job(config: JobConfig, folder: Path, *, upto: str) -> dict[str, Any]:
 
     job = Job(config, folder, sae_needed=upto != "vector")
     job.check_names()
-    parameters = _parameters(config.model)
-    seconds = _seconds(job, parameters)
-    stages = []
-    stale = False
-    for stage in STAGES[: STAGES.index(upto) + 1]:
-        stale = stale or not _is_done(job, folder, stage)  # what follows a stage that runs will run too
-        stages.append({"stage": stage, "state": "to run" if stale else "done", "seconds": seconds[stage] if stale else 0.0})
+    names = STAGES[: STAGES.index(upto) + 1]
+    done = [_is_done(job, folder, stage) for stage in names]
+    stale = [not all(done[: i + 1]) for i in range(len(done))]  # what follows a stage that runs will run too
+    costs = _costs(job, prober or Prober(), needed=any(stale))
+    stages = [
+        {"stage": stage, "state": "to run" if runs else "done", "seconds": costs.seconds[stage] if runs else 0.0}
+        for stage, runs in zip(names, stale, strict=True)
+    ]
     known = [s["seconds"] for s in stages]
     return {
         "trait": job.trait.name,
@@ -51,10 +89,12 @@ def plan_job(config: JobConfig, folder: Path, *, upto: str) -> dict[str, Any]:
         "sae": job.site.id if job.site else None,
         "folder": str(folder.resolve()),
         "stages": stages,
+        "rollouts": costs.rollouts if stale[0] else None,
         "seconds": None if None in known else round(sum(known), 1),
-        "memory_gib": None if parameters is None else round(BASE_GIB + BATCH_GIB + 4 * parameters / 2**30, 1),
+        "memory_gib": None if costs.memory is None else round(costs.memory / 2**30, 1),
+        "max_memory": config.memory_budget,
         "disk_mib": round(_disk_mib(job)),
-        "note": "an estimate from speeds measured with the default model on two cores; downloads not counted",
+        "note": costs.note,
     }
 
 
@@ -69,34 +109,67 @@ def _is_done(job: Any, folder: Path, stage: str) -> bool:
     return is_current(RunFolder(folder, read_manifest(folder / MANIFEST)), stage, job.key(stage))
 
 
-def _n_rollouts(trait: Any) -> int:
-    """Rollouts of the default design: questions x instructions x arms, extraction and evaluation."""
-    extraction = sum(question.split == "extraction" for question in trait.questions)
-    evaluation = len(trait.questions) - extraction
-    return len(trait.instructions) * (len(trait.arms) * extraction + N_EVALUATION_ARMS * evaluation)
+def _costs(job: Job, prober: Prober, *, needed: bool) -> Costs:
+    probe = prober.probe(job.config) if needed else None
+    return _estimated(job) if probe is None else _measured(job, probe)
 
 
-def _seconds(job: Any, parameters: float | None) -> dict[str, float | None]:
+def _measured(job: Job, probe: Probe) -> Costs:
+    """From passes through the miniature."""
+    from workbench.models.planning import resident_bytes
+    from workbench.personas.planning import plan_vector
+
+    config = job.config
+    plan = plan_vector(job.trait, probe, design=config.design, budget=config.memory_budget, served=bool(config.generate_with),
+                       libraries=resident_bytes())  # fmt: skip
+    read = plan.steps["read without the system prompt"]
+    size = plan.n_rows * probe.shape.n_blocks * probe.shape.d_model
+    vector = LOAD_SECONDS + plan.seconds + STATISTICS_SECONDS * size
+    seconds = {"vector": round(vector, 1), **_later_stages(job, read.n_tokens / max(read.seconds, 1e-9))}
+    steps = {name: {**asdict(step), "memory": asdict(step.memory)} for name, step in plan.steps.items()}
+    rollouts = {"n_rows": plan.n_rows, "n_tokens": plan.n_tokens, "n_passes": plan.n_passes, "steps": steps}
+    # The means of every rollout at every block, with and without the system prompt, are held while v is made of them.
+    return Costs(seconds, plan.largest.memory.peak + 2 * 4 * size, MEASURED, rollouts)
+
+
+def _estimated(job: Job) -> Costs:
+    """From the size of the model alone."""
+    parameters = _parameters(job.config.model)
     if parameters is None:
-        return dict.fromkeys(job.work, None)
-    scale = parameters / REFERENCE_PARAMETERS
-    rollouts, tokens = _n_rollouts(job.trait), _n_rollouts(job.trait) * NEW_TOKENS
-    sampling = tokens / SAMPLED_TOKENS_PER_SECOND
-    again = rollouts * (NEW_TOKENS + PROMPT_TOKENS) / FORWARD_TOKENS_PER_SECOND
+        return Costs(dict.fromkeys(job.work, None), None, ESTIMATED)
+    scale, rollouts = parameters / REFERENCE_PARAMETERS, _n_rollouts(job)
+    sampling = rollouts * job.config.max_new_tokens / SAMPLED_TOKENS_PER_SECOND
+    again = rollouts * (job.config.max_new_tokens + PROMPT_TOKENS) / FORWARD_TOKENS_PER_SECOND
+    seconds = {"vector": round(LOAD_SECONDS + scale * (sampling + again), 1),
+               **_later_stages(job, FORWARD_TOKENS_PER_SECOND / scale)}  # fmt: skip
+    width = 4 if job.config.dtype == "float32" else 2
+    return Costs(seconds, 2**30 * (BASE_GIB + BATCH_GIB) + width * parameters, ESTIMATED)
+
+
+def _later_stages(job: Job, tokens_per_second: float) -> dict[str, float | None]:
+    """Seconds of the stages behind the vector, from the speed of reading."""
     sealed = [p for p in (*job.trait.contrast_pairs, *job.trait.control_pairs) if p.split == "sealed"]
-    pairs = 2 * len(sealed)
-    causal = N_CANDIDATES * CAUSAL_PASSES * pairs * PAIR_TOKENS / FORWARD_TOKENS_PER_SECOND
+    causal = N_CANDIDATES * CAUSAL_PASSES * 2 * len(sealed) * PAIR_TOKENS
+    encoded = _n_rollouts(job) * job.config.max_new_tokens
     return {
-        "vector": round(LOAD_SECONDS + scale * (sampling + again), 1),
-        "decomposition": round(scale * (tokens / FORWARD_TOKENS_PER_SECOND + causal), 1),
-        "labels": round(scale * LABEL_SECONDS, 1),
+        "decomposition": round((encoded + causal) / tokens_per_second, 1),
+        "labels": round(LABEL_TOKENS / tokens_per_second, 1),
         "report": REPORT_SECONDS,
     }
 
 
+def _n_rollouts(job: Job) -> int:
+    """Rollouts of the design: questions x instructions x arms x samples, extraction and evaluation."""
+    trait = job.trait
+    extraction = sum(question.split == "extraction" for question in trait.questions)
+    evaluation = len(trait.questions) - extraction
+    cells = len(trait.instructions) * (len(trait.arms) * extraction + N_EVALUATION_ARMS * evaluation)
+    return cells * job.config.n_samples
+
+
 def _disk_mib(job: Any) -> float:
     """Token activations of every response at one site (576 numbers of 2 bytes at the default width), and the rest."""
-    return 15 + _n_rollouts(job.trait) * NEW_TOKENS * 576 * 2 / 2**20
+    return 15 + _n_rollouts(job) * job.config.max_new_tokens * 576 * 2 / 2**20
 
 
 def _parameters(model: str) -> float | None:
@@ -116,10 +189,20 @@ def show_plan(plan: dict[str, Any]) -> None:
     """The plan as a table with its totals."""
     rows = [(s["stage"], s["state"], _time(s["seconds"])) for s in plan["stages"]]
     table(f"Plan for {plan['trait']} on {plan['model']}", ("stage", "state", "about"), rows)
+    if plan["rollouts"]:
+        _show_rollouts(plan["rollouts"])
     memory = "not known" if plan["memory_gib"] is None else f"about {plan['memory_gib']} GiB"
+    memory += "" if plan["max_memory"] is None else f" (model and batches within {size_text(plan['max_memory'])})"
     say(f"time: {_time(plan['seconds'])}; memory: {memory}; disk: about {plan['disk_mib']} MiB in {plan['folder']}")
     say(f"SAE: {plan['sae'] or 'none'}")
     say(f"This is {plan['note']}. Nothing was run.")
+
+
+def _show_rollouts(rollouts: dict[str, Any]) -> None:
+    """The passes through the model, step by step."""
+    rows = [(name, f"{step['n_passes']:,}", f"{step['n_tokens']:,}", _time(step["seconds"]))
+            for name, step in rollouts["steps"].items()]  # fmt: skip
+    table(f"{rollouts['n_rows']:,} rollouts", ("passes to", "passes", "tokens", "about"), rows, right=(1, 2))
 
 
 def _time(seconds: float | None) -> str:

@@ -113,7 +113,7 @@ class Job:
 
     def check_names(self) -> None:
         """Fail on an unknown trait, model, SAE or hook before any work."""
-        _ = self.trait, self.model_identity, self.site, self.config.server
+        _ = self.trait, self.model_identity, self.site, self.config.server, self.config.memory_budget
         inputs.check_block(self.config.model, self.hook)
         inputs.check_choice(self.config.choose, self.config.hook, self.trait)
         self.judge.identity(self.trait.name)
@@ -164,7 +164,8 @@ class Job:
         placed: dict[str, Any] = {"device": self.config.device}
         if self.config.device == "auto":
             placed = {"device_map": "auto"}
-        return load_model(self.config.model, dtype=self.config.dtype, **placed)
+        budget = self.config.memory_budget
+        return load_model(self.config.model, dtype=self.config.dtype, max_memory=budget, **placed)
 
     @cached_property
     def sae(self) -> Any:

@@ -73,7 +73,7 @@ def _transfer(
 def _load(config: JobConfig) -> Any:
     from workbench.models.loading import load_model
 
-    return load_model(config.model, dtype=config.dtype, device=config.device)
+    return load_model(config.model, dtype=config.dtype, device=config.device, max_memory=config.memory_budget)
 
 
 def neutral_documents(n_segments: int) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..base.errors import WorkbenchError
 from .capture import all_hooks, padded, sink_limits
 from .hookpoints import HookPoint
+from .memory import fitting_prompts
 from .prompts import ChatTokens
 from .sampling import Sampling, draw, draw_uniforms
 
@@ -64,7 +65,8 @@ def generate(
 
     Batches are made of rows of similar length, by the prompts and seeds alone. Row r's randomness comes only from
     `row_seeds[r]`; torch's global generator is not touched. Edits in force (`model.hooked`) act while sampling, and
-    the captured activations are the edited ones.
+    the captured activations are the edited ones. A model with a memory budget takes as many of `batch_size` rows at
+    once as fit.
     """
     if len(row_seeds) != len(prompts):
         raise WorkbenchError(
@@ -72,16 +74,15 @@ def generate(
             "one seed per prompt",
             "pass as many",
         )
+    sampling = sampling or Sampling()
     wanted = all_hooks(hooks, token_hooks)
     limits = sink_limits(model, wanted)
-    for indices in plan_rows(prompts, row_seeds, batch_size):
-        uniforms = draw_uniforms(
-            [row_seeds[index] for index in indices], (sampling or Sampling()).max_new_tokens
-        )
+    longest = max((len(prompt.ids) for prompt in prompts), default=1)
+    together = fitting_prompts(model, longest, sampling, batch_size, n_hooks=len(wanted), n_token_hooks=len(token_hooks))
+    for indices in plan_rows(prompts, row_seeds, together):
+        uniforms = draw_uniforms([row_seeds[index] for index in indices], sampling.max_new_tokens)
         record = GenerationRecord(model, len(indices), wanted, token_hooks, limits)
-        rollout = _Rollout(
-            model, [prompts[index] for index in indices], sampling or Sampling(), uniforms, record
-        )
+        rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record)
         yield indices, rollout.run(len(hooks))
 
 

@@ -16,10 +16,13 @@ from typing import Any
 from ..base.errors import WorkbenchError, unknown_name
 from ..base.progress import track
 from ..base.settings import cache_dir, setting
+from ..base.sizes import parse_size
 from ..base.store import content_hash, describe_os_error, make_folder, sha256_file, write_json
 from . import assets
+from .memory import check_weights_fit
 from .model import Model, combined_hash
 from .sentencepiece import gguf_tokenizer
+from .synthetic import shape_of
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -37,6 +40,7 @@ def load_model(
     adapter: str | os.PathLike[str] | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     prompt_format: str | None = None,
+    max_memory: int | str | None = None,
 ) -> Model:
     """The model called `name`, ready for hooks: a catalogue name, a local folder, a GGUF file, or a hub id.
 
@@ -44,19 +48,23 @@ def load_model(
     need several devices. `adapter` is a PEFT folder, merged into the weights. The first load of a GGUF keeps its
     dequantised weights in the cache folder, so that later loads take seconds. `prompt_format` is "chat" (the
     tokenizer's chat template) or "plain" (Question / Answer as plain text, for base models); by default plain is used
-    where there is no chat template, and said in the log.
+    where there is no chat template, and said in the log. `max_memory` ("12GiB", or bytes) bounds weights, caches,
+    activations and logits together, on all devices; batches shrink to fit. The libraries (about half a GiB) are not
+    part of it.
 
     Raises WorkbenchError for an unknown name (nearest names listed), a file that is not what it claims to be,
-    an unknown dtype, or a model that cannot be fetched.
+    an unknown dtype, a model that cannot be fetched, or weights beyond `max_memory` (before they are read).
 
     >>> model = load_model("smollm2-135m-instruct")        # doctest: +SKIP
     """
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
+    check_dtype(dtype)
     if prompt_format not in (None, *PROMPT_FORMATS):
         raise unknown_name("prompt format", str(prompt_format), PROMPT_FORMATS)
+    budget = None if max_memory is None else parse_size(max_memory)
     with track(f"load {Path(name).name}", 1, "models") as step:
         label, folder, weights_hash, source = _locate(str(name))
+        if budget is not None:
+            check_weights_fit(shape_of(read_config(folder)), dtype, budget, name=label)
         hf, tokenizer = _read(folder, dtype=dtype, device_map=device_map)
         if adapter is not None:
             hf, weights_hash = _merge_adapter(hf, Path(adapter), weights_hash or _hash_of_hub(hf, folder))
@@ -64,7 +72,7 @@ def load_model(
             hf = hf.to(device or _best_device())
         step()
     _set_prompt_format(tokenizer, label, prompt_format)
-    return Model(
+    model = Model(
         hf,
         tokenizer,
         name=label,
@@ -72,6 +80,51 @@ def load_model(
         chat_template_kwargs=chat_template_kwargs,
         source=source,
     )
+    model.max_memory = budget
+    return model
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a type of weights that is none of DTYPES."""
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+
+
+def config_at_hand(name: str) -> tuple[Any, Any] | None:
+    """(transformers configuration, tokenizer) of a model whose files are on this machine and readable as they are.
+
+    None otherwise: nothing is fetched or converted, no weights are read. The tokenizer has its prompt format set.
+    """
+    folder = _folder_at_hand(name)
+    if folder is None:
+        return None
+    try:
+        tokenizer = _read_tokenizer(str(folder))
+        config = read_config(str(folder))
+    except WorkbenchError:
+        return None  # `load_model` says what is wrong with it
+    _set_prompt_format(tokenizer, Path(name).name, None)
+    return config, tokenizer
+
+
+def _folder_at_hand(name: str) -> Path | None:
+    models = assets.model_names()
+    path = Path(name).expanduser()
+    if name in models:
+        found = assets.asset_path(models[name]).rglob("*.gguf") if assets.is_cached(models[name]) else iter(())
+        path = next(iter(found), path)
+    if path.is_file():
+        path = cache_dir() / "models" / sha256_file(path)[:16]
+    elif not path.is_dir() and _HUB_ID.fullmatch(name):
+        path = _hub_folder(name) or path
+    return path if (path / "config.json").is_file() else None
+
+
+def _hub_folder(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _set_prompt_format(tokenizer: Any, label: str, wanted: str | None) -> None:
@@ -110,26 +163,41 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def read_config(folder: str) -> Any:
+    """The transformers configuration of a folder or hub id."""
+    from transformers import AutoConfig
+
+    return _from_folder(AutoConfig, folder)
+
+
+def _read_tokenizer(folder: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return _from_folder(AutoTokenizer, folder)
+
+
 def _read(folder: str, *, dtype: str, device_map: Any) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    local = Path(folder).is_dir()
-    options: dict[str, Any] = {"local_files_only": local or bool(setting("offline"))}
-    try:
-        with _quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            hf = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), device_map=device_map, **options
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _unreadable(folder, local, error) from error
+    tokenizer = _read_tokenizer(folder)
+    hf = _from_folder(AutoModelForCausalLM, folder, dtype=getattr(torch, dtype), device_map=device_map)
     return hf, tokenizer
 
 
-def _unreadable(folder: str, local: bool, error: Exception) -> WorkbenchError:
+def _from_folder(kind: Any, folder: str, **options: Any) -> Any:
+    """What transformers reads from a folder, or from the hub where that may be asked."""
+    local = Path(folder).is_dir() or bool(setting("offline"))
+    try:
+        with _quiet_transformers():
+            return kind.from_pretrained(folder, local_files_only=local, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: str, error: Exception) -> WorkbenchError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if local:
+    if Path(folder).is_dir():
         return WorkbenchError(
             f"{folder} cannot be read as a model ({reason})",
             "a folder with config.json, tokenizer.json and weights of a causal language model",

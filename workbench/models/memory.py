@@ -96,7 +96,7 @@ class RowNeeds:
 
 def capture_needs(model: Model, width: int, n_token_hooks: int = 0) -> RowNeeds:
     """The needs of a row of `width` tokens whose activations are captured; `n_token_hooks` keep every token."""
-    width = _rounded(width)
+    width = rounded_width(width)
     kept = 2 * 4 * width * model.d_model * n_token_hooks  # float32, once as collected and once as given out
     return RowNeeds(_measured(model, ("capture", width), lambda: _capture_peak(model, width)), capture=kept)
 
@@ -111,7 +111,7 @@ def generation_needs(
     shape: Shape | None = None,
 ) -> RowNeeds:
     """The needs of a row with a prompt of `width` tokens; `shape` is the whole model's where `model` is a miniature."""
-    shape, width = shape or Shape.of(model.hf), _rounded(width)
+    shape, width = shape or Shape.of(model.hf), rounded_width(width)
     cache = _measured(model, ("cache", width), lambda: _cache_bytes(model, width)) / width
     activations = _measured(model, ("prefill", width), lambda: _prefill_peak(model, width))
     logits = (
@@ -154,8 +154,18 @@ def fitting_tokens(model: Model, width: int, wanted: int, n_token_hooks: int = 0
     """The positions of one capturing pass over rows of up to `width` tokens: at most `wanted`, within the budget."""
     if model.max_memory is None:
         return wanted
-    width = _rounded(width)
+    width = rounded_width(width)
     return width * fitting_rows(model, capture_needs(model, width, n_token_hooks), max(1, wanted // width))
+
+
+def fitting_prompts(
+    model: Model, width: int, sampling: Sampling, wanted: int, *, n_hooks: int, n_token_hooks: int
+) -> int:  # fmt: skip
+    """How many prompts of up to `width` tokens are sampled together: at most `wanted`, within the budget."""
+    if model.max_memory is None:
+        return wanted
+    needs = generation_needs(model, width, sampling, n_hooks=n_hooks, n_token_hooks=n_token_hooks)
+    return fitting_rows(model, needs, wanted)
 
 
 def weight_bytes(hf: Any) -> int:
@@ -175,12 +185,12 @@ def check_weights_fit(shape: Shape, dtype: str, budget: int, *, name: str) -> No
         f"the weights of {name} need {size_text(needed)} in {dtype} ({shape.n_parameters / 1e9:.2f} billion parameters), "
         f"the budget is {size_text(budget)}",
         "a model whose weights fit into --max-memory with room for a row",
-        f"use {half}--device auto (spreads it over all devices), a larger --max-memory, or a smaller model; "
-        "--generate-with URL takes the sampling off this machine, not the weights",
+        f"use {half}a larger --max-memory (with --device auto it counts all devices together), or a smaller model",
     )
 
 
-def _rounded(width: int) -> int:
+def rounded_width(width: int) -> int:
+    """`width` rounded up to a multiple of WIDTH_STEP."""
     return -(-max(1, width) // WIDTH_STEP) * WIDTH_STEP
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 _PIECE = 2**20
-ENOUGH_BYTES = 2**28
+ENOUGH_BYTES = 2**26
 """Weights beyond any processor's cache: a miniature this large is as slow per block as the whole."""
 
 

@@ -13,13 +13,14 @@ from workbench.base.progress import track
 from workbench.models.model import Model
 from workbench.personas.controls import aa_evidence, effect_size, placebo_evidence
 from workbench.personas.effects import vector_effects
+from workbench.personas.evidence import best_hook, separability
 from workbench.personas.geometry import Geometry, geometry
 from workbench.personas.judges import Judge
 from workbench.personas.judging import judge_rows
 from workbench.personas.monitoring import monitoring
 from workbench.personas.outcomes import trait_outcome
 from workbench.personas.placebos import PlaceboVectors
-from workbench.personas.runs import PersonaRun, held_out
+from workbench.personas.runs import PersonaRun, held_out, read_run
 from workbench.personas.sensitivity import sensitivity
 from workbench.personas.separability import features_auc
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from workbench.personas.traits import Trait
 
 RANK_P = 0.01
-_FROM_EVIDENCE = ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_length_only", "auc_with_prompt",
-                  "n_evaluation_rows", "n_evaluation_questions", "filtered", "cosine_filtered_unfiltered")  # fmt: skip
+_FROM_SEPARABILITY = ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_length_only", "auc_with_prompt")
+_FROM_EVIDENCE = (*_FROM_SEPARABILITY, "n_evaluation_rows", "n_evaluation_questions", "filtered", "cosine_filtered_unfiltered")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,9 @@ def panel(
             if judge is not None:
                 judged = judge_rows(run.score.frame, trait, judge)
                 scores[run.trait] = torch.from_numpy(judged["score"].to_numpy(dtype=float).copy())
-            rows[run.trait] = trait_row(run, placebos, seed=seed)
+            row = trait_row(run, placebos, seed=seed)
+            chosen = at_chosen_block(run, model, placebos, auc_embedding=row["auc_embedding"], seed=seed)
+            rows[run.trait] = {**row, "chosen": chosen}
             if not quick:
                 rows[run.trait] |= _measured(run, trait, model, placebos, scores.get(run.trait), seed)
             step()
@@ -90,6 +93,28 @@ def trait_row(run: PersonaRun, placebos: PlaceboVectors | None = None, *, seed: 
     row["auc_embedding"] = embedding_auc(run)
     if placebos is not None and row["auc_stripped"] is not None:
         row |= placebo_evidence(run, placebos, row["auc_stripped"])
+    return row | verdicts(row)
+
+
+def at_chosen_block(
+    run: PersonaRun, model: Model, placebos: PlaceboVectors | None = None, *, auc_embedding: float | None = None,
+    n_bootstrap: int = 1000, n_random: int = 2000, seed: int = 0,
+) -> dict[str, Any] | None:  # fmt: skip
+    """The same separability at the block that the extraction questions choose (`layer_curve`), with its verdicts.
+
+    The choice sees no evaluation row, so these figures are held out like those at the common hook point. None without
+    a curve or evaluation rows.
+    """
+    curve = run.vector.evidence.get("layer_curve")
+    if not curve or run.score.frame.empty:
+        return None
+    there = read_run(run.folder, model, best_hook(curve, run.vector.hooks))
+    found = separability(there.make, there.score, n_bootstrap=n_bootstrap, n_random=n_random, seed=seed)
+    row: dict[str, Any] = {"hook": str(there.hook), "auc_interval": found["auc_stripped_interval"]}
+    row["auc_embedding"] = auc_embedding  # of the texts, the same at every block
+    row |= {name: found[name] for name in _FROM_SEPARABILITY} | effect_size(there, seed=seed)
+    if placebos is not None and row["auc_stripped"] is not None:
+        row |= placebo_evidence(there, placebos, row["auc_stripped"])
     return row | verdicts(row)
 
 

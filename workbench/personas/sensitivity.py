@@ -69,7 +69,7 @@ def _arm_means(values: Tensor, positive: Tensor) -> Tensor:
 
 def _cut(run: PersonaRun, model: Model, frame: pandas.DataFrame, weights: Tensor) -> dict[str, Tensor]:
     """v from answers cut short: to their first tokens, and to the length of the shortest under the same question."""
-    shortest: Mapping[str, int] = frame.groupby("question_id")["n_tokens"].min().to_dict()
+    shortest: Any = frame.groupby("question_id")["n_tokens"].min()
     limits = {row_id: shortest[q] for row_id, q in zip(frame["id"], frame["question_id"], strict=True)}
     weight = dict(zip(frame["id"], weights.tolist(), strict=True))
     sums = {name: torch.zeros(model.d_model, dtype=torch.float64) for name in ("first_32_tokens", "equal_length")}
