@@ -344,7 +344,7 @@ def scale_table() -> str:
     e = evidence("scale")
     lines = [
         "",
-        "| shape | parameters | budget | planned peak | measured peak | planned | measured | of the processor: planned | measured |",
+        "| shape | parameters | budget | peak, planned | measured | time, planned | measured | processor, planned | measured |",
         "|" + "---|" * 9,
     ]
     for name, row in e["shapes"].items():

@@ -63,8 +63,8 @@ def brief(traits: dict[str, Any]) -> dict[str, Any]:
 
 
 def slim(value: dict[str, Any]) -> dict[str, Any]:
-    """Without paths of the machine that it was made on."""
-    return {key: item for key, item in value.items() if key not in ("folder", "figure")}
+    """Without what only tells one machine's run folders apart."""
+    return {key: item for key, item in value.items() if key not in ("folder", "figure", "key")}
 
 
 def judges() -> dict[str, Any]:

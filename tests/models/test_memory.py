@@ -120,7 +120,7 @@ def test_weights_beyond_the_budget_are_refused_before_they_are_read(tmp_path, mo
     model.hf.save_pretrained(tmp_path / "m")
     model.tokenizer.save_pretrained(tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").unlink()
-    with pytest.raises(WorkbenchError, match="weights of m need .* in float32") as caught:
+    with pytest.raises(WorkbenchError, match=r"weights of m need .* in float32") as caught:
         load_model(tmp_path / "m", max_memory="100KiB")
     assert "bfloat16" in caught.value.remedy
 

@@ -116,6 +116,12 @@ def folder_hash(folder: Path) -> str:
     return content_hash([[file.relative_to(folder).as_posix(), sha256_file(file)] for file in files])
 
 
+def placebos_hash(folder: Path) -> str | None:
+    """The hash of the placebo vectors in `folder`, without the rollouts behind them; None when there are none."""
+    file = folder / "placebo_vectors.json"  # it holds the hash of its tensors
+    return sha256_file(file) if file.is_file() else None
+
+
 def labels_hash(sae_id: str) -> str:
     """The hash of the labels that can be found for an SAE (of nothing when there are none)."""
     from workbench.labeling.store import label_folders

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.runs import default_run_folder
-from workbench.base.store import write_json
 
 from .console import judge_shown, note, reserved_output, say, table
-from .judge_choice import has_head
+from .inputs import folder_hash, placebos_hash
+from .judge_choice import JudgeChoice, has_head
+from .remembered import remembered
 
 if TYPE_CHECKING:
     from .options import JobFlags
@@ -50,25 +51,36 @@ def _vector(config: JobConfig, out: Path | None) -> Path:
 
 
 def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dict[str, Any]:
+    from .stages import Job
+
+    job = Job(config, next(iter(folders.values())), sae_needed=False)
+    placebos = placebos_of(job, out)
+    target = folder_of("personas", config, out)
+    sources = {
+        "vectors": {name: folder_hash(folder / "vector") for name, folder in folders.items()},
+        "placebos": placebos_hash(folder_of("placebos", config, out)),
+        "hook": str(_common_hook(job, folders)), "seed": config.seed, "dtype": config.dtype,
+        "judge": [_outcome_identity(Path(name).name) for name in folders],
+    }  # fmt: skip
+    made = remembered(target / RESULT, sources, lambda: _measured(job, folders, placebos))
+    return {"model": config.model, **made, "folder": str(target)}
+
+
+def _measured(job: Any, folders: dict[str, Path], placebos: Any) -> dict[str, Any]:
     from workbench.personas.judges import make_judge
     from workbench.personas.panel import panel
     from workbench.personas.runs import read_run
     from workbench.personas.traits import load_trait
 
-    from .stages import Job
-
-    job = Job(config, next(iter(folders.values())), sae_needed=False)
-    placebos = placebos_of(job, out)
     traits = {trait.name: trait for trait in map(load_trait, folders)}
     runs = [read_run(folder, job.model, _common_hook(job, folders)) for folder in folders.values()]
     judges = {name: make_judge(OUTCOME_JUDGE) if has_head(OUTCOME_JUDGE, name) else None for name in traits}
     note("panel ...")
-    value = panel(runs, traits, job.model, placebos=placebos, judges=judges, seed=config.seed).to_json()
-    target = folder_of("personas", config, out)
-    target.mkdir(parents=True, exist_ok=True)
-    value = {"model": config.model, **value, "folder": str(target)}
-    write_json(target / RESULT, value)
-    return value
+    return panel(runs, traits, job.model, placebos=placebos, judges=judges, seed=job.config.seed).to_json()
+
+
+def _outcome_identity(trait: str) -> Any:
+    return JudgeChoice(OUTCOME_JUDGE).identity(trait) if has_head(OUTCOME_JUDGE, trait) else None
 
 
 def _common_hook(job: Any, folders: dict[str, Path]) -> str:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.runs import default_run_folder
-from workbench.base.store import write_json
 
 from .console import note, reserved_output, say, table
+from .inputs import folder_hash, placebos_hash
+from .remembered import remembered, study_plan
 
 if TYPE_CHECKING:
     from .options import JobFlags
@@ -35,8 +36,29 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
             "the same traits extracted from both models",
             f"run first: workbench extract --all --model {source_config.model}, and the same for {target}",
         )
+    folder = _folder(f"transfer-to-{Path(target).name}", source_config, flags.out)
+    if flags.plan:
+        steps = [f"read {n_segments:,} neutral segments at every block of {side}" for side in folders]
+        steps += [f"carry and push {len(shared)} vectors: {', '.join(shared)}"]
+        return study_plan(f"transfer from {source_config.model} to {target}", steps, folder)
     with reserved_output(flags.as_json, flags.quiet):
-        return _transfer(source_config, target_config, folders, shared, flags.out, n_segments)
+        from workbench.reports.matrices import heat_map
+
+        sides = (source_config, target_config)
+        sources = {
+            "vectors": {side.model: {t: folder_hash(folders[side.model][t] / "vector") for t in shared} for side in sides},
+            "placebos": [placebos_hash(_folder("placebos", side, flags.out)) for side in sides],
+            "hook": [side.hook for side in sides], "n_segments": n_segments, "seed": source_config.seed,
+            "dtype": source_config.dtype,
+        }  # fmt: skip
+
+        def made() -> dict[str, Any]:
+            return _transfer(source_config, target_config, folders, shared, flags.out, n_segments)
+
+        value = remembered(folder / RESULT, sources, made)
+        names = {"rows": f"block of {source_config.model}", "columns": f"block of {target}"}
+        heat_map(value["similarity"]["rsa"], title="Representational similarity (RSA)", **names).save(folder / FIGURE)
+    return {"source": source_config.model, "target": target, **value, "folder": str(folder)}
 
 
 def _finished(config: JobConfig, traits: Sequence[str], out: Path | None) -> dict[str, Path]:
@@ -53,21 +75,13 @@ def _transfer(
     n_segments: int,
 ) -> dict[str, Any]:  # fmt: skip
     from workbench.personas.transfer_study import Side, study
-    from workbench.reports.matrices import heat_map
 
     sides = [
         Side.read(_load(config), {t: folders[config.model][t] for t in traits}, _folder("placebos", config, out), config.hook)
         for config in (source, target)
     ]
     note("similarity and transfer ...")
-    value = study(sides[0], sides[1], neutral_documents(n_segments), n_segments=n_segments, dose=DOSE, seed=source.seed)
-    folder = _folder(f"transfer-to-{Path(target.model).name}", source, out)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {"rows": f"block of {source.model}", "columns": f"block of {target.model}"}
-    heat_map(value["similarity"]["rsa"], title="Representational similarity (RSA)", **names).save(folder / FIGURE)
-    value = {"source": source.model, "target": target.model, **value, "folder": str(folder)}
-    write_json(folder / RESULT, value)
-    return value
+    return study(sides[0], sides[1], neutral_documents(n_segments), n_segments=n_segments, dose=DOSE, seed=source.seed)
 
 
 def _load(config: JobConfig) -> Any:
@@ -90,7 +104,12 @@ def neutral_documents(n_segments: int) -> list[str]:
 
 
 def show_transfer(value: dict[str, Any]) -> None:
-    """Traits with the cosine of the carried vector, its nulls, and what it does in the target."""
+    """Traits with the cosine of the carried vector, its nulls, and what it does in the target (or the plan)."""
+    if "steps" in value:
+        from .plan import show_steps
+
+        show_steps(value)
+        return
     rows = []
     for trait, row in value["carried"]["traits"].items():
         did = value["behaviour"].get(trait) or {}

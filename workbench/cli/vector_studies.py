@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import write_json
+from workbench.models.hookpoints import HookPoint
 
 from .console import interval, note, reserved_output, say, table
+from .inputs import folder_hash
+from .plan import show_steps
+from .remembered import remembered, study_plan
 
 if TYPE_CHECKING:
     from .options import JobFlags
@@ -25,18 +28,24 @@ def run_compare(
     config = flags.job(trait)
     folder = _finished(config, flags.out)
     with reserved_output(flags.as_json, flags.quiet):
-        from workbench.personas.comparison import compare
+        from workbench.personas.comparison import compare, default_candidates
         from workbench.personas.runs import read_run
         from workbench.personas.traits import load_trait
+        from workbench.personas.vectors import PersonaVector
 
-        model = _model(config, folder)
-        run = read_run(folder, model, config.hook)
-        chosen = _candidates(run.hook, methods, positions, hooks, normalise)
-        note("comparison ...")
-        found = compare(run, load_trait(trait), model, chosen, n_bootstrap=n_bootstrap, seed=config.seed)
-        value = {"model": config.model, **found.to_json(), "folder": str(folder)}
-        write_json(folder / COMPARISON, value)
-    return value
+        hook = PersonaVector.load(folder / "vector").hook if config.hook is None else HookPoint.parse(config.hook)
+        chosen = _candidates(hook, methods, positions, hooks, normalise) or default_candidates(hook)
+        if flags.plan:
+            return study_plan(f"{len(chosen)} ways to make a vector of {trait}", [one.name for one in chosen], folder)
+
+        def made() -> dict[str, Any]:
+            model = _model(config, folder)
+            run = read_run(folder, model, hook)
+            note("comparison ...")
+            return compare(run, load_trait(trait), model, chosen, n_bootstrap=n_bootstrap, seed=config.seed).to_json()
+
+        sources = _sources(config, folder) | {"candidates": [one.name for one in chosen], "n_bootstrap": n_bootstrap}
+        return {"model": config.model, **remembered(folder / COMPARISON, sources, made), "folder": str(folder)}
 
 
 def run_layers(flags: JobFlags, trait: str) -> dict[str, Any]:
@@ -44,26 +53,42 @@ def run_layers(flags: JobFlags, trait: str) -> dict[str, Any]:
     config = flags.job(trait)
     folder = _finished(config, flags.out)
     with reserved_output(flags.as_json, flags.quiet):
-        from workbench.personas.layers import CHOICES, causal_points, choose_hook
-        from workbench.personas.traits import load_trait
         from workbench.personas.vectors import PersonaVector
         from workbench.reports.figures import layer_choice
 
         vector = PersonaVector.load(folder / "vector")
-        curve = vector.evidence["layer_curve"]
-        note("causal curve ...")
-        model = _model(config, folder)
-        causal = causal_points(load_trait(trait), model, vector.directions, vector.hooks, seed=config.seed)
-        chosen = {by: str(choose_hook(by, curve, causal, vector.hooks)) for by in CHOICES}
-        figure = layer_choice(_points(curve, "auc"), _points(causal, "odd"), chosen=vector.hook.block)
-        value = {"trait": vector.trait, "model": config.model, "hook": str(vector.hook), "separability": curve,
-                 "causal": causal, "chosen": chosen, "figure": str(figure.save(folder / LAYERS_FIGURE))}  # fmt: skip
-        write_json(folder / LAYERS, value)
-    return value
+        if flags.plan:
+            steps = [f"push along the vector at {hook} on the select pairs" for hook in vector.hooks]
+            return study_plan(f"both ways to choose a block for {trait}", steps, folder)
+        made = remembered(folder / LAYERS, _sources(config, folder), lambda: _layers(config, folder, vector))
+        figure = layer_choice(_points(made["separability"], "auc"), _points(made["causal"], "odd"), chosen=vector.hook.block)
+        return {"model": config.model, **made, "figure": str(figure.save(folder / LAYERS_FIGURE))}
+
+
+def _layers(config: JobConfig, folder: Path, vector: Any) -> dict[str, Any]:
+    from workbench.personas.layers import CHOICES, causal_points, choose_hook
+    from workbench.personas.traits import load_trait
+
+    curve = vector.evidence["layer_curve"]
+    note("causal curve ...")
+    causal = causal_points(load_trait(config.trait), _model(config, folder), vector.directions, vector.hooks, seed=config.seed)
+    chosen = {by: str(choose_hook(by, curve, causal, vector.hooks)) for by in CHOICES}
+    return {"trait": vector.trait, "hook": str(vector.hook), "separability": curve, "causal": causal, "chosen": chosen}
+
+
+def _sources(config: JobConfig, folder: Path) -> dict[str, Any]:
+    """What a study of one trait's finished vector depends on."""
+    from workbench.personas.traits import load_trait
+
+    return {"vector": folder_hash(folder / "vector"), "trait": load_trait(config.trait).hash, "seed": config.seed,
+            "dtype": config.dtype}  # fmt: skip
 
 
 def show_compare(value: dict[str, Any]) -> None:
     """The table of the candidates."""
+    if "steps" in value:
+        show_steps(value)
+        return
     columns = (
         "method",
         "position",
@@ -89,6 +114,9 @@ def show_compare(value: dict[str, Any]) -> None:
 
 def show_layers(value: dict[str, Any]) -> None:
     """The two curves as a table, and where the figure lies."""
+    if "steps" in value:
+        show_steps(value)
+        return
     effects = {point["hook"]: point for point in value["causal"]}
     rows = []
     for point in value["separability"]:
@@ -120,8 +148,6 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _points(curve: list[dict[str, Any]], key: str) -> list[tuple[float, float, float | None, float | None]]:
-    from workbench.models.hookpoints import HookPoint
-
     known = [point for point in curve if point[key] is not None]
     return [(HookPoint.parse(p["hook"]).block, p[key], p["low"], p["high"]) for p in known]
 
@@ -132,7 +158,6 @@ def _candidates(
     """Every combination of what was named, or None for the default star."""
     from itertools import product
 
-    from workbench.models.hookpoints import HookPoint
     from workbench.personas.comparison import Candidate
 
     if not (methods or positions or hooks or normalise):

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 RANK_P = 0.01
 _FROM_SEPARABILITY = ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_length_only", "auc_with_prompt")
-_FROM_EVIDENCE = (*_FROM_SEPARABILITY, "n_evaluation_rows", "n_evaluation_questions", "filtered", "cosine_filtered_unfiltered")  # fmt: skip
+_FROM_EVIDENCE = (*_FROM_SEPARABILITY, "n_evaluation_rows", "n_evaluation_questions", "filtered",
+                  "cosine_filtered_unfiltered")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

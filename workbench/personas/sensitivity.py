@@ -8,7 +8,7 @@ much of v it was. Below `WARN_BELOW` the vector's claims need that said beside t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
