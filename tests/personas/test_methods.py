@@ -19,7 +19,7 @@ from workbench.personas.layers import causal_curve, choose_hook
 from workbench.personas.methods import DETECTORS, METHODS, contrast, direction_by, haufe_pattern
 from workbench.personas.positions import position_means
 from workbench.personas.reencoding import prompt_tokens
-from workbench.personas.runs import read_run
+from workbench.personas.runs import held_out, read_run, stripped_aucs
 from workbench.personas.traits import load_trait
 
 QUICK = {"n_bootstrap": 20, "n_random": 20}
@@ -161,8 +161,37 @@ def test_candidates_are_measured_side_by_side(run, evil, tiny_model):
 def test_the_default_row_is_the_vector_itself(run, evil, tiny_model):
     plain = Candidate(run.hook)
     row = compare(run, evil, tiny_model, [plain], n_bootstrap=0, n_random=5).rows[0]
-    assert row["auc"] == pytest.approx(run.vector.evidence["auc_stripped"], abs=1e-6)
+    unsealed = replace(run, score=run.score.of(run.score.frame["split"] == "verification"))
+    parts = held_out(unsealed, n_bootstrap=0, generator=torch.Generator())
+    assert row["auc"] == pytest.approx(float(stripped_aucs(unsealed, parts)[0].nanmean()), abs=1e-6)
     assert row["auc_interval"] is None
+
+
+def test_sealed_questions_and_pairs_take_no_part_in_the_comparison(run, evil, tiny_model):
+    frame = run.score.frame.copy()
+    half = sorted(set(frame["question_id"]))[::2]
+    frame["split"] = ["sealed" if question in half else "verification" for question in frame["question_id"]]
+    run = replace(run, score=replace(run.score, frame=frame))
+    sealed = torch.from_numpy((run.score.frame["split"] == "sealed").to_numpy().copy())
+    spoiled_rows = replace(run.score, without_system=run.score.without_system.masked_fill(sealed[:, None, None], 1e3))
+    pairs = tuple(replace(p, trait="Yes.") if p.split == "sealed" else p for p in evil.contrast_pairs)
+    ways = [Candidate(run.hook), Candidate(run.hook, method="whitened")]
+    clean = compare(run, evil, tiny_model, ways, n_bootstrap=4, n_random=5).to_json()
+    spoiled = compare(replace(run, score=spoiled_rows), replace(evil, contrast_pairs=pairs), tiny_model, ways,
+                      n_bootstrap=4, n_random=5).to_json()  # fmt: skip
+    assert clean == spoiled
+
+
+def test_a_part_without_both_arms_has_no_direction_and_stops_nothing(run, evil, tiny_model):
+    """Kept rows so few that bootstrap draws and halves lose an arm."""
+    frame = run.make.frame.copy()
+    positive = frame["arm"] == "positive"
+    frame["kept"] = ~positive | frame["question_id"].isin(sorted(set(frame["question_id"]))[:2])
+    sparse = replace(run, make=replace(run.make, frame=frame))
+    ways = [Candidate(run.hook, method=method) for method in METHODS]
+    found = compare(sparse, evil, tiny_model, ways, n_bootstrap=6, n_random=5)
+    for row in found.rows:
+        assert math.isfinite(row["auc"]) and all(map(math.isfinite, row["auc_interval"]))
 
 
 def test_answers_that_say_nothing_separate_nothing(evil, tiny_model, tmp_path):
@@ -180,7 +209,7 @@ def test_answers_that_say_nothing_separate_nothing(evil, tiny_model, tmp_path):
 
 def test_samples_give_a_spread_over_seeds(run, evil, tiny_model):
     frame = run.make.frame.copy()
-    frame["sample"] = [i % 2 for i in range(len(frame))]
+    frame["sample"] = frame.groupby(["question_id", "arm"]).cumcount() % 2
     twice = replace(run, make=replace(run.make, frame=frame))
     row = compare(twice, evil, tiny_model, [Candidate(run.hook)], n_bootstrap=0, n_random=5).rows[0]
     assert -1 <= row["seed_cosine"] <= 1 and row["seed_auc_sd"] >= 0

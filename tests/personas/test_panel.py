@@ -263,6 +263,22 @@ def test_the_block_that_the_extraction_questions_choose_is_judged_as_an_extracti
     assert {"passes", "above_random_q95", "above_placebos", "beats_text", "auc_placebo_q95", "effect_size"} <= set(there)
 
 
+def test_placebos_that_come_close_to_a_trait_count_and_are_named(run, placebos):
+    close = replace(placebos, related=tuple(("evil",) if i == 0 else () for i in range(len(placebos))))
+    own = replace(close, directions=close.directions.clone())
+    own.directions[0, own.hooks.index(run.hook)] = run.direction
+    found = placebo_evidence(run, own, run.vector.evidence["auc_stripped"])
+    assert found["n_placebos"] == len(placebos) and found["related_placebos"] == [placebos.names[0]]
+    assert found["nearest_placebo"] == placebos.names[0] and found["cosine_nearest"] == pytest.approx(1, abs=1e-5)
+    assert found["auc_placebo_max"] > found["auc_unrelated_q95"]
+
+
+def test_the_judge_that_filtered_scores_no_outcome(run, tiny_model, evil):
+    filtered = replace(run, vector=replace(run.vector, evidence={**run.vector.evidence, "judge": LexicalJudge().name}))
+    made = panel([filtered], {"evil": evil}, tiny_model, judges={"evil": LexicalJudge()}, quick=True)
+    assert made.rows["evil"]["outcome_judge"] is None and "scores no outcome" in made.notes[0]
+
+
 def test_a_row_without_evaluation_rows_claims_nothing(evil, tiny_model, tmp_path):
     frame = responses(evil, n_extraction=10, n_evaluation=0, n_instructions=3)
     run = make_run(evil, frame, tiny_model, tmp_path)

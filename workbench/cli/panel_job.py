@@ -94,12 +94,13 @@ def placebos_of(job: Any, out: Path | None) -> Any:
     """The placebo vectors of the job's model and design: read if they are there, else sampled (resumable)."""
     from workbench.base.errors import WorkbenchError
     from workbench.base.store import content_hash
-    from workbench.personas.placebos import PlaceboVectors, list_placebos, placebo_vectors
+    from workbench.personas.placebos import PlaceboVectors, list_placebos, placebo_questions, placebo_vectors
 
     folder = folder_of("placebos", job.config, out)
-    design = replace(job.config.design, n_samples=1)
+    design = _placebo_design(job.config)
     server = job.config.server
-    parts = [job.model_identity, str(design), job.config.dtype, job.config.seed, [str(p) for p in list_placebos()]]
+    texts = [str(text) for text in (*list_placebos(), *placebo_questions())]
+    parts = [job.model_identity, str(design), job.config.dtype, job.config.seed, texts]
     key = content_hash(parts + ([server.description()] if server else []))
     marker = folder / "key"
     if marker.is_file() and marker.read_text(encoding="utf-8") == key:
@@ -114,15 +115,36 @@ def placebos_of(job: Any, out: Path | None) -> Any:
     return made
 
 
+def _placebo_design(config: JobConfig) -> Any:
+    # One answer per cell, whatever the traits have: 24 contrasts are many, and their noise is part of what they are for.
+    return replace(config.design, n_samples=1)
+
+
 def plan_all(configs: Sequence[JobConfig], flags: JobFlags) -> dict[str, Any]:
     """The plans of all vectors, with their total."""
     from .plan import Prober, plan_job
 
     prober = Prober()
     plans = {c.trait: plan_job(c, folder_of(c.trait, c, flags.out), upto="vector", prober=prober) for c in configs}
-    seconds = [plan["seconds"] for plan in plans.values()]
-    return {"plan": plans, "seconds": None if None in seconds else round(sum(seconds), 1),
-            "note": "the vectors; placebo contrasts and the panel add about half of one trait each"}  # fmt: skip
+    placebos = _plan_placebos(configs[0], folder_of("placebos", configs[0], flags.out), prober)
+    seconds = [plan["seconds"] for plan in plans.values()] + [placebos["seconds"]]
+    return {"plan": plans, "placebos": placebos, "seconds": None if None in seconds else round(sum(seconds), 1),
+            "note": "vectors and placebo contrasts; the panel reads the rows again, about a minute a trait on the default "
+            "model"}  # fmt: skip
+
+
+def _plan_placebos(config: JobConfig, folder: Path, prober: Any) -> dict[str, Any]:
+    """{n_rows, n_tokens, n_passes, seconds} of the placebo contrasts; None for seconds that nobody can know."""
+    nothing = {"n_rows": 0, "n_tokens": 0, "n_passes": 0, "seconds": 0.0}
+    if (folder / "key").is_file():
+        return nothing
+    probe = prober.probe(config)
+    if probe is None:
+        return {**nothing, "n_rows": None, "n_tokens": None, "n_passes": None, "seconds": None}
+    from workbench.personas.planning import plan_placebos
+
+    plan = plan_placebos(probe, design=_placebo_design(config), budget=config.memory_budget)
+    return {"n_rows": plan.n_rows, "n_tokens": plan.n_tokens, "n_passes": plan.n_passes, "seconds": round(plan.seconds, 1)}
 
 
 def show_all(value: dict[str, Any]) -> None:
@@ -132,6 +154,7 @@ def show_all(value: dict[str, Any]) -> None:
 
         for plan in value["plan"].values():
             show_plan(plan)
+        say(f"placebo contrasts: {value['placebos']['n_rows']} rollouts, {value['placebos']['seconds']} s")
         say(f"in all: {value['seconds']} s ({value['note']})")
         return
     columns = ("trait", "AUC", "interval", "rank p", "random 95%", "placebo 95%", "text", "d", "odd 0.5", "odd 1.0",

@@ -2,14 +2,14 @@
 
 A candidate is a method, a position, a hook point and whether rows are scaled to one length first. All directions are
 made from extraction questions under three instructions and score the *response means, without the system prompt,* of
-evaluation questions under the other two (all ten ways), whatever they were read from. Pushes are added to the residual
-stream after the hook's block, on the sealed reply pairs, in median token norms of that place.
+verification questions under the other two (all ten ways), whatever they were read from. Pushes are added to the residual
+stream after the hook's block, on the reply pairs to select by, in median token norms of that place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -96,11 +96,12 @@ def compare(
     Per row: auc and effect_size (Cohen's d) with intervals (estimate -+ 1.96 crossed-bootstrap standard errors, every
     direction made again in each of `n_bootstrap` replicates), split_half_cosine over halves of the questions,
     seed_cosine and seed_auc_sd over the samples of each cell (None with one sample), and causal: {dose: odd, interval,
-    damage} of the direction, with causal_pattern for detectors. Nothing here is used to choose: the questions and the
-    pairs are those that are read for reporting.
+    damage} of the direction, with causal_pattern for detectors. Whoever picks a way by these figures has the sealed
+    questions and pairs left to judge it by: the rows are those of the verification questions (all evaluation rows where
+    there are none), the pairs those to select by.
     """
     chosen = list(candidates or default_candidates(run.hook))
-    data = _Data(run, model, n_bootstrap, seed)
+    data = _Data(_unsealed(run), model, n_bootstrap, seed)
     rows, directions = [], []
     with track(f"methods for {trait.name}", len(chosen), "directions") as step:
         for candidate in chosen:
@@ -111,6 +112,11 @@ def compare(
     random = _add_causal(rows, directions, chosen, data, trait, n_random, seed)
     stacked = torch.nn.functional.normalize(torch.stack([d.direction for d in directions]), dim=1)
     return Comparison(trait.name, tuple(rows), (stacked @ stacked.T).tolist(), random)
+
+
+def _unsealed(run: PersonaRun) -> PersonaRun:
+    verification = run.score.frame["split"] == "verification"
+    return replace(run, score=run.score.of(verification)) if bool(verification.any()) else run
 
 
 class _Data:
@@ -164,6 +170,9 @@ class _Data:
         """The candidate's direction from rows that count `counts [n_make]` times."""
         made = self.made
         rows = contrast(self.x(candidate), made.positive, made.question, made.instruction, counts)
+        if not len(rows.weight):  # no question has counting rows in both arms
+            nowhere = torch.full((self.model.d_model,), torch.nan, dtype=torch.float64)
+            return Direction(nowhere, nowhere)
         return direction_by(candidate.method, rows)
 
 
@@ -191,17 +200,11 @@ def _held_out(data: _Data, candidate: Candidate) -> tuple[Tensor, Tensor]:
         counts = draws.score_questions[:, scored.question] * draws.instructions[:, scored.instruction]
         made = draws.make_questions[:, data.made.question] * draws.instructions[:, data.made.instruction]
         made = made * (cell.make * kept_rows(data.made, cell))
-        scores = torch.stack([_scores(lambda c: data.direction(candidate, c), one, y[here]) for one in made])
+        # A replicate that drew no question with both arms has no direction: its scores are NaN, its cell is left out.
+        scores = torch.stack([y[here] @ data.direction(candidate, one).direction for one in made])
         areas.append(replicated_auc(scores, scored.positive[here], counts[:, here]))
         effects.append(cohens_d(scores, scored.positive[here], counts[:, here]))
     return torch.stack(areas).nanmean(dim=0), torch.stack(effects).nanmean(dim=0)
-
-
-def _scores(make: Callable[[Tensor], Direction], counts: Tensor, rows: Tensor) -> Tensor:
-    # A replicate that drew no question with both arms has no direction: its cell is left out.
-    if not bool((counts > 0).any()):
-        return torch.full((len(rows),), torch.nan, dtype=torch.float64)
-    return rows @ make(counts).direction
 
 
 def _estimate(name: str, values: Tensor) -> dict[str, Any]:
@@ -220,7 +223,7 @@ def _split_half(data: _Data, candidate: Candidate) -> float:
         first = torch.isin(made.question, torch.randperm(n, generator=data.halves)[: n // 2])
         pair = [data.direction(candidate, made.keep * side).direction for side in (first, ~first)]
         cosines.append(torch.cosine_similarity(*pair, dim=0))
-    return float(torch.stack(cosines).mean())
+    return float(torch.stack(cosines).nanmean())
 
 
 def _seed_spread(data: _Data, candidate: Candidate) -> dict[str, Any]:
@@ -235,7 +238,10 @@ def _seed_spread(data: _Data, candidate: Candidate) -> dict[str, Any]:
     y = data.y(candidate)
     ones = torch.ones(len(alone), len(y), dtype=torch.float64)
     areas = replicated_auc(torch.stack(alone) @ y.T, data.scored.positive, ones)
-    return {"seed_cosine": float(pairs.mean()), "seed_auc_sd": float(areas.std())}
+    known = areas[areas.isfinite()]
+    spread = float(known.std()) if len(known) > 1 else None
+    alike = pairs[pairs.isfinite()]
+    return {"seed_cosine": float(alike.mean()) if len(alike) else None, "seed_auc_sd": spread}
 
 
 def _add_causal(
@@ -243,7 +249,7 @@ def _add_causal(
     trait: Trait, n_random: int, seed: int,
 ) -> dict[str, dict[str, list[float]]]:  # fmt: skip
     """Fill in `causal`; returns the middle 95% of random directions' odd effect per hook and dose."""
-    pairs = [pair for pair in trait.contrast_pairs if pair.split == "sealed"]
+    pairs = [pair for pair in trait.contrast_pairs if pair.split == "select"]
     for row, candidate in zip(rows, candidates, strict=True):
         row["causal"] = None
         if candidate.method in DETECTORS:

@@ -24,12 +24,15 @@ from workbench.personas.separability import Cell, Rows
 
 
 def placebo_evidence(run: PersonaRun, placebos: PlaceboVectors, auc_stripped: float) -> dict[str, Any]:
-    """{auc_placebo_q95, auc_placebo_max, auc_placebo_p, nearest_placebo, cosine_nearest, n_placebos} for one trait.
+    """{auc_placebo_q95, auc_placebo_max, auc_placebo_p, nearest_placebo, cosine_nearest, n_placebos, related_placebos,
+    auc_unrelated_q95} for one trait.
 
-    auc_placebo_p = (1 + #{placebos at least as high}) / (1 + n): with 24 placebos at best .04.
+    All placebos count, those that come close to the trait (terse for apathetic) too: they are the hardest. Without them
+    the 95th percentile is auc_unrelated_q95. auc_placebo_p = (1 + #{placebos at least as high}) / (1 + n): with 24
+    placebos at best .04.
     """
-    directions = placebos.at(run.hook, trait=run.trait)
-    names = [placebos.names[i] for i in placebos.unrelated(run.trait)]
+    directions, names = placebos.at(run.hook), placebos.names
+    unrelated = placebos.unrelated(run.trait)
     parts = held_out(run, n_bootstrap=0, generator=generator(0))
     areas = folded_aucs(directions, run.score.without_system[:, 0], parts.scored, parts.cells)
     cosines = torch.cosine_similarity(directions, run.direction[None], dim=1)
@@ -38,7 +41,9 @@ def placebo_evidence(run: PersonaRun, placebos: PlaceboVectors, auc_stripped: fl
         "auc_placebo_q95": float(torch.quantile(areas, 0.95)),
         "auc_placebo_max": float(areas.max()),
         "auc_placebo_p": float(rank_p(auc_stripped, areas)),
+        "auc_unrelated_q95": float(torch.quantile(areas[unrelated], 0.95)) if unrelated else None,
         "n_placebos": len(names),
+        "related_placebos": [name for i, name in enumerate(names) if i not in unrelated],
         "nearest_placebo": names[nearest],
         "cosine_nearest": float(cosines[nearest]),
     }

@@ -108,7 +108,7 @@ def separability(
         **sep.null_evidence(area, null),
         "auc_with_prompt": with_prompt,
         "auc_with_prompt_interval": with_prompt_interval,
-        **_from_texts(make.frame, score.frame, made, scored, cells),
+        **text_evidence(make.frame, score.frame, made, scored, cells),
         "judge_correlation_within_positive": sep.judge_correlation(weights, stripped, scored, cells, judged),
         "n_bootstrap": n_bootstrap,
         "n_divisions": len(cells),
@@ -187,13 +187,14 @@ def inner_products(make: Tensor, score: Tensor) -> Tensor:
     return make.double() @ score.double().T
 
 
-def _from_texts(
+def text_evidence(
     make: pandas.DataFrame,
     score: pandas.DataFrame,
     made: sep.Rows,
     scored: sep.Rows,
     cells: Sequence[sep.Cell],
 ) -> dict[str, float | None]:
+    """{auc_text_only, auc_length_only}: what the texts alone say, learnt from the rows that make the direction."""
     lengths = [torch.from_numpy(frame["n_tokens"].to_numpy(dtype=float).copy()) for frame in (make, score)]
     texts = [frame["response"].tolist() for frame in (make, score)]
     return {

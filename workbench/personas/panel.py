@@ -13,14 +13,14 @@ from workbench.base.progress import track
 from workbench.models.model import Model
 from workbench.personas.controls import aa_evidence, effect_size, placebo_evidence
 from workbench.personas.effects import vector_effects
-from workbench.personas.evidence import best_hook, separability
+from workbench.personas.evidence import best_hook, separability, text_evidence
 from workbench.personas.geometry import Geometry, geometry
 from workbench.personas.judges import Judge
 from workbench.personas.judging import judge_rows
 from workbench.personas.monitoring import monitoring
 from workbench.personas.outcomes import trait_outcome
 from workbench.personas.placebos import PlaceboVectors
-from workbench.personas.runs import PersonaRun, held_out, read_run
+from workbench.personas.runs import HeldOut, PersonaRun, held_out, read_run
 from workbench.personas.sensitivity import sensitivity
 from workbench.personas.separability import features_auc
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RANK_P = 0.01
 _FROM_SEPARABILITY = ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_length_only", "auc_with_prompt")
 _FROM_EVIDENCE = (*_FROM_SEPARABILITY, "n_evaluation_rows", "n_evaluation_questions", "filtered",
-                  "cosine_filtered_unfiltered")  # fmt: skip
+                  "cosine_filtered_unfiltered", "judge_correlation_within_positive")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,27 +60,30 @@ def panel(
 ) -> Panel:
     """The evidence of every run's vector, at the hook point that the runs were read at.
 
-    judges: per trait the judge that scores outcomes (another than the one that filtered the rows), None where there is
-    none. quick=True leaves out what needs further passes of the model (causal effect, monitoring, sensitivity).
+    judges: per trait the judge that scores outcomes, None where there is none; the one that filtered the rows is not
+    used (a note says so). quick=True leaves out what needs further passes of the model (causal effect, monitoring, sensitivity).
     """
     scores: dict[str, Tensor] = {}
     rows: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
     with track("panel", len(runs), "traits") as step:
         for run in runs:
-            judge = (judges or {}).get(run.trait)
-            trait = traits[run.trait]
+            judge, trait = (judges or {}).get(run.trait), traits[run.trait]
+            if judge is not None and judge.name == run.vector.evidence.get("judge"):
+                notes.append(f"{run.trait}: {judge.name} filtered the rollouts, so it scores no outcome")
+                judge = None
             if judge is not None:
                 judged = judge_rows(run.score.frame, trait, judge)
                 scores[run.trait] = torch.from_numpy(judged["score"].to_numpy(dtype=float).copy())
             row = trait_row(run, placebos, seed=seed)
             chosen = at_chosen_block(run, model, placebos, auc_embedding=row["auc_embedding"], seed=seed)
-            rows[run.trait] = {**row, "chosen": chosen}
+            rows[run.trait] = {**row, "outcome_judge": judge.name if judge else None, "chosen": chosen}
             if not quick:
                 rows[run.trait] |= _measured(run, trait, model, placebos, scores.get(run.trait), seed)
             step()
     null = None if placebos is None else placebos.at(runs[0].hook)
     drawn = geometry(runs, scores, placebo_directions=null) if len(runs) > 1 else None
-    return Panel(str(runs[0].hook), rows, drawn)
+    return Panel(str(runs[0].hook), rows, drawn, tuple(notes))
 
 
 def trait_row(run: PersonaRun, placebos: PlaceboVectors | None = None, *, seed: int = 0) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def trait_row(run: PersonaRun, placebos: PlaceboVectors | None = None, *, seed: 
     row["split_half_cosine"] = evidence.get("stability", {}).get("split_half_cosine")
     row |= {name: evidence.get(name) for name in ("kept_counts", "judge", "judge_validated")}
     row |= effect_size(run, seed=seed) | aa_evidence(run)
-    row["auc_embedding"] = embedding_auc(run)
+    row |= _from_texts(run)
     if placebos is not None and row["auc_stripped"] is not None:
         row |= placebo_evidence(run, placebos, row["auc_stripped"])
     return row | verdicts(row)
@@ -122,9 +125,10 @@ def at_chosen_block(
 def verdicts(row: Mapping[str, Any]) -> dict[str, Any]:
     """{passes, above_random_q95, above_placebos, beats_text}: what the figures of a row amount to.
 
-    passes: rank p <= .01 against covariance-matched directions, the interval above .5, and the AUC above every placebo's
-    95th percentile. above_random_q95 is the stricter aim: the whole interval above the random directions' 95th percentile.
-    beats_text: the AUC is higher than TF-IDF, length and sentence embeddings on the same texts.
+    passes: rank p <= .01 against covariance-matched directions, the interval above .5, and the AUC above the 95th
+    percentile of all placebos, those that come close to the trait included. above_random_q95 is the stricter aim: the
+    whole interval above the random directions' 95th percentile. beats_text: the AUC is higher than TF-IDF, length and
+    sentence embeddings on the same texts.
     """
     area, interval = row.get("auc_stripped"), row.get("auc_interval")
     if area is None or interval is None:
@@ -140,12 +144,18 @@ def verdicts(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def embedding_auc(run: PersonaRun) -> float | None:
-    """AUC of sentence embeddings with logistic regression on the same rows and divisions (None without the embedder)."""
+def _from_texts(run: PersonaRun) -> dict[str, float | None]:
+    """{auc_text_only, auc_length_only, auc_embedding}: the texts alone, on the rows and divisions of the vector."""
+    parts = held_out(run, n_bootstrap=0, generator=torch.Generator())
+    found = text_evidence(run.make.frame, run.score.frame, parts.made, parts.scored, parts.cells)
+    return {**found, "auc_embedding": _embedding_auc(run, parts)}
+
+
+def _embedding_auc(run: PersonaRun, parts: HeldOut) -> float | None:
+    """AUC of sentence embeddings with logistic regression (None where the embedder cannot be had)."""
     from workbench.base.errors import WorkbenchError
     from workbench.personas.judges.embedding import Embedder
 
-    parts = held_out(run, n_bootstrap=0, generator=torch.Generator())
     try:
         features = [Embedder().features(frame["response"].tolist()) for frame in (run.make.frame, run.score.frame)]
     except WorkbenchError:  # the asset is not on this machine and cannot be fetched

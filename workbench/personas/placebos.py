@@ -120,7 +120,7 @@ def placebo_vectors(
     """
     chosen = tuple(placebos or list_placebos())
     where = tuple(hooks or (HookPoint(block) for block in range(model.n_blocks)))
-    plan = replace(design or RolloutDesign(), arms=_ARMS, splits=("extraction",))
+    plan = placebo_design(design or RolloutDesign())
     directions = []
     with track("placebo contrasts", len(chosen), "contrasts") as step:
         for placebo in chosen:
@@ -137,6 +137,11 @@ def placebo_vectors(
         tuple(one.name for one in chosen), tuple(one.related for one in chosen), where, torch.stack(directions),
         model.description(), provenance(seed=seed, inputs=inputs, config=config),
     )  # fmt: skip
+
+
+def placebo_design(design: RolloutDesign) -> RolloutDesign:
+    """`design` for placebos: two arms, no evaluation questions."""
+    return replace(design, arms=_ARMS, splits=("extraction",))
 
 
 def contrast(rollouts: Rollouts, name: str) -> Tensor:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from workbench.models.planning import PassPlan, plan_capture, plan_generation, plan_neutral
 from workbench.models.probe import Probe
+from workbench.personas.placebos import list_placebos, placebo_design, placebo_trait
 from workbench.personas.reencoding import prompt_tokens
 from workbench.personas.rollouts import PlannedRow, RolloutDesign, plan_batches, plan_rows
 from workbench.personas.traits import Trait
-
-READ_BATCH = 64
-"""Rows that are read again together (`reencoding`)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,20 @@ def plan_vector(
         probe, [length + longest for length in _without_system(rows, probe)], **options
     )
     return VectorPlan(len(rows), steps)
+
+
+def plan_placebos(
+    probe: Probe, *, design: RolloutDesign, budget: int | None = None, libraries: int = 0
+) -> VectorPlan:  # fmt: skip
+    """The plan of `placebo_vectors(model, design=design)`."""
+    plan = placebo_design(design)
+    batches = []
+    for placebo in list_placebos():
+        rows = plan_rows(placebo_trait(placebo), probe.model, design=plan, seed=0)
+        lengths = {row.id: len(prompt_tokens(probe.model, row.system, row.question).ids) for row in rows}
+        batches += [[lengths[i] for i in ids] for ids in plan_batches(rows, lengths, plan.batch_size)]
+    sampled = plan_generation(probe, batches, plan.sampling, budget=budget, libraries=libraries)
+    return VectorPlan(sum(map(len, batches)), {"sample": sampled})
 
 
 def _without_system(rows: Sequence[PlannedRow], probe: Probe) -> list[int]:

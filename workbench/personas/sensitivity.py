@@ -1,6 +1,7 @@
 """Is the vector about the trait, or about length, position and layout? The same contrast made in other ways, side by side.
 
-Each column is v made again from the same rows: from their first 32 tokens, from answers cut to equal length, or with a
+Each column is v made again from the same rows: from their first 32 tokens, from answers cut to one length per question
+(that which nine in ten of its kept answers reach), or with a
 nuisance held constant (log length, list and code markup, mean log-probability of the answer). The cosine with v says how
 much of v it was. Below `WARN_BELOW` the vector's claims need that said beside them.
 """
@@ -68,9 +69,9 @@ def _arm_means(values: Tensor, positive: Tensor) -> Tensor:
 
 
 def _cut(run: PersonaRun, model: Model, frame: pandas.DataFrame, weights: Tensor) -> dict[str, Tensor]:
-    """v from answers cut short: to their first tokens, and to the length of the shortest under the same question."""
-    shortest: Any = frame.groupby("question_id")["n_tokens"].min()
-    limits = {row_id: shortest[q] for row_id, q in zip(frame["id"], frame["question_id"], strict=True)}
+    """v from answers cut short: to their first tokens, and to the length that nine in ten under the same question reach."""
+    reached: Any = frame.groupby("question_id")["n_tokens"].quantile(0.1)
+    limits = {row_id: int(reached[q]) for row_id, q in zip(frame["id"], frame["question_id"], strict=True)}
     weight = dict(zip(frame["id"], weights.tolist(), strict=True))
     sums = {name: torch.zeros(model.d_model, dtype=torch.float64) for name in ("first_32_tokens", "equal_length")}
     for row_id, tokens in _tokens(run, model, frame):

@@ -181,11 +181,12 @@ def length_auc(
 ) -> float | None:
     """AUC of the response length alone; which arm is longer is learnt from the rows that make the
     direction."""
-    return _mean_over_cells(
-        cells,
-        score,
-        lambda cell: _toward(make_lengths[cell.make], make.positive[cell.make]) * score_lengths[cell.score],
-    )
+
+    def scores(cell: Cell) -> Tensor:
+        used = makers(make, cell)
+        return _toward(make_lengths[used], make.positive[used]) * score_lengths[cell.score]
+
+    return _mean_over_cells(cells, score, scores)
 
 
 def text_auc(
@@ -193,13 +194,12 @@ def text_auc(
 ) -> float | None:
     """AUC of TF-IDF (words and pairs of words) with logistic regression, made and scored on the same rows as
     the direction."""
-    return _mean_over_cells(
-        cells,
-        score,
-        lambda cell: _text_scores(
-            _pick(make_texts, cell.make), make.positive[cell.make], _pick(score_texts, cell.score)
-        ),
-    )
+
+    def scores(cell: Cell) -> Tensor:
+        used = makers(make, cell)
+        return _text_scores(_pick(make_texts, used), make.positive[used], _pick(score_texts, cell.score))
+
+    return _mean_over_cells(cells, score, scores)
 
 
 def features_auc(
@@ -211,11 +211,12 @@ def features_auc(
     mean, spread = make_features.mean(dim=0), make_features.std(dim=0).clamp_min(1e-6)
 
     def scores(cell: Cell) -> Tensor:
-        labels = make.positive[cell.make]
+        used = makers(make, cell)
+        labels = make.positive[used]
         if bool(labels.all()) or not bool(labels.any()):
             return torch.zeros(int(cell.score.sum()))
         fitted = LogisticRegression(C=0.01, max_iter=300)
-        fitted.fit(((make_features[cell.make] - mean) / spread).numpy(), labels.numpy())
+        fitted.fit(((make_features[used] - mean) / spread).numpy(), labels.numpy())
         return torch.from_numpy(
             fitted.decision_function(((score_features[cell.score] - mean) / spread).numpy())
         )
@@ -276,6 +277,11 @@ def _among(codes: Tensor, wanted: Sequence[int]) -> Tensor:
 def _both(rows: Rows, cell: Cell) -> bool:
     labels = rows.positive[cell.score]
     return bool(labels.any()) and not bool(labels.all())
+
+
+def makers(rows: Rows, cell: Cell) -> Tensor:
+    """Which rows `[n]` (bool) the cell's direction is made from: those that the judge kept."""
+    return (cell.make * kept_rows(rows, cell)) > 0
 
 
 def kept_rows(rows: Rows, cell: Cell) -> Tensor:
