@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import tiny_model
+from workbench.base.tensors import load_tensors
 from workbench.personas import transfer_study
 
 SMALL = ("--judge", "none", "--max-new-tokens", "4", "--batch-size", "64", "--hook", "blocks.1.hook_resid_post", "-q")
@@ -53,6 +54,10 @@ def test_all_vectors_then_methods_layers_and_transfer(workbench, few, models, mo
         assert set(row["causal"]) == {"0.5", "1.0"} and row["sensitivity"] and row["kept_counts"]
     assert panel["geometry"]["traits"] == list(TRAITS)
     assert Path(panel["folder"], "personas.json").is_file()
+    directions = load_tensors(Path(panel["folder"], "geometry.safetensors"))
+    assert directions["minus_shared"].shape == (len(TRAITS), 32) and directions["shared"].norm() == pytest.approx(1, abs=1e-4)
+    again = ask(workbench, "extract", "--all", "--model", first, *SMALL)
+    assert again == panel  # read back
 
     compared = ask(workbench, "vectors", "compare", "evil", "--model", first, "--bootstrap", "4", "-q")
     assert len(compared["rows"]) == 10 and Path(compared["folder"], "methods.json").is_file()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .options import JobFlags
     from .stages import JobConfig
 
-RESULT = "personas.json"
+RESULT, GEOMETRY = "personas.json", "geometry.safetensors"
 OUTCOME_JUDGE = "offline-outcome"
 
 
@@ -62,11 +62,13 @@ def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dic
         "hook": str(_common_hook(job, folders)), "seed": config.seed, "dtype": config.dtype,
         "judge": [_outcome_identity(Path(name).name) for name in folders],
     }  # fmt: skip
-    made = remembered(target / RESULT, sources, lambda: _measured(job, folders, placebos))
+    made = remembered(target / RESULT, sources, lambda: _measured(job, folders, placebos, target))
     return {"model": config.model, **made, "folder": str(target)}
 
 
-def _measured(job: Any, folders: dict[str, Path], placebos: Any) -> dict[str, Any]:
+def _measured(job: Any, folders: dict[str, Path], placebos: Any, target: Path) -> dict[str, Any]:
+    """The panel's JSON values; what the vectors share, and each without it, is saved as tensors beside them."""
+    from workbench.base.tensors import save_tensors
     from workbench.personas.judges import make_judge
     from workbench.personas.panel import panel
     from workbench.personas.runs import read_run
@@ -76,7 +78,10 @@ def _measured(job: Any, folders: dict[str, Path], placebos: Any) -> dict[str, An
     runs = [read_run(folder, job.model, _common_hook(job, folders)) for folder in folders.values()]
     judges = {name: make_judge(OUTCOME_JUDGE) if has_head(OUTCOME_JUDGE, name) else None for name in traits}
     note("panel ...")
-    return panel(runs, traits, job.model, placebos=placebos, judges=judges, seed=job.config.seed).to_json()
+    found = panel(runs, traits, job.model, placebos=placebos, judges=judges, seed=job.config.seed)
+    if found.geometry is not None:
+        save_tensors(target / GEOMETRY, found.geometry.tensors())
+    return found.to_json()
 
 
 def _outcome_identity(trait: str) -> Any:
