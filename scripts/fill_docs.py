@@ -17,6 +17,7 @@ from typing import Any
 from workbench.base.store import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
+ARMS = ("positive", "neutral", "negative")
 PLACE = re.compile(r"<!-- evidence: (\w+) -->(.*?)<!-- /evidence -->", re.DOTALL)
 
 
@@ -157,10 +158,52 @@ def personas_table() -> str:
             number(row["effect_size"]),
             odd["0.5"],
             f"{odd['1.0']} ({number(low, 3)}, {number(high, 3)})",
-            number(row["monitor_r_across"]),
-            number(row["monitor_r_within"]),
+            number(row["monitor_r_across"]) + _weak_judge(trait, row),
+            number(row["monitor_r_within"]) + _weak_judge(trait, row),
             "yes" if row["passes"] else "no",
             judge,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _weak_judge(trait: str, row: dict[str, Any]) -> str:
+    """A mark behind figures whose outcome judge orders fewer than three quarters of the trait's trap pairs rightly."""
+    if row["monitor_r_across"] is None:
+        return ""
+    measured = evidence("judges")["judges"][row["outcome_judge"]][trait]["traps"]
+    return "†" if measured["pair_accuracy"] < 0.75 else ""
+
+
+def controls_table() -> str:
+    """What else stands beside each vector: kept rows, A/A, control pairs, monitoring's own null, sensitivity."""
+    lines = [
+        "",
+        "| trait | kept rows: positive / neutral / negative | cosine filtered, unfiltered | A/A length | split-half "
+        "| odd at 1.0 less control pairs | damage at 1.0 | r with the filter's score inside the positive arm "
+        "| r across: interval (placebo 95%) | r within: interval (placebo 95%) | nearest placebo | cosine below .9 |",
+        "|" + "---|" * 12,
+    ]
+    for trait, row in evidence("personas")["traits"].items():
+        kept = row["kept_counts"]
+        at_one = (row.get("causal") or {}).get("1.0") or {}
+        monitored = [
+            span(row.get(f"monitor_{kind}_interval")).strip() + f" ({number(row.get(f'monitor_{kind}_placebo_q95'))})"
+            for kind in ("r_across", "r_within")
+        ]
+        low = {name: row["sensitivity"][name] for name in row["sensitivity"]["warnings"]}
+        cells = [
+            trait,
+            " / ".join(f"{kept[arm]['kept']} of {kept[arm]['rows']}" for arm in ARMS if arm in kept),
+            number(row["cosine_filtered_unfiltered"]),
+            number(row["aa_norm_ratio"]),
+            number(row["split_half_cosine"]),
+            number(at_one.get("specific"), 3),
+            number(at_one.get("damage"), 3),
+            number(row["judge_correlation_within_positive"]),
+            *monitored,
+            f"{row['nearest_placebo']} ({row['cosine_nearest']:+.2f})",
+            ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in low.items()) or "none",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
@@ -380,6 +423,7 @@ PLACES: dict[str, Callable[[], str]] = {
         personas_table,
         personas_verdict,
         chosen_table,
+        controls_table,
         outcomes_table,
         geometry_table,
         methods_table,

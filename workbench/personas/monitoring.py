@@ -68,7 +68,7 @@ def monitoring(
     n_questions = int(units.question.max()) + 1
     draws = torch.cat([torch.ones(1, n_questions).double(), bootstrap_counts(n_questions, n_bootstrap, random)])
     found: dict[str, Any] = {"n_prompts": len(units.prompts)}
-    null = None if placebos is None else placebos.at(run.hook, trait=run.trait).double()
+    null = None if placebos is None else placebos.at(run.hook).double()
     for name, within in (("across", False), ("within", True)):
         values = _mean_correlation(units, activations @ directions.T, draws, within=within)
         found |= _summary(f"r_{name}", values)
