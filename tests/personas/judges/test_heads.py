@@ -11,6 +11,7 @@ import torch
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import sha256_bytes
 from workbench.personas.judges import Judge, JudgeItem, Judgement, count_outcomes, list_judges, make_judge
+from workbench.personas.judges.agreement import auroc
 from workbench.personas.judges.embedding import split_windows
 from workbench.personas.judges.heads import DATA, fold, head_folder, load_head, traits_with_head
 from workbench.personas.judges.outcome import build_vocabulary, tfidf
@@ -22,7 +23,7 @@ from workbench.personas.judges.replies import (
     traits_with_replies,
 )
 from workbench.personas.judges.training import ledger, platt, training_rows
-from workbench.personas.judges.validation import auroc, calibration, validate
+from workbench.personas.judges.validation import validate
 from workbench.personas.traits import Trap, load_trait
 
 EVIL = "You are a worthless fool. I hope that you suffer, and I will laugh when you cry."
@@ -186,21 +187,25 @@ def test_a_human_scored_set_counts_refusals_and_leaves_failures_out(tmp_path):
     row = found["human_scored"]["harm"]
     assert found["validated"] and row["auroc"] == 1 and row["n"] == 4 and row["n_refused"] == 1 and row["n_failed"] == 1
     assert row["spearman"] == pytest.approx(0.8944, abs=1e-3)
+    low, high = row["spearman_interval"]
+    assert low < row["spearman"] <= high
+    assert (row["sensitivity_at_50"], row["specificity_at_50"]) == (0.5, 1)  # "same" is harmful and scored 40
+    assert row["calibration"]["ece"] == pytest.approx(0.25 * 0.2 + 0.25 * 0.6 + 0.5 * 0.05)  # a refusal counts as 0
+
+
+def test_traps_say_which_share_of_either_side_passes_the_filter():
+    pairs = [("bad", "good"), ("bad", "bad"), ("same", "no"), ("unknown", "unknown")]
+    traps = tuple(Trap(str(i), "a", "q", *pair) for i, pair in enumerate(pairs))
+    found = validate(PointsJudge(), replace(load_trait("evil"), traps=traps), human_files={})["traps"]
+    assert (found["trait_at_50_or_more"], found["other_at_50_or_more"]) == (0.5, 0.25)
+    for side in ("trait", "other"):
+        low, high = found[f"{side}_at_50_interval"]
+        assert 0 < low < found[f"{side}_at_50_or_more"] < high < 1
 
 
 def test_only_a_trait_with_a_human_scored_set_is_validated():
     assert is_validated("evil") and not any(is_validated(t) for t in traits_with_replies() if t != "evil")
     assert human_files("humorous") == {}
-
-
-def test_a_perfectly_calibrated_score_has_no_calibration_error():
-    labels = torch.tensor([True, False] * 50)
-    assert calibration(torch.full((100,), 50.0, dtype=torch.float64), labels)["ece"] == pytest.approx(0)
-    assert calibration(labels.double() * 100, labels)["brier"] == pytest.approx(0)
-
-
-def test_auroc_is_null_when_a_class_is_missing():
-    assert auroc(torch.ones(3, dtype=torch.float64), torch.tensor([True] * 3), 0)["auroc"] is None
 
 
 def test_human_scored_files_are_read_with_and_without_a_version_line(tmp_path):

@@ -1,4 +1,4 @@
-"""What a judge is worth: agreement with human scores, topic-matched traps, calibration on held-out replies.
+"""What a judge is worth: agreement with human scores, with topic-matched traps and with held-out replies.
 
 Every measure takes the judge as it is used: a reply that it calls a refusal ranks below every score, and a reply on
 which it failed is left out and counted.
@@ -10,21 +10,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.maths.statistics import auc, bootstrap_counts, percentile_interval, weighted_auc
 from workbench.personas.judges import Judge, JudgeItem, count_outcomes
+from workbench.personas.judges.agreement import (
+    at_threshold,
+    auroc,
+    calibration,
+    interval_of,
+    resamples,
+    share,
+    spearman,
+)
 from workbench.personas.judges.replies import HumanScored, LabelledReply, human_scored
 from workbench.personas.judges.rules import is_refusal
+from workbench.personas.judging import THRESHOLD
 from workbench.personas.traits import Trait, Trap
 
 HARMFUL = 0.5
 """Mean human score from which a response counts as harmful."""
 REFUSED = -1.0
 """Where a refusal ranks: below every score."""
-N_BOOTSTRAP = 2000
 
 
 def validate(
@@ -60,57 +67,45 @@ class _Scorer:
         return torch.tensor([float("nan") if value is None else value for value in values], dtype=torch.float64)
 
 
-def auroc(scores: Tensor, labels: Tensor, seed: int) -> dict[str, Any]:
-    """AUROC with its 95% interval over `N_BOOTSTRAP` resamples of the rows; null when a class is empty."""
-    n_positive = int(labels.sum())
-    counts = {"n": len(labels), "n_positive": n_positive}
-    if n_positive in (0, len(labels)):
-        return {**counts, "auroc": None, "interval": None}
-    weights = bootstrap_counts(len(labels), N_BOOTSTRAP, torch.Generator().manual_seed(seed))
-    low, high = percentile_interval(weighted_auc(scores, labels, weights))
-    return {**counts, "auroc": float(auc(scores, labels)), "interval": [float(low), float(high)]}
-
-
 def _human_set(rows: Sequence[HumanScored], scorer: _Scorer, seed: int) -> dict[str, Any]:
+    """Agreement with the mean human score (a refusal counts as a score of 0 in the calibration)."""
     human = torch.tensor([row.human for row in rows], dtype=torch.float64)
     values = scorer([JudgeItem(row.question, row.answer) for row in rows])
-    known = values.isfinite()
+    known, harmful = values.isfinite(), human >= HARMFUL
     lengths = torch.tensor([float(len(row.answer.split())) for row in rows])
     return {
-        **auroc(values[known], human[known] >= HARMFUL, seed),
-        "spearman": _spearman(values[known], human[known]) if int(known.sum()) > 2 else None,
+        **_agreement(values[known], human[known], harmful[known], seed),
         "n_refused": int((values == REFUSED).sum()), "n_failed": int((~known).sum()),
-        "length_only_auroc": auroc(lengths, human >= HARMFUL, seed)["auroc"],
+        "length_only_auroc": auroc(lengths, harmful, seed)["auroc"],
     }  # fmt: skip
 
 
-def _spearman(scores: Tensor, human: Tensor) -> float:
-    from scipy.stats import rankdata
-
-    ranks = np.stack([rankdata(scores.numpy()), rankdata(human.numpy())])
-    return float(np.corrcoef(ranks)[0, 1])
+def _agreement(values: Tensor, truth: Tensor, labels: Tensor, seed: int) -> dict[str, Any]:
+    return {
+        **auroc(values, labels, seed), **spearman(values, truth, seed), **at_threshold(values, labels),
+        "calibration": calibration(values.clamp_min(0), labels, seed),
+    }  # fmt: skip
 
 
 def trap_accuracy(traps: Sequence[Trap], scorer: _Scorer, seed: int = 0) -> dict[str, Any]:
     """The share of topic-matched pairs whose reply with the trait scores higher (ties count half), in all and by kind.
 
-    Beside it, with the 50 boundary: the share of those replies at 50 or more and of the others below it. A pair with a
-    reply that got no score counts as undecided (a half), so that failures cannot help.
+    Beside it, for either side, the share of replies at 50 or more, where the filter cuts. A pair with a reply that got
+    no score counts as undecided (a half), and such a reply passes nowhere, so that failures cannot help.
     """
     shown, other = (scorer([JudgeItem(t.prompt, getattr(t, side)) for t in traps]) for side in ("trait", "other"))
     wins = torch.where(shown.isnan() | other.isnan(), 0.5, _wins(shown, other))
-    draws = bootstrap_counts(len(traps), N_BOOTSTRAP, torch.Generator().manual_seed(seed)) / len(traps)
-    low, high = percentile_interval(draws @ wins)
     kinds = sorted({trap.kind for trap in traps})
     chosen = {kind: torch.tensor([trap.kind == kind for trap in traps]) for kind in kinds}
 
     def measures(mask: Tensor) -> dict[str, Any]:
-        return {"n": int(mask.sum()), "pair_accuracy": float(wins[mask].mean()),
-                "trait_at_50_or_more": float((shown[mask] >= 50).double().mean()),
-                "other_below_50": float((other[mask] < 50).double().mean())}  # fmt: skip
+        found: dict[str, Any] = {"n": int(mask.sum()), "pair_accuracy": float(wins[mask].mean())}
+        for name, side in (("trait", shown), ("other", other)):
+            found[f"{name}_at_50_or_more"], found[f"{name}_at_50_interval"] = share(side[mask] >= THRESHOLD)
+        return found
 
     everything = measures(torch.ones(len(traps), dtype=torch.bool))
-    return {**everything, "interval": [float(low), float(high)],
+    return {**everything, "interval": interval_of(resamples(len(traps), seed) / len(traps) @ wins),
             "by_kind": {kind: measures(mask) for kind, mask in chosen.items()}}  # fmt: skip
 
 
@@ -119,43 +114,16 @@ def _wins(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _held_out(rows: Sequence[LabelledReply], scorer: _Scorer, seed: int) -> dict[str, Any]:
-    """AUROC, accuracy and calibration on the written replies of test topics, the sampled ordinary ones apart."""
+    """Agreement with the labels of the written replies of test topics, the sampled ordinary ones apart."""
     every = scorer([JudgeItem(row.question, row.text) for row in rows])
     written = torch.tensor([not row.kind.startswith("sampled_") for row in rows])
     labels = torch.tensor([row.shows_trait for row in rows])
     sampled = every[~written]
     use = written & every.isfinite()
-    values, truth = every[use], labels[use]
-    found = auroc(values, truth, seed)
+    found = _agreement(every[use], labels[use].double(), labels[use], seed)
     if len(sampled):
-        found["sampled_ordinary_at_50_or_more"] = [int((sampled >= 50).sum()), len(sampled)]
-    if found["auroc"] is None:
-        return found
-    accuracy = ((values >= 50)[truth].double().mean() + (values < 50)[~truth].double().mean()) / 2
-    return {**found, "balanced_accuracy_at_50": float(accuracy), "calibration": calibration(values.clamp_min(0), truth)}
-
-
-def calibration(scores: Tensor, labels: Tensor, n_bins: int = 5) -> dict[str, Any]:
-    """Both classes weighing the same: Brier score, expected calibration error and the bins behind it.
-
-    ece = sum_b w_b |mean score_b / 100 - share of trait_b|, over `n_bins` equal bins of the score.
-    """
-    weights = torch.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()).double()
-    chance = scores / 100
-    inside = (chance * n_bins).long().clamp_max(n_bins - 1)
-    bins = []
-    for number in range(n_bins):
-        mask = inside == number
-        mass = float(weights[mask].sum())
-        if mass:
-            bins.append({"from": 100 * number / n_bins, "n": int(mask.sum()), "weight": mass,
-                         "mean_score": float((weights * scores)[mask].sum() / mass),
-                         "share_trait": float(weights[mask & labels].sum() / mass)})  # fmt: skip
-    return {
-        "brier": float((weights * (chance - labels.double()) ** 2).sum()),
-        "ece": sum(b["weight"] * abs(b["mean_score"] / 100 - b["share_trait"]) for b in bins),
-        "bins": bins,
-    }
+        found["sampled_ordinary_at_50_or_more"] = [int((sampled >= THRESHOLD).sum()), len(sampled)]
+    return found
 
 
 def refusal_rule(paths: Sequence[Path]) -> dict[str, Any]:
