@@ -3,6 +3,9 @@
     python scripts/evidence.py main_job           # runs the main job in a new folder, times it, runs the benchmarks
     python scripts/evidence.py main_job --quick   # another seed, the vector only: is the AUC inside the stated interval?
     python scripts/evidence.py personas           # all traits, judges, methods, layers, transfer: see personas_evidence.py
+    python scripts/evidence.py judges             # both offline judges, seven minutes: see train_offline_judge.py
+    python scripts/evidence.py scale              # planned and measured memory and time up to 7B: see scale_check.py
+    python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
 """
@@ -10,6 +13,7 @@ Every file says in `_made` by which command, from which inputs and on which mach
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -18,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,9 +148,21 @@ def main_job_quick() -> bool:
     return low <= found <= high
 
 
-TOPICS = {
+def script(name: str) -> tuple[Callable[[], dict[str, Any]], Callable[[], bool]]:
+    """`evidence` and `evidence_quick` of the script beside this one, which is imported when they are called."""
+
+    def call(function: str) -> Any:
+        return getattr(importlib.import_module(name), function)()
+
+    return partial(call, "evidence"), partial(call, "evidence_quick")
+
+
+TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "main_job": (main_job, main_job_quick),
     "personas": (partial(personas, workbench), partial(personas_quick, workbench)),
+    "judges": script("train_offline_judge"),
+    "scale": script("scale_check"),
+    "peer_formats": script("peer_formats"),
 }
 
 

@@ -1,6 +1,7 @@
 """Check the vector formats against the packages that own them, and write the golden files of the tests.
 
-    python scripts/peer_formats.py                    # a new environment per package; docs/evidence/peer_formats.json
+    python scripts/peer_formats.py                    # a new environment per package; docs/evidence/peer_formats.json,
+                                                      # as `make evidence TOPIC=peer_formats` does
     python scripts/peer_formats.py --venvs FOLDER     # keep the environments there, and use those that are there
 
 Each package gets an environment of its own, as they need other versions than the workbench. In it the package writes a
@@ -29,7 +30,7 @@ from peers import tiny_qwen2
 from safetensors.torch import save_file
 
 from workbench.base.provenance import made
-from workbench.base.store import sha256_file, write_json
+from workbench.base.store import read_json, sha256_file, write_json
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.formats import LayeredVectors, read_vectors, write_vectors
 
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDES = ROOT / "scripts" / "peers"
 GOLDEN = ROOT / "tests" / "personas" / "formats" / "golden"
 RECORD = ROOT / "docs" / "evidence" / "peer_formats.json"
+COMMAND = "make evidence TOPIC=peer_formats"
 SEED, N_BLOCKS, D_MODEL = 0, 4, 8
 TORCH = f"torch=={metadata.version('torch')}"  # the build that runs here, so that no other is downloaded
 
@@ -205,21 +207,42 @@ def checked(name: str, peer: Peer, venvs: Path) -> dict[str, Any]:
         return {**facts, **empty, "failed": str(error)}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--venvs", type=Path, help="folder that keeps the environments")
-    venvs = parser.parse_args().venvs
+def inputs() -> dict[str, str]:
+    """{file: sha256} of the golden files and of what runs in the packages' environments."""
+    files = [Path(__file__).resolve(), *sorted(SIDES.glob("*.py"))]
+    sides = {str(path.relative_to(ROOT)): sha256_file(path) for path in files}
+    return {path.name: sha256_file(path) for path in sorted(GOLDEN.iterdir())} | sides
+
+
+def evidence(venvs: Path | None = None) -> dict[str, Any]:
+    """What docs/evidence/peer_formats.json holds; writes the golden files."""
     started = time.perf_counter()
     GOLDEN.mkdir(parents=True, exist_ok=True)
     write_layouts()
     with tempfile.TemporaryDirectory() as temporary:
         found = {name: checked(name, peer, venvs or Path(temporary)) for name, peer in PEERS.items()}
     without = {name: {"package": None, "note": note} for name, note in WITHOUT_PACKAGE.items()}
-    inputs = {path.name: sha256_file(path) for path in sorted(GOLDEN.iterdir())}
-    header = made("python scripts/peer_formats.py", SEED, time.perf_counter() - started, inputs)
-    write_json(RECORD, {"_made": header, **found, **without})
+    header = made(COMMAND, SEED, time.perf_counter() - started, inputs())
+    return {"_made": header, **found, **without}
+
+
+def evidence_quick() -> bool:
+    """Whether the golden files are those that the packages were checked with; prints what differs."""
+    stated, here = read_json(RECORD)["_made"]["inputs"], inputs()
+    changed = [path.name for path in GOLDEN.iterdir() if stated.get(path.name) != here[path.name]]
+    print(f"golden files that differ from the record: {', '.join(changed) or 'none'}")
+    return not changed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--venvs", type=Path, help="folder that keeps the environments")
+    venvs = parser.parse_args().venvs
+    record = evidence(venvs)
+    write_json(RECORD, record)
+    found = {name: record[name] for name in PEERS}
     print(json.dumps(found, indent=2))
     return 0 if all(one["reads_ours"] and one["we_read_theirs"] is not False for one in found.values()) else 1
 

@@ -43,7 +43,7 @@ def personas(workbench: Run) -> dict[str, Any]:
     found = {
         "model": panel["model"], "hook": panel["hook"], "traits": panel["traits"], "geometry": panel["geometry"],
         "second_model": {"model": second["model"], "hook": second["hook"], "traits": brief(second["traits"])},
-        "judges": judges(),
+        **judges(),
         "methods": {trait: slim(ask("vectors", "compare", trait, *DESIGN)) for trait in COMPARED},
         "layers": {trait: slim(ask("vectors", "layers", trait, *DESIGN)) for trait in COMPARED},
         "transfer": slim(ask("transfer", "--to", "gemma3-270m", "--dtype", "bfloat16")),
@@ -68,16 +68,28 @@ def slim(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def judges() -> dict[str, Any]:
-    """{judge: {set: {auroc, spearman, n}}} and the traps, from docs/evidence/judges.json."""
-    found: dict[str, Any] = {}
-    for judge, traits in read_json(ROOT / "docs" / "evidence" / "judges.json")["judges"].items():
-        found[judge] = {
-            name: {key: row[key] for key in ("auroc", "interval", "spearman", "n")}
-            for row_of in traits.values() for name, row in row_of["human_scored"].items()
-        }  # fmt: skip
-        found[judge] |= {f"traps_{trait}": {"pair_accuracy": row["traps"]["pair_accuracy"], "n": row["traps"]["n"],
-                                            "validated": row["validated"]} for trait, row in traits.items()}  # fmt: skip
-    return found
+    """judges: {judge: {set: {auroc, spearman, n, ...}}}, traps: {judge: {trait: {...}}}, from docs/evidence/judges.json.
+
+    Where nobody scored replies, the held-out replies that a model wrote stand in, as `written_replies_<trait>`.
+    """
+    measured = read_json(ROOT / "docs" / "evidence" / "judges.json")["judges"]
+    return {
+        "judges": {judge: judge_sets(traits) for judge, traits in measured.items()},
+        "traps": {judge: {trait: trap_row(row) for trait, row in traits.items()} for judge, traits in measured.items()},
+    }
+
+
+def judge_sets(traits: dict[str, Any]) -> dict[str, Any]:
+    """{set: {auroc, interval, spearman, spearman_interval, n}} of one judge."""
+    sets = {name: row for found in traits.values() for name, row in found["human_scored"].items()}
+    sets |= {f"written_replies_{trait}": found["held_out_replies"] for trait, found in traits.items() if not found["validated"]}
+    keys = ("auroc", "interval", "spearman", "spearman_interval", "n")
+    return {name: {key: row[key] for key in keys} for name, row in sets.items()}
+
+
+def trap_row(found: dict[str, Any]) -> dict[str, Any]:
+    """One judge's pairs for one trait."""
+    return {**{key: found["traps"][key] for key in ("pair_accuracy", "interval", "n")}, "validated": found["validated"]}
 
 
 def foreign(ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
