@@ -22,6 +22,7 @@ from .hookpoints import HookPoint
 from .memory import fitting_prompts
 from .prompts import ChatTokens
 from .sampling import Sampling, draw, draw_uniforms
+from .thinking import ends_thinking, may_think, never_left, opened_thinking
 
 if TYPE_CHECKING:
     from .model import Model
@@ -37,7 +38,7 @@ class Generated:
     prompt: ChatTokens
     """The prompt it answers."""
     response_ids: tuple[int, ...]
-    """The sampled tokens, the end token excluded."""
+    """The sampled tokens of the answer: without thinking, the header of its channel and the end token."""
     text: str
     """The response as text."""
     finished: bool
@@ -49,6 +50,8 @@ class Generated:
     """Per token hook, the activations [n_kept, d_model] of the tokens that entered the mean."""
     n_sinks: int = 0
     """Tokens left out as sinks at one or more of the hooks."""
+    lead_ids: tuple[int, ...] = ()
+    """What was sampled before the answer (thinking, the header of a channel): in its context, in no mean."""
 
 
 def generate(
@@ -66,7 +69,8 @@ def generate(
     Batches are made of rows of similar length, by the prompts and seeds alone. Row r's randomness comes only from
     `row_seeds[r]`; torch's global generator is not touched. Edits in force (`model.hooked`) act while sampling, and
     the captured activations are the edited ones. A model with a memory budget takes as many of `batch_size` rows at
-    once as fit.
+    once as fit. A model that thinks (see `thinking`) spends `max_new_tokens` on that too; an answer
+    that never leaves its thinking is empty.
     """
     if len(row_seeds) != len(prompts):
         raise WorkbenchError(
@@ -145,6 +149,12 @@ class GenerationRecord:
                 if wanted:
                     self.tokens[hook][row].append(token)
 
+    def forget(self, row: int) -> None:
+        """Drop what was counted for a row: its answer has not begun yet."""
+        self.sums[row], self.counts[row], self.n_sinks[row] = 0, 0, 0
+        for rows in self.tokens.values():
+            rows[row].clear()
+
     def of_row(self, row: int, n_hooks: int) -> dict[str, Any]:
         """The fields of a Generated that come from here."""
         if not self.hooks:
@@ -187,6 +197,8 @@ class _Rollout:
         self.rows = list(range(len(prompts)))
         self.alive = set(self.rows)
         self.responses: list[list[int]] = [[] for _ in prompts]
+        self.thinks = may_think(model)
+        self.starts = [0] * len(prompts)  # where the answer begins in the response
         # Ids beyond the tokenizer are padding of the unembedding and mean nothing.
         self.n_ids = min(model.vocab_size, len(model.tokenizer))
 
@@ -203,12 +215,17 @@ class _Rollout:
                     break
                 logits = self._step(newest, step, last=last)
                 places = [place for place, row in enumerate(self.rows) if row in self.alive]
-                self.record.add(
-                    [self.rows[place] for place in places], torch.tensor(places, device=self.model.device)
-                )
+                self._record(places)
                 if not last:
                     newest = self._sample(logits, step)
         return [self._result(row, n_hooks) for row in range(len(self.prompts))]
+
+    def _record(self, places: list[int]) -> None:
+        rows = [self.rows[place] for place in places]
+        self.record.add(rows, torch.tensor(places, device=self.model.device))
+        for row in rows:
+            if 0 < self.starts[row] == len(self.responses[row]):
+                self.record.forget(row)
 
     def _prefill(self) -> Tensor:
         mask = self.mask[:, : self.width]
@@ -248,6 +265,8 @@ class _Rollout:
                 self.alive.discard(row)
             elif row in self.alive:
                 self.responses[row].append(token)
+                if self.thinks and ends_thinking(self.model.tokenizer, self.responses[row]):
+                    self.starts[row] = len(self.responses[row])
         return newest
 
     def _drop_finished(self, newest: Tensor) -> Tensor:
@@ -262,8 +281,16 @@ class _Rollout:
         return newest.index_select(0, index)
 
     def _result(self, row: int, n_hooks: int) -> Generated:
-        ids = tuple(self.responses[row])
+        if self.thinks and self._still_thinks(row):
+            self.starts[row] = len(self.responses[row])
+            self.record.forget(row)
+        start = self.starts[row]
+        lead, ids = tuple(self.responses[row][:start]), tuple(self.responses[row][start:])
         text = self.model.tokenizer.decode(ids, skip_special_tokens=True)
-        return Generated(
-            self.prompts[row], ids, text, row not in self.alive, **self.record.of_row(row, n_hooks)
-        )
+        captured = self.record.of_row(row, n_hooks)
+        return Generated(self.prompts[row], ids, text, row not in self.alive, lead_ids=lead, **captured)
+
+    def _still_thinks(self, row: int) -> bool:
+        start, tokenizer = self.starts[row], self.model.tokenizer
+        opened = "" if start else opened_thinking(tokenizer, self.prompts[row])
+        return never_left(opened + tokenizer.decode(self.responses[row][start:]))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..base.errors import WorkbenchError
 from ..base.store import content_hash
+from .thinking import answer_start
 
 if TYPE_CHECKING:
     from .model import Model
@@ -34,7 +35,6 @@ PLAIN_TEMPLATE = (
 """Plain text for models that were never taught a chat format: the system text as a paragraph, then Question / Answer."""
 
 _MARKER = re.compile("\ue000(\\d+)\ue001")
-_THOUGHT = re.compile(r"(?s)^.*</think>\s*")
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,15 @@ def messages_to_send(model: Model, messages: Sequence[Message]) -> list[dict[str
     return _fill(layout, lambda _, content: content.lead + content.body)
 
 
-def with_response(prompt: ChatTokens, response_ids: Sequence[int]) -> ChatTokens:
-    """`prompt` (which ends with a generation prompt) followed by sampled ids, which become its last "response" range."""
-    start, ids = len(prompt.ids), tuple(prompt.ids) + tuple(int(token) for token in response_ids)
+def with_response(
+    prompt: ChatTokens, response_ids: Sequence[int], *, lead_ids: Sequence[int] = ()
+) -> ChatTokens:
+    """`prompt` (which ends with a generation prompt) followed by sampled ids, which become its last "response" range.
+
+    `lead_ids` (thinking, the header of a channel) stand between the two and are in no span.
+    """
+    start = len(prompt.ids) + len(lead_ids)
+    ids = tuple(prompt.ids) + tuple(int(token) for token in (*lead_ids, *response_ids))
     earlier = tuple(prompt.spans.get("response", ()))
     added = ((start, len(ids)),) if len(ids) > start else ()
     return ChatTokens(ids, {**prompt.spans, "response": earlier + added})
@@ -148,9 +154,8 @@ def _layout(messages: Sequence[Message], *, folded: bool) -> list[tuple[str, lis
 
 def _content(message: Message) -> _Content:
     role, text = message["role"], message["content"]
-    thought = _THOUGHT.match(text) if role == "assistant" else None
-    lead = thought.group(0) if thought else ""
-    return _Content(SPAN_NAMES[role], lead, text[len(lead) :])
+    start = answer_start(text) if role == "assistant" else 0
+    return _Content(SPAN_NAMES[role], text[:start], text[start:])
 
 
 def _fill(layout: list[tuple[str, list[_Content | str]]], text_of: Any) -> list[dict[str, str]]:

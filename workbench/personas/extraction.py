@@ -148,7 +148,7 @@ def vector_from_rollouts(
         up=directions["up"],
         down=directions["down"],
         unfiltered=directions["unfiltered"],
-        rows=rows[list(ROW_TYPES)],
+        rows=rows[[*ROW_TYPES, *rows.columns.intersection(["lead_ids"])]],
         evidence={
             **evidence,
             "judge": judge,

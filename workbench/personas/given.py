@@ -11,8 +11,9 @@ from workbench.base.store import content_hash, read_parquet
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.prompts import ChatTokens, chat_template_hash, tokenize_chat
+from workbench.models.thinking import ANSWER_RULE, answer_start, may_think
 from workbench.personas.parts import PartStore, Produced, complete_parts
-from workbench.personas.reencoding import captured, chat_messages
+from workbench.personas.reencoding import answer_lead, captured, chat_messages, prompt_tokens
 from workbench.personas.rollouts import Rollouts, assemble, rollout_table
 from workbench.personas.traits import ARMS, SPLITS, Trait
 
@@ -86,6 +87,7 @@ def _encoded(
     frame: pandas.DataFrame, trait: Trait, model: Model
 ) -> tuple[dict[str, dict[str, Any]], dict[str, ChatTokens]]:
     fixed = ["given", model.weights_hash, chat_template_hash(model), str(model.dtype)]
+    fixed += [ANSWER_RULE] if may_think(model) else []
     rows, chats = {}, {}
     for record in frame.to_dict("records"):
         messages = chat_messages(record["system"], record["question"])
@@ -93,11 +95,15 @@ def _encoded(
         row_id = content_hash([*fixed, messages, record["arm"], record["sample"]])[:24]
         chats[row_id] = tokenize_chat(model, messages)
         ids = [chats[row_id].ids[position] for position in chats[row_id].positions("response")]
+        prompt = prompt_tokens(model, record["system"], record["question"]) if may_think(model) else None
+        lead = answer_lead(model, prompt, chats[row_id]) if prompt else ()
         rows[row_id] = {
             "id": row_id,
             "trait": trait.name,
             **record,
+            "response": record["response"][answer_start(record["response"]) :],
             "response_ids": ids,
+            **({"lead_ids": lead} if lead else {}),
             "finished": True,
             "seed": 0,
         }

@@ -17,9 +17,9 @@ from workbench.base.errors import unknown_name
 from workbench.models.capture import capture
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
-from workbench.models.prompts import ChatTokens, with_response
+from workbench.models.prompts import ChatTokens
 from workbench.personas.parts import PartStore, Produced, complete_parts
-from workbench.personas.reencoding import gather_means, prompt_tokens
+from workbench.personas.reencoding import gather_means, prompt_tokens, row_chat
 
 if TYPE_CHECKING:
     import pandas
@@ -67,9 +67,9 @@ def _place(model: Model, row: dict, position: str) -> ChatTokens:
     n_prompt = len(prompt.ids)
     if position.startswith("prompt"):
         return ChatTokens(prompt.ids, {_SPAN: ((1 if position == "prompt_avg" else n_prompt - 1, n_prompt),)})
-    whole = with_response(prompt, tuple(map(int, row["response_ids"])))
-    start = n_prompt if position == "response_avg" else len(whole.ids) - 1
-    return ChatTokens(whole.ids, {_SPAN: ((start, len(whole.ids)),) if len(whole.ids) > n_prompt else ()})
+    whole, n_response = row_chat(model, row), len(row["response_ids"])
+    start = len(whole.ids) - (n_response if position == "response_avg" else 1)
+    return ChatTokens(whole.ids, {_SPAN: ((start, len(whole.ids)),) if n_response else ()})
 
 
 def _read(model: Model, chats: Sequence[ChatTokens], hooks: Sequence[HookPoint]) -> Tensor:

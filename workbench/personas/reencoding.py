@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from workbench.models.capture import capture
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.prompts import ChatTokens, tokenize_chat, with_response
+from workbench.models.thinking import may_think
 from workbench.personas.parts import PartHeader, PartStore, Produced, complete_parts
 
 if TYPE_CHECKING:
@@ -29,6 +30,21 @@ def chat_messages(system: str, question: str) -> list[dict[str, str]]:
     """The messages of one row."""
     opening = [{"role": "system", "content": system}] if system else []
     return [*opening, {"role": "user", "content": question}]
+
+
+def answer_lead(model: Model, prompt: ChatTokens, chat: ChatTokens) -> tuple[int, ...]:
+    """What the template writes between `prompt` and the answer of `chat`, which goes on from it: thinking, or the header
+    of a channel; () for a model that does not think, and for a template that does not keep the prompt."""
+    n, spans = len(prompt.ids), chat.spans.get("response", ())
+    if not spans or not may_think(model) or chat.ids[:n] != prompt.ids:
+        return ()
+    return chat.ids[n : spans[-1][0]]
+
+
+def row_chat(model: Model, row: Mapping[str, Any]) -> ChatTokens:
+    """The tokens of a row as it was sampled: system, question, `lead_ids` (if it has that column), response_ids."""
+    prompt, lead = prompt_tokens(model, row["system"], row["question"]), row.get("lead_ids")
+    return with_response(prompt, row["response_ids"], lead_ids=() if lead is None else lead)
 
 
 def gather_means(
@@ -51,7 +67,7 @@ def reencode_without_system(
     model: Model, folder: Path, table: pyarrow.Table, ids: Sequence[str], hooks: Sequence[HookPoint]
 ) -> Tensor:
     """Mean response activations [n, n_hooks, d_model] with the same response tokens but no system message of
-    ours.
+    ours, and no thinking, which repeats it.
 
     `table` holds the rollouts in `folder`. The model's own template decides what stands in its place (some
     insert a default system message). Kept on disk beside the rollouts, so that a second call reads them.
@@ -61,7 +77,7 @@ def reencode_without_system(
     columns = ("id", "question", "response_ids")
     rows = {row["id"]: row for row in table.select(columns).to_pylist()}
     opened = {
-        question: prompt_tokens(model, "", question)
+        question: _opened_answer(model, question)
         for question in {row["question"] for row in rows.values()}
     }
     chats = {
@@ -81,23 +97,28 @@ def reencode_without_system(
     return gather_means(store, headers, ids, hooks)
 
 
+def _opened_answer(model: Model, question: str) -> ChatTokens:
+    """The question and all that the template writes before an answer to it."""
+    prompt = prompt_tokens(model, "", question)
+    if not may_think(model):
+        return prompt
+    answered = [*chat_messages("", question), {"role": "assistant", "content": "Yes."}]
+    lead = answer_lead(model, prompt, tokenize_chat(model, answered))
+    return ChatTokens(prompt.ids + lead, prompt.spans)
+
+
 def recapture_tokens(
     model: Model, rows: pandas.DataFrame, hook: HookPoint, *, batch_size: int = 32
 ) -> Iterator[tuple[str, Tensor]]:
     """(row id, token activations [n_tokens, d_model]) of vector rows, read through the model again.
 
-    For a vector whose stored tokens are gone: `rows` needs the columns id, system, question and response_ids.
+    For a vector whose stored tokens are gone: `rows` needs the columns id, system, question and response_ids, and
+    lead_ids where the model thought.
     """
-    chosen: Any = rows[["id", "system", "question", "response_ids"]]
-    records = chosen.to_dict("records")
+    records: Any = rows.to_dict("records")
     for start in range(0, len(records), batch_size):
         batch = records[start : start + batch_size]
-        chats = [
-            with_response(
-                prompt_tokens(model, row["system"], row["question"]), tuple(map(int, row["response_ids"]))
-            )
-            for row in batch
-        ]
+        chats = [row_chat(model, row) for row in batch]
         tokens = captured(model, chats, (hook,), (hook,))[1][hook]
         yield from zip((str(row["id"]) for row in batch), tokens, strict=True)
 

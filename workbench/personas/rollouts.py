@@ -25,6 +25,7 @@ from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.prompts import ChatTokens, chat_template_hash
 from workbench.models.servers import ChatServer
+from workbench.models.thinking import ANSWER_RULE, may_think
 from workbench.personas.parts import PartHeader, PartStore, Produced, complete_parts, parts_hash
 from workbench.personas.reencoding import gather_means, prompt_tokens
 from workbench.personas.served import ServedReplies
@@ -92,7 +93,8 @@ class Rollouts:
     """Rows in the order of their design, and the activations that lie beside them.
 
     `table` columns: id, trait, split, question_id, instruction_id, arm, sample, system, question, response,
-    response_ids, n_tokens, finished, n_sinks, seed.
+    response_ids, n_tokens, finished, n_sinks, seed; and lead_ids (what was sampled before the response) where a model
+    thought.
     """
 
     folder: Path
@@ -191,6 +193,7 @@ def plan_rows(
     instructions = trait.instructions[: design.n_instructions]
     fixed = [model.weights_hash, chat_template_hash(model), asdict(design.sampling), seed, str(model.dtype)]
     fixed += [server.description()] if server else []
+    fixed += [ANSWER_RULE] if may_think(model) else []
     rows: dict[str, PlannedRow] = {}
     for question, arms in _cells(trait, design):
         for instruction, arm, sample in product(instructions, arms, range(design.n_samples)):
@@ -238,7 +241,8 @@ def assemble(
 
     ids = [row["id"] for row in rows]
     headers = [h for h in store.headers() if h.offers(hooks, ()) and not set(ids).isdisjoint(h.ids)]
-    merged = pa.concat_tables([store.table(header.number).replace_schema_metadata() for header in headers])
+    parts = [store.table(header.number).replace_schema_metadata() for header in headers]
+    merged = pa.concat_tables(parts, promote_options="default")  # not every part has lead_ids
     position = {row_id: i for i, row_id in enumerate(merged.column("id").to_pylist())}
     table = merged.take(pa.array([position[row_id] for row_id in ids], pa.int64()))
     for name in ("split", "question_id", "instruction_id"):
@@ -297,6 +301,7 @@ def _table(trait: Trait, rows: Sequence[PlannedRow], made: Sequence[Generated]) 
             "response_ids": list(one.response_ids),
             "finished": one.finished,
             "n_sinks": one.n_sinks,
+            **({"lead_ids": list(one.lead_ids)} if one.lead_ids else {}),
         }
         for one in made
     ]
@@ -306,12 +311,13 @@ def _table(trait: Trait, rows: Sequence[PlannedRow], made: Sequence[Generated]) 
 
 
 def rollout_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
-    """The Arrow table of rollout rows; n_tokens is counted here."""
+    """The Arrow table of rollout rows; n_tokens is counted here. `lead_ids` is a column where a row has some."""
     import pyarrow as pa
 
     types = dict.fromkeys(("id", "trait", "split", "question_id", "instruction_id", "arm"), pa.string())
     types |= {"sample": pa.int64(), **dict.fromkeys(("system", "question", "response"), pa.string())}
     types |= {"response_ids": pa.list_(pa.int32()), "n_tokens": pa.int64(), "finished": pa.bool_()}
     types |= {"n_sinks": pa.int64(), "seed": pa.int64()}
+    types |= {"lead_ids": pa.list_(pa.int32())} if any("lead_ids" in row for row in rows) else {}
     counted = [{**row, "n_tokens": len(row["response_ids"])} for row in rows]
     return pa.Table.from_pylist(counted, schema=pa.schema(types))

@@ -17,7 +17,8 @@ from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.prompts import ChatTokens, messages_to_send, tokenize_chat, with_response
 from workbench.models.servers import ChatServer
-from workbench.personas.reencoding import captured, chat_messages
+from workbench.models.thinking import answer_start
+from workbench.personas.reencoding import answer_lead, captured, chat_messages
 
 if TYPE_CHECKING:
     from workbench.personas.rollouts import PlannedRow
@@ -64,16 +65,19 @@ class ServedReplies:
     ) -> list[Generated]:
         """The answers of rows that were asked for, with what the model's inside is while reading them.
 
+        Thinking that a server leaves in its replies is context where the chat template keeps it, and no part of the answer.
         Raises WorkbenchError when answers are missing after all attempts, or when the server refuses a request.
         """
         replies = self._answers(ids)
-        spoken = [self._response_ids(row_id, reply.text) for row_id, reply in zip(ids, replies, strict=True)]
-        chats = [with_response(prompt, one) for prompt, one in zip(prompts, spoken, strict=True)]
+        read = [self._read(row_id, prompt, reply.text) for row_id, prompt, reply in zip(ids, prompts, replies, strict=True)]
+        leads, spoken = [lead for lead, _ in read], [answer for _, answer in read]
+        chats = [with_response(prompt, one, lead_ids=lead) for prompt, (lead, one) in zip(prompts, read, strict=True)]
         means, tokens, n_sinks = captured(self.model, chats, hooks, token_hooks)
         ended = [reply.finish_reason == "stop" for reply in replies]
         return [
-            Generated(prompts[i], spoken[i], reply.text, ended[i], means[i] if spoken[i] else None,
-                      {hook: tokens[hook][i] for hook in token_hooks}, n_sinks[i])
+            Generated(prompts[i], spoken[i], reply.text[answer_start(reply.text) :], ended[i],
+                      means[i] if spoken[i] else None, {hook: tokens[hook][i] for hook in token_hooks},
+                      n_sinks[i], leads[i])
             for i, reply in enumerate(replies)
         ]  # fmt: skip
 
@@ -107,11 +111,13 @@ class ServedReplies:
             silence=True,
         )
 
-    def _response_ids(self, row_id: str, text: str) -> tuple[int, ...]:
+    def _read(self, row_id: str, prompt: ChatTokens, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(ids before the answer, ids of the answer)."""
         # Tokenised inside the chat and cut out by the span, as given texts are: alone, its first word could split differently.
         if not text.strip():
-            return ()
+            return (), ()
         row = self._rows[row_id]
         messages = [*chat_messages(row.system, row.question), {"role": "assistant", "content": text}]
         chat = tokenize_chat(self.model, messages)
-        return tuple(chat.ids[position] for position in chat.positions("response"))
+        answer = tuple(chat.ids[position] for position in chat.positions("response"))
+        return answer_lead(self.model, prompt, chat), answer
