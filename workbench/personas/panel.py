@@ -93,6 +93,7 @@ def trait_row(run: PersonaRun, placebos: PlaceboVectors | None = None, *, seed: 
     row |= {name: evidence.get(name) for name in _FROM_EVIDENCE}
     row["split_half_cosine"] = evidence.get("stability", {}).get("split_half_cosine")
     row |= {name: evidence.get(name) for name in ("kept_counts", "judge", "judge_validated")}
+    row["code_commit"] = run.vector.provenance.get("code_commit")
     row |= effect_size(run, seed=seed) | aa_evidence(run)
     row |= _from_texts(run)
     if placebos is not None and row["auc_stripped"] is not None:
