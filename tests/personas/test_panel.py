@@ -16,7 +16,7 @@ from workbench.personas.effects import vector_effects
 from workbench.personas.extraction import extract
 from workbench.personas.geometry import geometry
 from workbench.personas.monitoring import _correlation, last_prompt_activations, monitoring
-from workbench.personas.panel import at_chosen_block, panel, verdicts
+from workbench.personas.panel import own_block, panel, separability_row, trait_row, verdicts
 from workbench.personas.placebos import (
     PlaceboVectors,
     list_placebos,
@@ -247,13 +247,16 @@ def test_the_panel_has_a_row_per_trait_with_every_figure(run, tiny_model, placeb
                  "passes", "effect_size", "causal", "causal_random_interval", "monitor_r_across", "monitor_r_within",
                  "auc_placebo_q95", "sensitivity", "aa_norm_ratio", "beats_text"):  # fmt: skip
         assert name in row, name
-    assert set(row["causal"]) == {"0.5", "1.0"} and made["geometry"] is None
+    assert set(row["causal"]) == {"0.5", "1.0"} and made["geometry"] is None and row["common"] is None
+    elsewhere = panel([run], {"evil": evil}, tiny_model, own={"evil": HookPoint(2)}).rows["evil"]
+    assert elsewhere["hook"] == "blocks.2.hook_resid_post" and elsewhere["common"]["hook"] == str(run.hook)
+    assert elsewhere["common"]["auc_stripped"] == row["auc_stripped"] and elsewhere["common"]["causal"] == row["causal"]
 
 
 def test_the_block_that_the_extraction_questions_choose_is_judged_as_an_extraction_at_that_block_would_be(
     run, placebos, evil, tiny_model, tmp_path
 ):
-    there = at_chosen_block(run, tiny_model, placebos, **QUICK)
+    there = separability_row(read_run(run.folder, tiny_model, own_block(run)), placebos, **QUICK)
     frame = responses(evil, n_extraction=10, n_evaluation=6, n_instructions=4)
     vector = extract(evil, tiny_model, judge=LexicalJudge(), rollouts=frame, out=tmp_path, filter=False, **QUICK)
     best = max(run.vector.evidence["layer_curve"], key=lambda point: point["auc"])
@@ -282,5 +285,6 @@ def test_the_judge_that_filtered_scores_no_outcome(run, tiny_model, evil):
 def test_a_row_without_evaluation_rows_claims_nothing(evil, tiny_model, tmp_path):
     frame = responses(evil, n_extraction=10, n_evaluation=0, n_instructions=3)
     run = make_run(evil, frame, tiny_model, tmp_path)
-    assert run.vector.evidence["auc_stripped"] is None and at_chosen_block(run, tiny_model) is None
+    row = trait_row(run)
+    assert row["auc_stripped"] is None and row["passes"] is None and row["auc_text_only"] is None
     assert verdicts({"auc_stripped": None, "auc_interval": None})["passes"] is None

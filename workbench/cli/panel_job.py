@@ -59,7 +59,7 @@ def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dic
     sources = {
         "vectors": {name: folder_hash(folder / "vector") for name, folder in folders.items()},
         "placebos": placebos_hash(folder_of("placebos", config, out)),
-        "hook": str(_common_hook(job, folders)), "seed": config.seed, "dtype": config.dtype,
+        "hook": str(_common_hook(job, folders)), "explicit": config.hook is not None, "seed": config.seed, "dtype": config.dtype,
         "judge": [_outcome_identity(Path(name).name) for name in folders],
     }  # fmt: skip
     made = remembered(target / RESULT, sources, lambda: _measured(job, folders, placebos, target))
@@ -70,7 +70,7 @@ def _measured(job: Any, folders: dict[str, Path], placebos: Any, target: Path) -
     """The panel's JSON values; what the vectors share, and each without it, is saved as tensors beside them."""
     from workbench.base.tensors import save_tensors
     from workbench.personas.judges import make_judge
-    from workbench.personas.panel import panel
+    from workbench.personas.panel import own_block, panel
     from workbench.personas.runs import read_run
     from workbench.personas.traits import load_trait
 
@@ -78,7 +78,8 @@ def _measured(job: Any, folders: dict[str, Path], placebos: Any, target: Path) -
     runs = [read_run(folder, job.model, _common_hook(job, folders)) for folder in folders.values()]
     judges = {name: make_judge(OUTCOME_JUDGE) if has_head(OUTCOME_JUDGE, name) else None for name in traits}
     note("panel ...")
-    found = panel(runs, traits, job.model, placebos=placebos, judges=judges, seed=job.config.seed)
+    own = None if job.config.hook else {run.trait: own_block(run) for run in runs}  # an explicit choice is everybody's
+    found = panel(runs, traits, job.model, placebos=placebos, judges=judges, own=own, seed=job.config.seed)
     if found.geometry is not None:
         save_tensors(target / GEOMETRY, found.geometry.tensors())
     return found.to_json()
@@ -162,10 +163,13 @@ def show_all(value: dict[str, Any]) -> None:
         say(f"placebo contrasts: {value['placebos']['n_rows']} rollouts, {value['placebos']['seconds']} s")
         say(f"in all: {value['seconds']} s ({value['note']})")
         return
-    columns = ("trait", "AUC", "interval", "rank p", "random 95%", "placebo 95%", "text", "d", "odd 0.5", "odd 1.0",
+    columns = ("trait", "block", "AUC", "interval", "rank p", "random 95%", "placebo 95%", "text", "d", "odd 0.5", "odd 1.0",
                "r across", "r within", "passes", "judge")  # fmt: skip
-    table(f"{value['model']} at {value['hook']}", columns, [_row(*item) for item in value["traits"].items()],
-          right=tuple(range(1, 12)))  # fmt: skip
+    rows = [_row(*item) for item in value["traits"].items()]
+    table(f"{value['model']}, each trait at its own block", columns, rows, right=tuple(range(1, 13)))
+    common = {trait: row["common"] for trait, row in value["traits"].items() if row["common"]}
+    if common:
+        say(f"at {value['hook']}: " + ", ".join(f"{trait} {row['auc_stripped']:.2f}" for trait, row in common.items()))
     say(f"{value['folder']}/{RESULT}")
 
 
@@ -178,8 +182,8 @@ def _row(trait: str, row: dict[str, Any]) -> tuple[Any, ...]:
     causal = row.get("causal") or {}
     odds = [number((causal.get(dose) or {}).get("odd")) for dose in ("0.5", "1.0")]
     text = [v for v in (row.get("auc_text_only"), row.get("auc_embedding"), row.get("auc_length_only")) if v is not None]
-    return (trait, number(row.get("auc_stripped")), interval(row.get("auc_interval")), number(row.get("auc_rank_p"), 4),
-            number(row.get("auc_random_q95")), number(row.get("auc_placebo_q95")), number(max(text) if text else None),
-            number(row.get("effect_size")), *odds, number(row.get("monitor_r_across")), number(row.get("monitor_r_within")),
-            {True: "yes", False: "no", None: "-"}[row.get("passes")], judge_shown(row))  # fmt: skip
-
+    return (trait, row["hook"].split(".")[1], number(row.get("auc_stripped")), interval(row.get("auc_interval")),
+            number(row.get("auc_rank_p"), 4), number(row.get("auc_random_q95")), number(row.get("auc_placebo_q95")),
+            number(max(text) if text else None), number(row.get("effect_size")), *odds, number(row.get("monitor_r_across")),
+            number(row.get("monitor_r_within")), {True: "yes", False: "no", None: "-"}[row.get("passes")],
+            judge_shown(row))  # fmt: skip

@@ -1,4 +1,4 @@
-"""All traits side by side: one row of evidence per trait, and the geometry of their vectors."""
+"""All traits side by side: one row of evidence per trait, at the block that suits it, and the geometry of their vectors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from workbench.base.progress import track
+from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
 from workbench.personas.controls import aa_evidence, effect_size, placebo_evidence
 from workbench.personas.effects import vector_effects
-from workbench.personas.evidence import best_hook, separability, text_evidence
+from workbench.personas.evidence import NO_SEPARABILITY, best_hook, separability, stability
 from workbench.personas.geometry import Geometry, geometry
 from workbench.personas.judges import Judge
 from workbench.personas.judging import judge_rows
 from workbench.personas.monitoring import monitoring
 from workbench.personas.outcomes import trait_outcome
 from workbench.personas.placebos import PlaceboVectors
-from workbench.personas.runs import HeldOut, PersonaRun, held_out, read_run
+from workbench.personas.runs import PersonaRun, held_out, read_run
 from workbench.personas.sensitivity import sensitivity
 from workbench.personas.separability import features_auc
 
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from workbench.personas.traits import Trait
 
 RANK_P = 0.01
-_FROM_SEPARABILITY = ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_length_only", "auc_with_prompt")
-_FROM_EVIDENCE = (*_FROM_SEPARABILITY, "n_evaluation_rows", "n_evaluation_questions", "filtered",
-                  "cosine_filtered_unfiltered", "judge_correlation_within_positive")  # fmt: skip
+_FROM_SEPARABILITY = ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_length_only", "auc_with_prompt",
+                      "judge_correlation_within_positive", "n_evaluation_rows", "n_evaluation_questions")  # fmt: skip
+_FROM_EVIDENCE = ("filtered", "kept_counts", "judge", "judge_validated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +56,16 @@ def panel(
     *,
     placebos: PlaceboVectors | None = None,
     judges: Mapping[str, Judge | None] | None = None,
+    own: Mapping[str, HookPoint] | None = None,
     quick: bool = False,
     seed: int = 0,
 ) -> Panel:
-    """The evidence of every run's vector, at the hook point that the runs were read at.
+    """The evidence of every run's vector at the trait's own hook point, and at the one that the runs were read at.
 
-    judges: per trait the judge that scores outcomes, None where there is none; the one that filtered the rows is not
-    used (a note says so). quick=True leaves out what needs further passes of the model (causal effect, monitoring, sensitivity).
+    own: per trait where its row is measured (default: where its run was read); the separability and the causal effect at
+    the runs' common hook point then stand under "common", where the geometry is taken too. judges: per trait the judge
+    that scores outcomes, None where there is none; the one that filtered the rows is not used (a note says so).
+    quick=True leaves out what needs further passes of the model (causal effect, monitoring, sensitivity).
     """
     scores: dict[str, Tensor] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -75,51 +79,57 @@ def panel(
             if judge is not None:
                 judged = judge_rows(run.score.frame, trait, judge)
                 scores[run.trait] = torch.from_numpy(judged["score"].to_numpy(dtype=float).copy())
-            row = trait_row(run, placebos, seed=seed)
-            chosen = at_chosen_block(run, model, placebos, auc_embedding=row["auc_embedding"], seed=seed)
-            rows[run.trait] = {**row, "outcome_judge": judge.name if judge else None, "chosen": chosen}
+            embedded, there = embedding_auc(run), (own or {}).get(run.trait, run.hook)
+            here = run if there == run.hook else read_run(run.folder, model, there)
+            row = trait_row(here, placebos, auc_embedding=embedded, seed=seed)
+            row["common"] = None if here is run else separability_row(run, placebos, auc_embedding=embedded, seed=seed)
             if not quick:
-                rows[run.trait] |= _measured(run, trait, model, placebos, scores.get(run.trait), seed)
+                row |= _measured(here, trait, model, placebos, scores.get(run.trait), seed)
+                if row["common"] is not None:
+                    row["common"]["causal"] = _causal(run, trait, model, seed)
+            rows[run.trait] = {**row, "outcome_judge": judge.name if judge else None}
             step()
     null = None if placebos is None else placebos.at(runs[0].hook)
     drawn = geometry(runs, scores, placebo_directions=null) if len(runs) > 1 else None
     return Panel(str(runs[0].hook), rows, drawn, tuple(notes))
 
 
-def trait_row(run: PersonaRun, placebos: PlaceboVectors | None = None, *, seed: int = 0) -> dict[str, Any]:
-    """What needs no further pass of the model: separability, effect size, placebos, A/A, embedding baseline, verdicts."""
-    evidence = run.vector.evidence
-    row: dict[str, Any] = {"hook": str(run.hook), "auc_interval": evidence.get("auc_stripped_interval")}
-    row |= {name: evidence.get(name) for name in _FROM_EVIDENCE}
-    row["split_half_cosine"] = evidence.get("stability", {}).get("split_half_cosine")
-    row |= {name: evidence.get(name) for name in ("kept_counts", "judge", "judge_validated")}
-    row["code_commit"] = run.vector.provenance.get("code_commit")
-    row |= effect_size(run, seed=seed) | aa_evidence(run)
-    row |= _from_texts(run)
-    if placebos is not None and row["auc_stripped"] is not None:
-        row |= placebo_evidence(run, placebos, row["auc_stripped"])
-    return row | verdicts(row)
-
-
-def at_chosen_block(
-    run: PersonaRun, model: Model, placebos: PlaceboVectors | None = None, *, auc_embedding: float | None = None,
-    n_bootstrap: int = 1000, n_random: int = 2000, seed: int = 0,
-) -> dict[str, Any] | None:  # fmt: skip
-    """The same separability at the block that the extraction questions choose (`layer_curve`), with its verdicts.
-
-    The choice sees no evaluation row, so these figures are held out like those at the common hook point. None without
-    a curve or evaluation rows.
-    """
+def own_block(run: PersonaRun) -> HookPoint:
+    """The block that the run's extraction questions choose (`layer_curve`); where it was read when there is no curve."""
     curve = run.vector.evidence.get("layer_curve")
-    if not curve or run.score.frame.empty:
-        return None
-    there = read_run(run.folder, model, best_hook(curve, run.vector.hooks))
-    found = separability(there.make, there.score, n_bootstrap=n_bootstrap, n_random=n_random, seed=seed)
-    row: dict[str, Any] = {"hook": str(there.hook), "auc_interval": found["auc_stripped_interval"]}
-    row["auc_embedding"] = auc_embedding  # of the texts, the same at every block
-    row |= {name: found[name] for name in _FROM_SEPARABILITY} | effect_size(there, seed=seed)
-    if placebos is not None and row["auc_stripped"] is not None:
-        row |= placebo_evidence(there, placebos, row["auc_stripped"])
+    return best_hook(curve, run.vector.hooks) if curve else run.hook
+
+
+def trait_row(
+    run: PersonaRun, placebos: PlaceboVectors | None = None, *, auc_embedding: float | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """What needs no further pass of the model: separability, placebos and verdicts, stability, A/A, what was filtered."""
+    vector, place = run.vector, run.vector.index(run.hook)
+    row = separability_row(run, placebos, auc_embedding=auc_embedding, seed=seed)
+    row |= {name: vector.evidence.get(name) for name in _FROM_EVIDENCE}
+    row["cosine_filtered_unfiltered"] = (
+        None if vector.unfiltered is None else float(torch.cosine_similarity(run.direction, vector.unfiltered[place], dim=0))
+    )
+    row["split_half_cosine"] = stability(run.make, n_bootstrap=50, seed=seed)["split_half_cosine"]
+    return row | aa_evidence(run) | {"code_commit": vector.provenance.get("code_commit")}
+
+
+def separability_row(
+    run: PersonaRun, placebos: PlaceboVectors | None = None, *, auc_embedding: float | None = None,
+    n_bootstrap: int = 1000, n_random: int = 2000, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """The separability at the run's hook point (`evidence.separability`), its effect size, the placebos, the verdicts.
+
+    A block that the extraction questions choose sees no evaluation row, so its figures are as held out as any other's.
+    """
+    found = NO_SEPARABILITY
+    if not run.score.frame.empty:
+        found = separability(run.make, run.score, n_bootstrap=n_bootstrap, n_random=n_random, seed=seed)
+    row: dict[str, Any] = {"hook": str(run.hook), "auc_interval": found.get("auc_stripped_interval")}
+    row |= {name: found[name] for name in _FROM_SEPARABILITY} | {"auc_embedding": auc_embedding}
+    if row["auc_stripped"] is not None:
+        row |= effect_size(run, seed=seed)
+        row |= {} if placebos is None else placebo_evidence(run, placebos, row["auc_stripped"])
     return row | verdicts(row)
 
 
@@ -145,18 +155,17 @@ def verdicts(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _from_texts(run: PersonaRun) -> dict[str, float | None]:
-    """{auc_text_only, auc_length_only, auc_embedding}: the texts alone, on the rows and divisions of the vector."""
-    parts = held_out(run, n_bootstrap=0, generator=torch.Generator())
-    found = text_evidence(run.make.frame, run.score.frame, parts.made, parts.scored, parts.cells)
-    return {**found, "auc_embedding": _embedding_auc(run, parts)}
+def embedding_auc(run: PersonaRun) -> float | None:
+    """AUC of sentence embeddings with logistic regression on the rows and divisions of the vector.
 
-
-def _embedding_auc(run: PersonaRun, parts: HeldOut) -> float | None:
-    """AUC of sentence embeddings with logistic regression (None where the embedder cannot be had)."""
+    None without evaluation rows, or where the embedder cannot be had.
+    """
     from workbench.base.errors import WorkbenchError
     from workbench.personas.judges.embedding import Embedder
 
+    if run.score.frame.empty:
+        return None
+    parts = held_out(run, n_bootstrap=0, generator=torch.Generator())
     try:
         features = [Embedder().features(frame["response"].tolist()) for frame in (run.make.frame, run.score.frame)]
     except WorkbenchError:  # the asset is not on this machine and cannot be fetched
@@ -168,15 +177,21 @@ def _measured(
     run: PersonaRun, trait: Trait, model: Model, placebos: PlaceboVectors | None, scores: Tensor | None, seed: int
 ) -> dict[str, Any]:
     """What needs further passes: causal effect on the sealed pairs, monitoring, sensitivity columns."""
-    found: dict[str, Any] = {"causal": None, "monitor_r_across": None, "monitor_r_within": None}
-    sealed = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]
-    if any(pair.kind == "contrast" for pair in sealed):
-        effects = vector_effects(model, run.hook, sealed, run.direction, run.make.with_system[:, 0], seed=seed)
-        found["causal"] = effects
-        found["causal_random_interval"] = {dose: one["random_interval"] for dose, one in effects.items()}
+    causal = _causal(run, trait, model, seed)
+    found: dict[str, Any] = {"causal": causal, "monitor_r_across": None, "monitor_r_within": None}
+    if causal is not None:
+        found["causal_random_interval"] = {dose: one["random_interval"] for dose, one in causal.items()}
     if scores is not None and bool(torch.isfinite(scores).any()):
         watched = monitoring(run, model, scores, placebos=placebos, seed=seed)
         found |= {f"monitor_{name}": value for name, value in watched.items()}
     found["sensitivity"] = sensitivity(run, model)
     found["judge_free"] = trait_outcome(trait, model, seed=seed)
     return found
+
+
+def _causal(run: PersonaRun, trait: Trait, model: Model, seed: int) -> dict[str, Any] | None:
+    """What pushing along the vector does to the sealed pairs; None for a trait without any."""
+    sealed = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]
+    if not any(pair.kind == "contrast" for pair in sealed):
+        return None
+    return vector_effects(model, run.hook, sealed, run.direction, run.make.with_system[:, 0], seed=seed)
