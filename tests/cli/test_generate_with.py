@@ -44,7 +44,7 @@ def test_a_trait_is_extracted_from_what_a_server_sampled_and_asked_once(
     workbench, model, small_trait, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("WORKBENCH_API_KEY", KEY)
     with http.running(answer, name=json.dumps) as endpoint:
         command = ("extract", small_trait, "--model", model, *SMALL, "--out", tmp_path / "run", "--json",
                    "--generate-with", endpoint.url, "--generate-model", "served")  # fmt: skip

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.personas.judges import server
 from workbench.base.answers import AnswerCache
 from workbench.base.errors import WorkbenchError
-from workbench.models.endpoints import DIALECTS, EndpointConfig
+from workbench.models.endpoints import DIALECTS, ChatEndpoint, EndpointConfig
 from workbench.models.transport import Patience, _retry_after, api_key, redacted
 
 
@@ -26,14 +27,46 @@ def test_a_server_may_say_when_to_come_back_in_seconds_or_as_a_date():
     assert _retry_after(later) == pytest.approx(30, abs=3)
 
 
-def test_each_dialect_takes_its_own_key_and_never_the_other_s(monkeypatch):
+def key_for(dialect: str, base_url: str = "") -> str | None:
+    return api_key(EndpointConfig(model="m", dialect=dialect, base_url=base_url).keys)
+
+
+def test_each_provider_gets_its_own_key_and_never_the_other_s(monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "a-key")
-    assert api_key(DIALECTS["anthropic"].keys) == "a-key" and api_key(DIALECTS["openai"].keys) is None
-    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert key_for("anthropic") == "a-key" and key_for("openai") is None
     monkeypatch.setenv("OPENAI_API_KEY", "o-key")
-    assert api_key(DIALECTS["anthropic"].keys) is None and api_key(DIALECTS["openai"].keys) == "o-key"
     monkeypatch.setenv("WORKBENCH_API_KEY", "w-key")
-    assert api_key(DIALECTS["anthropic"].keys) == "w-key"
+    assert key_for("anthropic") == key_for("anthropic", "https://api.anthropic.com/v1/") == "a-key"
+    assert key_for("openai") == key_for("openai", "https://api.openai.com/v1/") == "o-key"
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert key_for("openai") == "w-key"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_no_provider_s_key_goes_to_any_other_address(dialect, monkeypatch):
+    elsewhere = [
+        "http://127.0.0.1:8000/v1", "https://api.openai.com.evil.example/v1", "https://evil.example/api.openai.com/v1",
+        "http://api.openai.com/v1", "http://api.anthropic.com", "https://api.openai.com:8443/v1", "https://api.anthropic.com/v2",
+    ]  # fmt: skip
+    for variable, key in (("OPENAI_API_KEY", "o-key"), ("ANTHROPIC_API_KEY", "a-key")):
+        monkeypatch.setenv(variable, key)
+    assert [key_for(dialect, url) for url in elsewhere] == [None] * len(elsewhere)
+    monkeypatch.setenv("WORKBENCH_API_KEY", "w-key")
+    assert [key_for(dialect, url) for url in elsewhere] == ["w-key"] * len(elsewhere)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_server_that_is_no_provider_never_sees_a_provider_s_key(dialect, tmp_path, monkeypatch):
+    for variable, key in (("OPENAI_API_KEY", "o-key"), ("ANTHROPIC_API_KEY", "a-key")):
+        monkeypatch.setenv(variable, key)
+    with server.running(server.completion, lambda prompt, attempt: "401") as endpoint:
+        base = endpoint.url.removesuffix("/v1") if dialect == "anthropic" else endpoint.url
+        config = EndpointConfig(model="m", dialect=dialect, base_url=base)
+        with ChatEndpoint(config, tmp_path) as client, pytest.raises(WorkbenchError) as caught:
+            client.chat([{"role": "user", "content": "Hi"}])
+        (headers,) = endpoint.headers
+    assert not {"authorization", "x-api-key"} & {name.lower() for name in headers}
+    assert "Check the key in WORKBENCH_API_KEY (the keys of providers are sent to the providers' own" in str(caught.value)
 
 
 def test_all_keys_are_taken_out_of_all_texts(monkeypatch):

@@ -41,7 +41,7 @@ KEY = "sk-very-secret-123"
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch, tmp_path):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("WORKBENCH_API_KEY", KEY)
 
 
 @pytest.fixture(scope="module")

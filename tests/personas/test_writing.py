@@ -39,7 +39,7 @@ Items = list[dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("WORKBENCH_API_KEY", KEY)
 
 
 class Author:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from workbench.base.answers import AnswerCache
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.settings import cache_dir, setting
-from workbench.models.transport import EndpointError, Patience, Transport, api_key, redacted
+from workbench.models.transport import OWN_KEY, EndpointError, Patience, Transport, api_key, redacted
 
 _CACHE_SCHEMA = 2
 
@@ -35,8 +35,9 @@ class Dialect(Protocol):
     """How one kind of endpoint is spoken to."""
 
     default_url: str
-    keys: Sequence[str]
-    """Environment variables that may hold the key, the first that is set wins."""
+    """The provider's own address."""
+    provider_key: str
+    """The environment variable of the provider's key, which is sent to `default_url` and nowhere else."""
 
     def address(self, base_url: str) -> str:
         """Where requests go."""
@@ -60,7 +61,7 @@ class OpenAIDialect:
     """Chat completions, as OpenAI, vLLM, llama.cpp, Ollama and many others serve them; with log-probabilities."""
 
     default_url: str = "https://api.openai.com/v1"
-    keys: Sequence[str] = ("WORKBENCH_API_KEY", "OPENAI_API_KEY")
+    provider_key: str = "OPENAI_API_KEY"
 
     def address(self, base_url: str) -> str:
         """`base_url`/chat/completions."""
@@ -92,7 +93,7 @@ class AnthropicDialect:
     """Anthropic's messages API (version 2023-06-01). It sends no log-probabilities."""
 
     default_url: str = "https://api.anthropic.com"
-    keys: Sequence[str] = ("ANTHROPIC_API_KEY", "WORKBENCH_API_KEY")
+    provider_key: str = "ANTHROPIC_API_KEY"
 
     def address(self, base_url: str) -> str:
         """`base_url`/v1/messages; a base URL that ends in /v1 already serves as well."""
@@ -121,7 +122,11 @@ DIALECTS: Mapping[str, Dialect] = {"openai": OpenAIDialect(), "anthropic": Anthr
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointConfig(Patience):
-    """Where and how to ask. The key is no part of it: it is read from the environment when a request is sent."""
+    """Where and how to ask. The key is no part of it: it is read from the environment when a request is sent.
+
+    Keys of providers (OPENAI_API_KEY, ANTHROPIC_API_KEY) go to the provider's own address only; any other address gets
+    WORKBENCH_API_KEY, or none.
+    """
 
     model: str
     """The model's name as the endpoint knows it."""
@@ -141,7 +146,15 @@ class EndpointConfig(Patience):
         )
         if not self.model:
             raise WorkbenchError("no endpoint model is named", "the name of a model", self.name_model)
-        _check_url(self.base_url, DIALECTS[self.dialect].keys[0], self.name_url)
+        _check_url(self.base_url, self.name_url)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Environment variables that may hold the key for this address, the first that is set wins: WORKBENCH_API_KEY,
+        and before it the provider's own key at the provider's own address."""
+        dialect = DIALECTS[self.dialect]
+        own = dialect.address(self.base_url) == dialect.address(dialect.default_url)
+        return (dialect.provider_key, OWN_KEY) if own else (OWN_KEY,)
 
     @classmethod
     def from_settings(
@@ -155,13 +168,13 @@ class EndpointConfig(Patience):
         )
 
 
-def _check_url(base_url: str, key: str, remedy: str) -> None:
+def _check_url(base_url: str, remedy: str) -> None:
     url = urlsplit(base_url)
     if url.scheme not in ("http", "https") or not url.hostname:
         raise WorkbenchError("the endpoint's base_url is no http(s) address", "something like https://host/v1", remedy)
     if url.username or url.password:
         raise WorkbenchError("the endpoint's base_url holds a user name or a password", "an address without secrets",
-                             f"put the key into {key}")  # fmt: skip
+                             f"put the key into {OWN_KEY}")  # fmt: skip
 
 
 class ChatEndpoint:
@@ -174,7 +187,7 @@ class ChatEndpoint:
     def __init__(self, config: EndpointConfig, cache_folder: Path | None = None) -> None:
         self.config, self.dialect = config, DIALECTS[config.dialect]
         self.cache = AnswerCache(cache_folder or cache_dir() / "endpoints")
-        self._transport = Transport(config, self.dialect.keys)
+        self._transport = Transport(config, config.keys)
 
     def __enter__(self) -> ChatEndpoint:
         return self
@@ -203,7 +216,7 @@ class ChatEndpoint:
         question = {"schema": _CACHE_SCHEMA, "url": url, "body": body, "sample": sample}
         if (cached := _stored_reply(self.cache.read(question))) is not None:
             return cached
-        headers = self.dialect.headers(api_key(self.dialect.keys))
+        headers = self.dialect.headers(api_key(self.config.keys))
         reply = self._transport.post(url, body, headers, partial(self.dialect.read, silence=silence))
         self.cache.write(question, redacted(asdict(reply)))
         return reply

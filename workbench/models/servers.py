@@ -18,7 +18,7 @@ UNTRUNCATED: Mapping[str, Any] = MappingProxyType({"top_k": -1, "min_p": 0.0, "r
 class ChatServer(EndpointConfig):
     """An OpenAI-compatible server of the same weights and chat template as the loaded model.
 
-    The key, if the server wants one, is read from WORKBENCH_API_KEY or OPENAI_API_KEY when a request is sent.
+    The key, if the server wants one, is read from WORKBENCH_API_KEY when a request is sent.
 
     >>> ChatServer(base_url="http://127.0.0.1:8000/v1", model="Qwen/Qwen2.5-7B-Instruct").n_workers
     32

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import tenacity
 
 T = TypeVar("T")
-KEY_VARIABLES = ("WORKBENCH_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+OWN_KEY = "WORKBENCH_API_KEY"
+"""The key for whatever address is named; providers' keys go to their own addresses only."""
+KEY_VARIABLES = (OWN_KEY, "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 _RETRIED = (408, 409, 425, 429)
 _UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
@@ -127,6 +129,8 @@ class Transport:
             raise _Retryable(f"status {status}", _retry_after(response.headers.get("retry-after")))
         if status != 200:
             key = f"check the key in {' or '.join(self.keys)}"
+            if self.keys == (OWN_KEY,):
+                key += " (the keys of providers are sent to the providers' own addresses only)"
             advice = key if status in (401, 403) else "check the base URL and the model"
             raise WorkbenchError(f"the endpoint answered with status {status}: {redacted(response.text[:300])}",
                                  "status 200", advice)  # fmt: skip

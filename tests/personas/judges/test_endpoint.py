@@ -49,8 +49,7 @@ def items(n: int) -> list[JudgeItem]:
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch):
-    monkeypatch.delenv("WORKBENCH_API_KEY", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("WORKBENCH_API_KEY", KEY)
 
 
 def test_the_score_is_the_probability_weighted_mean_of_the_integer_tokens():

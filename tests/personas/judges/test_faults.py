@@ -43,9 +43,7 @@ TRAIT: Any = SmallTrait()
 
 @pytest.fixture(autouse=True)
 def _keys(monkeypatch):
-    monkeypatch.delenv("WORKBENCH_API_KEY", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("WORKBENCH_API_KEY", KEY)
 
 
 def number_of(prompt: str) -> int:

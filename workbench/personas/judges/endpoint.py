@@ -102,7 +102,7 @@ class OpenAIJudge(EndpointJudge):
 class AnthropicJudge(EndpointJudge):
     """ "anthropic": Anthropic's messages API, which sends no log-probabilities: the sampled integer (temperature 0).
 
-    The key comes from ANTHROPIC_API_KEY or WORKBENCH_API_KEY.
+    The key comes from ANTHROPIC_API_KEY or WORKBENCH_API_KEY; at another address than Anthropic's, from the latter only.
     """
 
     name = "anthropic"
