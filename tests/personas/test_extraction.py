@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 from tests.personas.toy import KIND, LetterJudge, LexicalJudge, responses
+from tests.tiny import tiny_model as build
 from workbench.base.errors import WorkbenchError
 from workbench.models.generation import Sampling
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.extraction import extract
-from workbench.personas.judging import counts_by_arm, judge_rows, kept_mask
+from workbench.personas.judges import make_judge
+from workbench.personas.judging import check_judge, counts_by_arm, judge_rows, kept_mask
 from workbench.personas.rollouts import RolloutDesign
 from workbench.personas.traits import load_trait
 from workbench.personas.vectors import PersonaVector
@@ -140,6 +143,31 @@ def test_the_caller_chooses_the_block_and_the_curve_is_still_there(evil, tiny_mo
     )
     assert vector.hook == HookPoint(0) and vector.evidence["hook_chosen_by"] == "caller"
     assert len(vector.evidence["layer_curve"]) == 3 and vector.tokens.hooks == (HookPoint(0),)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_model_that_would_judge_itself_is_refused_before_anything_is_sampled(evil, tiny_model, tmp_path, given):
+    same = make_judge("local", model=build(), cache_folder=tmp_path / "cache")
+    assert same.model is not tiny_model
+    with pytest.raises(WorkbenchError, match="is tiny-llama-0 itself .* Name another judge model"):
+        extract(evil, tiny_model, judge=same, rollouts=responses(evil) if given else None, out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "cache").exists()
+    check_judge(make_judge("local", model=build(seed=1)), tiny_model)
+    check_judge(make_judge("none"), tiny_model)
+
+
+def test_a_judge_that_nobody_measured_is_unvalidated_even_for_a_trait_that_people_scored(given_vector, evil, tiny_model, tmp_path):
+    assert given_vector.evidence["judge_validated"] is False
+
+    class AlikeInName(LexicalJudge):
+        name = "offline"
+
+    def vector(trait, folder):
+        return extract(trait, tiny_model, judge=AlikeInName(), rollouts=responses(evil), out=tmp_path / folder, **QUICK)
+
+    assert vector(evil, "shipped").evidence["judge_validated"] is True
+    own = replace(evil, rubric=evil.rubric + " Be strict.")
+    assert vector(own, "own").evidence["judge_validated"] is False
 
 
 def test_a_block_that_does_not_exist_is_refused(evil, tiny_model, tmp_path):

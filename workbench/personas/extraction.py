@@ -30,7 +30,15 @@ from workbench.personas.evidence import (
 from workbench.personas.given import capture_responses
 from workbench.personas.judges import Judge
 from workbench.personas.judges.replies import is_validated
-from workbench.personas.judging import Mask, as_judge, counts_by_arm, judge_rows, kept_mask, usable_mask
+from workbench.personas.judging import (
+    Mask,
+    as_judge,
+    check_judge,
+    counts_by_arm,
+    judge_rows,
+    kept_mask,
+    usable_mask,
+)
 from workbench.personas.layers import CHOICES, causal_points, check_choice, choose_hook
 from workbench.personas.reencoding import reencode_without_system
 from workbench.personas.rollouts import RolloutDesign, Rollouts, collect_rollouts
@@ -74,13 +82,15 @@ def extract(
     tokens are stored for the decomposition (default: `hook`, else the middle block). filter=False uses every
     row instead of those that the judge keeps; the kept counts are reported either way.
 
-    Raises WorkbenchError when fewer than `min_questions` extraction questions have rows in both arms.
+    Raises WorkbenchError when fewer than `min_questions` extraction questions have rows in both arms, and, before
+    anything is sampled, for a judge with the weights of `model`.
     """
     trait = trait if isinstance(trait, Trait) else load_trait(trait)
     check_choice(choose, trait)
     if server and rollouts is not None:
         raise WorkbenchError("both a server and responses were given", "one of them", "leave the other one out")
     judge = as_judge(judge)
+    check_judge(judge, model)
     filter = filter and judge.name != "none"
     chosen = None if hook is None else HookPoint.parse(hook)
     stored = token_points(model, chosen, token_hooks)
@@ -152,7 +162,7 @@ def vector_from_rollouts(
         evidence={
             **evidence,
             "judge": judge,
-            "judge_validated": None if judge in (None, "none") else is_validated(trait.name),
+            "judge_validated": None if judge in (None, "none") else is_validated(judge, trait),
             "layer_curve": curve,
             **({"causal_curve": pushed} if pushed else {}),
             "hook_chosen_by": "caller" if hook else _CHOSEN_BY[choose],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
+from workbench.models.model import Model
 from workbench.personas.judges import Judge, JudgeItem, make_judge
 from workbench.personas.traits import Trait
 
@@ -20,6 +22,16 @@ Mask = Any  # a boolean pandas.Series: what pandas infers for masks passes no ty
 def as_judge(judge: str | Judge) -> Judge:
     """A judge by its name, or the judge itself."""
     return make_judge(judge) if isinstance(judge, str) else judge
+
+
+def check_judge(judge: Judge, model: Model) -> None:
+    """Refuses a judge that reads with the weights of the judged `model` (known by their hash)."""
+    if judge.description().get("weights_hash") == model.weights_hash:
+        raise WorkbenchError(
+            f"the judge {judge.name!r} is {model.name} itself ({model.weights_hash[:12]})",
+            "a judge that shares no weights with the model that it judges",
+            "name another judge model (--judge-model), or another judge (`workbench judge list`)",
+        )
 
 
 def judge_rows(rows: pandas.DataFrame, trait: Trait, judge: Judge) -> pandas.DataFrame:

@@ -161,6 +161,12 @@ def load_trait(name_or_path: str | Path) -> Trait:
     return trait
 
 
+def is_shipped(trait: Trait) -> bool:
+    """Whether `trait` is one of the package's own, with every text as it ships."""
+    folder = _DATA / trait.name
+    return (folder / "trait.yaml").is_file() and load_trait(folder).hash == trait.hash
+
+
 def trait_folders() -> tuple[Path, ...]:
     """Where named traits are looked for: the folder of the setting `traits`, ./traits, the package's own."""
     own = setting("traits")

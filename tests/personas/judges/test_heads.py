@@ -203,9 +203,19 @@ def test_traps_say_which_share_of_either_side_passes_the_filter():
         assert 0 < low < found[f"{side}_at_50_or_more"] < high < 1
 
 
-def test_only_a_trait_with_a_human_scored_set_is_validated():
-    assert is_validated("evil") and not any(is_validated(t) for t in traits_with_replies() if t != "evil")
+def test_only_a_judge_that_was_measured_on_a_trait_that_people_scored_is_validated():
+    shipped = {name: load_trait(name) for name in traits_with_replies()}
+    for judge in list_judges():
+        measured = {name for name, trait in shipped.items() if is_validated(judge, trait)}
+        assert measured == ({"evil"} if judge in ("offline", "offline-outcome") else set())
     assert human_files("humorous") == {}
+
+
+def test_a_trait_of_ones_own_by_the_name_of_a_scored_one_is_unvalidated():
+    evil = load_trait("evil")
+    for changed in ({"rubric": evil.rubric + " Be strict."}, {"questions": evil.questions[1:]}, {"description": "Loud."}):
+        assert not is_validated("offline", replace(evil, **changed))
+    assert not is_validated("offline", replace(load_trait("humorous"), name="evil"))
 
 
 def test_human_scored_files_are_read_with_and_without_a_version_line(tmp_path):

