@@ -99,37 +99,76 @@ def _blind(e: dict[str, Any]) -> str:
     )
 
 
+JUDGES = ("offline", "offline-outcome")
+
+
 def judges_table() -> str:
     """The judges' figures: human-scored files of evil, then traps and held-out replies of every trait."""
-    judges = evidence("judges")["judges"]
-    first, second = (judges[name] for name in ("offline", "offline-outcome"))
-    lines = [
-        "",
-        "| human-scored file (evil) | n | offline | offline-outcome | length alone |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in first["evil"]["human_scored"].items():
-        pair = [number(r["auroc"]) + span(r["interval"]) for r in (row, second["evil"]["human_scored"][name])]
-        lines.append(f"| {name} | {row['n']} | {pair[0]} | {pair[1]} | {number(row['length_only_auroc'])} |")
-    lines += [
-        "",
-        "| trait | human-scored set | traps, offline | traps, offline-outcome | held-out replies, offline | "
-        "held-out replies, offline-outcome |",
-        "|---|---|---|---|---|---|",
-    ]
-    for trait, row in first.items():
-        both = (row, second[trait])
-        traps = [number(r["traps"]["pair_accuracy"]) + span(r["traps"]["interval"]) for r in both]
-        own = [number(r["held_out_replies"]["auroc"]) + span(r["held_out_replies"]["interval"]) for r in both]
+    judges = [evidence("judges")["judges"][name] for name in JUDGES]
+    return "\n".join(["", *_judge_order(judges), *_judge_at_50(judges), *_judge_traps(judges), *_judge_replies(judges)])
+
+
+def _grid(columns: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [*(f"| {' | '.join(cells)} |" for cells in lines), ""]
+
+
+def _stated(row: dict[str, Any], name: str, interval: str) -> str:
+    return number(row[name]) + span(row[interval])
+
+
+def _human_files(judges: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    files = judges[0]["evil"]["human_scored"]
+    return [(name, [judge["evil"]["human_scored"][name] for judge in judges]) for name in files]
+
+
+def _judge_order(judges: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        [name, f"{both[0]['n']} ({both[0]['n_positive']})", *(_stated(row, "auroc", "interval") for row in both),
+         number(both[0]["length_only_auroc"]), *(_stated(row, "spearman", "spearman_interval") for row in both)]
+        for name, both in _human_files(judges)
+    ]  # fmt: skip
+    names = [f"{what}, {judge}" for what in ("AUROC", "Spearman") for judge in JUDGES]
+    return _grid(["human-scored file (evil)", "n (harmful)", *names[:2], "AUROC, length alone", *names[2:]], rows)
+
+
+def _judge_at_50(judges: list[dict[str, Any]]) -> list[str]:
+    def cells(row: dict[str, Any]) -> list[str]:
+        sides = [_stated(row, f"{side}_at_50", f"{side}_interval") for side in ("sensitivity", "specificity")]
+        return [_stated(row["calibration"], "ece", "ece_interval"), *sides]
+
+    columns = [f"{what}, {judge}" for judge in JUDGES for what in ("ECE", "sensitivity at 50", "specificity at 50")]
+    rows = [[name, *cells(both[0]), *cells(both[1])] for name, both in _human_files(judges)]
+    return _grid(["human-scored file (evil)", *columns], rows)
+
+
+def _passing(row: dict[str, Any]) -> str:
+    return f"{number(row['trait_at_50_or_more'])} / {number(row['other_at_50_or_more'])}"
+
+
+def _judge_traps(judges: list[dict[str, Any]]) -> list[str]:
+    columns = [f"pair accuracy, {judge}" for judge in JUDGES] + [f"at 50 or more with / without the trait, {j}" for j in JUDGES]
+    rows = []
+    for trait, row in judges[0].items():
+        both = [judge[trait]["traps"] for judge in judges]
         mark = "yes" if row["validated"] else "none: **unvalidated**"
-        lines.append(f"| {trait} ({row['traps']['n']} traps) | {mark} | {' | '.join([*traps, *own])} |")
-    lines += ["", "| kind of trap (evil) | offline | offline-outcome |", "|---|---|---|"]
-    for kind, row in first["evil"]["traps"]["by_kind"].items():
-        other = second["evil"]["traps"]["by_kind"][kind]
-        lines.append(
-            f"| {kind} ({row['n']}) | {number(row['pair_accuracy'])} | {number(other['pair_accuracy'])} |"
-        )
-    return "\n".join([*lines, ""])
+        pairs = [_stated(one, "pair_accuracy", "interval") for one in both]
+        rows.append([f"{trait} ({both[0]['n']} traps)", mark, *pairs, *map(_passing, both)])
+    kinds = []
+    for kind, row in judges[0]["evil"]["traps"]["by_kind"].items():
+        both = [judge["evil"]["traps"]["by_kind"][kind] for judge in judges]
+        kinds.append([f"{kind} ({row['n']})", *(number(one["pair_accuracy"]) for one in both), *map(_passing, both)])
+    return [*_grid(["trait", "human-scored set", *columns], rows), *_grid(["kind of trap (evil)", *columns], kinds)]
+
+
+def _judge_replies(judges: list[dict[str, Any]]) -> list[str]:
+    rows = []
+    for trait in judges[0]:
+        both = [judge[trait]["held_out_replies"] for judge in judges]
+        errors = [_stated(row["calibration"], "ece", "ece_interval") for row in both]
+        rows.append([f"{trait} ({both[0]['n']})", *(_stated(row, "auroc", "interval") for row in both), *errors])
+    columns = [f"{what}, {judge}" for what in ("AUROC", "ECE") for judge in JUDGES]
+    return _grid(["held-out written replies (n)", *columns], rows)
 
 
 def personas_table() -> str:
@@ -137,27 +176,26 @@ def personas_table() -> str:
     e = evidence("personas")
     lines = [
         "",
-        f"{e['model']} at {e['hook']} (`docs/evidence/personas.json`, made by `{e['_made']['command']}`):",
+        f"{e['model']} (`docs/evidence/personas.json`, made by `{e['_made']['command']}`):",
         "",
-        "| trait | held-out AUC | rank p | random 95% | placebo 95% | best text-only | d | odd at 0.5 | odd at 1.0 (random) | "
-        "r across | r within | passes | judge |",
-        "|" + "---|" * 13,
+        "| trait | block | held-out AUC | rank p | random 95% | placebo 95% | text-only | d | odd at 0.5 "
+        "| odd at 1.0 (random) | r across | r within | passes | judge |",
+        "|" + "---|" * 14,
     ]
     for trait, row in e["traits"].items():
-        causal = row.get("causal") or {}
-        low, high = (causal.get("1.0") or {}).get("random_interval") or (None, None)
-        odd = {dose: number((causal.get(dose) or {}).get("odd"), 3) for dose in ("0.5", "1.0")}
+        half = (row.get("causal") or {}).get("0.5") or {}
         judge = f"{row['judge']}{' (unvalidated)' if row['judge_validated'] is False else ''}"
         cells = [
             trait,
+            row["hook"].split(".")[1],
             number(row["auc_stripped"]) + span(row["auc_interval"]),
             number(row["auc_rank_p"], 4),
             number(row["auc_random_q95"]),
             number(row["auc_placebo_q95"]),
             number(_text_only(row)),
             number(row["effect_size"]),
-            odd["0.5"],
-            f"{odd['1.0']} ({number(low, 3)}, {number(high, 3)})",
+            number(half.get("odd"), 3),
+            _odd_at_one(row),
             number(row["monitor_r_across"]) + _weak_judge(trait, row),
             number(row["monitor_r_within"]) + _weak_judge(trait, row),
             "yes" if row["passes"] else "no",
@@ -209,13 +247,13 @@ def controls_table() -> str:
     return "\n".join([*lines, ""])
 
 
-def chosen_table() -> str:
-    """The same separability at the block that each trait's extraction questions choose."""
-    traits = {trait: row["chosen"] for trait, row in evidence("personas")["traits"].items() if row.get("chosen")}
+def common_table() -> str:
+    """The same at the block of the shipped SAE."""
+    traits = {trait: row["common"] or row for trait, row in evidence("personas")["traits"].items()}
     lines = [
         "",
-        "| trait | block | held-out AUC | rank p | random 95% | placebo 95% | best text-only | d | passes |",
-        "|" + "---|" * 9,
+        "| trait | block | held-out AUC | rank p | random 95% | placebo 95% | text-only | d | odd at 1.0 (random) | passes |",
+        "|" + "---|" * 10,
     ]
     for trait, row in traits.items():
         cells = [
@@ -227,14 +265,22 @@ def chosen_table() -> str:
             number(row["auc_placebo_q95"]),
             number(_text_only(row)),
             number(row["effect_size"]),
+            _odd_at_one(row),
             "yes" if row["passes"] else "no",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, _verdict(traits)])
 
 
+def _odd_at_one(row: dict[str, Any]) -> str:
+    """The odd effect at one median norm, with the middle 95% of random directions."""
+    one = (row.get("causal") or {}).get("1.0") or {}
+    low, high = one.get("random_interval") or (None, None)
+    return f"{number(one.get('odd'), 3)} ({number(low, 3)}, {number(high, 3)})"
+
+
 def personas_verdict() -> str:
-    """How many traits meet which bar at the common block, by name."""
+    """How many traits meet which bar at their own blocks, by name."""
     return _verdict(evidence("personas")["traits"])
 
 
@@ -422,7 +468,7 @@ PLACES: dict[str, Callable[[], str]] = {
         judges_table,
         personas_table,
         personas_verdict,
-        chosen_table,
+        common_table,
         controls_table,
         outcomes_table,
         geometry_table,

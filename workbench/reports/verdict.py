@@ -198,7 +198,8 @@ def _judge_warnings(evidence: Mapping[str, Any]) -> list[str]:
     if evidence.get("judge") == "none":
         return ["No judge read the replies: every row counts, whether it shows the trait or not."]
     if evidence.get("judge_validated") is False:
-        return [f"The judge ({evidence.get('judge')}) is unvalidated for this trait: it was measured on no replies that people scored for it."]
+        return [f"The judge ({evidence.get('judge')}) is unvalidated for this trait: it was measured on no replies that people "
+                "scored for it."]  # fmt: skip
     return []
 
 
