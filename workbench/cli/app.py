@@ -176,7 +176,7 @@ def transfer(
     to: Annotated[str, typer.Option("--to", help="The model that the vectors are carried to.")],
     flags: JobFlags,
     traits: Annotated[list[str] | None, typer.Argument(metavar="[TRAIT]", help="Which traits. [default: all]")] = None,
-    n_segments: Annotated[int, typer.Option("--segments", help="Neutral segments that both models read.")] = 6000,
+    n_segments: Annotated[int, typer.Option("--segments", help="Neutral segments that both models read.")] = 6400,
 ) -> None:
     """Do the same directions exist in another model?
 

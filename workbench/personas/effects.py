@@ -9,7 +9,7 @@ pairs, which differ in something else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,6 +74,50 @@ def vector_effects(
     return found
 
 
+def effects_side_by_side(
+    model: Model,
+    hook: HookPoint,
+    pairs: Sequence[ReplyPair],
+    directions: Mapping[str, Tensor],
+    activations: Tensor,
+    *,
+    placebos: Mapping[str, Tensor] | None = None,
+    dose: float = 1.0,
+    n_random: int = N_RANDOM,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """{name: what `vector_effects` says of it at `dose`, and {placebo_interval, p_placebo, n_placebos}}.
+
+    directions: several vectors `[d_model]` by name, all beside the same random directions. placebos: by the same names the
+    placebo directions `[m, d_model]` that each is held against, pushed equally far; a name may be left out.
+    """
+    instrument = DoseInstrument(model, hook, pairs)
+    random = generator(derive_seed("vector effects", seed))
+    beside = [(placebos or {}).get(name, activations[:0]) for name in directions]
+    stacks = [torch.stack(list(directions.values())), covariance_matched_directions(activations, n_random, random), *beside]
+    odd, even = instrument.odd_even(torch.cat([stack.float() for stack in stacks]), dose)
+    own, null, *others = odd.split([len(stack) for stack in stacks])
+    found = {}
+    for i, (name, other) in enumerate(zip(directions, others, strict=True)):
+        with_null = torch.cat([own[i : i + 1], null])
+        one = _summary(with_null, even[i : i + 1], instrument.is_contrast, n_bootstrap, random)
+        found[name] = one | _beside_placebos(one["odd"], other[:, instrument.is_contrast].mean(dim=1))
+    return found
+
+
+def _beside_placebos(odd: float, placebos: Tensor) -> dict[str, Any]:
+    """The middle 95% of the placebos' |odd| with either sign (a placebo has no side), and the rank p of `odd` among them."""
+    if not len(placebos):
+        return {"placebo_interval": None, "p_placebo": None, "n_placebos": 0}
+    return {"placebo_interval": _both_signs(placebos), "p_placebo": float(rank_p(odd, placebos.abs())),
+            "n_placebos": len(placebos)}  # fmt: skip
+
+
+def _both_signs(effects: Tensor) -> list[float]:
+    return [float(torch.quantile(torch.cat([effects, -effects]), q)) for q in (0.025, 0.975)]
+
+
 def _summary(odd: Tensor, even: Tensor, is_contrast: Tensor, n_bootstrap: int, random: torch.Generator) -> dict[str, Any]:
     on, off = odd[:, is_contrast], odd[:, ~is_contrast]
     effect = on.mean(dim=1)
@@ -83,7 +127,7 @@ def _summary(odd: Tensor, even: Tensor, is_contrast: Tensor, n_bootstrap: int, r
     found = {
         "odd": float(effect[0]), "interval": [float(low), float(high)],
         "damage": float(even[0, is_contrast].mean()),
-        "random_interval": [float(torch.quantile(torch.cat([null, -null]), q)) for q in (0.025, 0.975)],
+        "random_interval": _both_signs(null),
         # A random direction has no sign of its own: its larger side counts.
         "p": float(rank_p(effect[0], null.abs())), "n_pairs": on.shape[1], "n_random": len(null),
     }  # fmt: skip

@@ -13,13 +13,14 @@ from torch import Tensor
 from workbench.base.errors import WorkbenchError
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
-from workbench.personas.effects import vector_effects
+from workbench.personas.effects import effects_side_by_side
 from workbench.personas.placebos import PlaceboVectors
 from workbench.personas.runs import PersonaRun, read_run
 from workbench.personas.traits import Trait, load_trait
 from workbench.personas.transfer import (
     MIN_SEGMENTS,
     Transfer,
+    pair_similarity,
     segment_means,
     similarity_map,
     split_segments,
@@ -58,19 +59,25 @@ class Side:
         """The placebo vectors at `hook`."""
         return None if self.placebos is None else dict(zip(self.placebos.names, self.placebos.at(hook), strict=True))
 
+    def related(self) -> dict[str, tuple[str, ...]]:
+        """Per placebo the traits that it comes close to."""
+        return {} if self.placebos is None else dict(zip(self.placebos.names, self.placebos.related, strict=True))
+
 
 def study(
     source: Side,
     target: Side,
     documents: Sequence[str],
     *,
-    n_segments: int = MIN_SEGMENTS,
+    n_segments: int | None = None,
     dose: float = 1.0,
     min_segments: int = MIN_SEGMENTS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """{source_hook, target_hook, similarity, shared_questions, carried, behaviour}, JSON values.
+    """{source_hook, target_hook, n_segments, similarity, similarity_used, shared_questions, carried, behaviour}, JSON values.
 
+    n_segments: how many are read at most (None = all that the documents hold); `min_segments` of them must be left to fit
+    the map. similarity_used: CKA and RSA of the two hooks in use, beside permuted segments of this pair alone.
     The source hook is that of its vectors; the target hook is the block whose segment representations are most like
     those at the source hook (RSA), so that no vector takes part in choosing it.
     """
@@ -79,16 +86,18 @@ def study(
     alike = similarity_map(means[0], means[1], seed=seed)
     hooks = _hooks(source, target, alike)
     places = [side.hooks.index(hook) for side, hook in zip((source, target), hooks, strict=True)]
+    used = [side[:, place] for side, place in zip(means, places, strict=True)]
     found = transfer(
-        means[0][:, places[0]], means[1][:, places[1]], source.at(hooks[0]), target.at(hooks[1]),
+        used[0], used[1], source.at(hooks[0]), target.at(hooks[1]),
         source_placebos=source.placebos_at(hooks[0]), target_placebos=target.placebos_at(hooks[1]),
-        min_segments=min_segments, seed=seed,
+        related=source.related(), min_segments=min_segments, seed=seed,
     )  # fmt: skip
     runs = [
         {name: read_run(folder, side.model, hook) for name, folder in side.folders.items()}
         for side, hook in zip((source, target), hooks, strict=True)
     ]
     return {"source_hook": str(hooks[0]), "target_hook": str(hooks[1]), "n_segments": len(segments), "similarity": alike,
+            "similarity_used": pair_similarity(used[0], used[1], seed=seed),
             "shared_questions": shared_questions(runs[0], runs[1], seed=seed), "carried": found.to_json(),
             "behaviour": _behaviour(target.model, found, runs[1], dose, seed)}  # fmt: skip
 
@@ -105,10 +114,8 @@ def shared_questions(source: Mapping[str, PersonaRun], target: Mapping[str, Pers
     """CKA and RSA over the shared cells (trait x question x arm): each model's own answers, averaged per cell."""
     sides = [_cells(runs) for runs in (source, target)]
     keys = sorted(set(sides[0]) & set(sides[1]))
-    items = [torch.stack([side[key] for key in keys])[:, None] for side in sides]
-    alike = similarity_map(items[0], items[1], n_items=len(keys), seed=seed)
-    return {"n_cells": len(keys), "cka": alike["cka"][0][0], "cka_permuted": alike["cka_permuted"],
-            "rsa": alike["rsa"][0][0], "rsa_permuted": alike["rsa_permuted"]}  # fmt: skip
+    items = [torch.stack([side[key] for key in keys]) for side in sides]
+    return {"n_cells": len(keys), **pair_similarity(items[0], items[1], n_items=len(keys), seed=seed)}
 
 
 def _cells(runs: Mapping[str, PersonaRun]) -> dict[tuple[str, str, str], Tensor]:
@@ -121,19 +128,27 @@ def _cells(runs: Mapping[str, PersonaRun]) -> dict[tuple[str, str, str], Tensor]
 
 
 def _behaviour(model: Model, found: Transfer, runs: Mapping[str, PersonaRun], dose: float, seed: int) -> dict[str, Any]:
-    """Per trait what the carried and the model's own vector do on the sealed pairs at the same dose."""
+    """Per trait what the carried and the model's own vector do on the sealed pairs at the same dose.
+
+    Beside the same random directions; the carried vector beside carried placebos, its own beside the target's placebos.
+    """
     measured: dict[str, Any] = {}
     for name, carried in zip(found.traits, found.carried, strict=True):
-        pairs = _sealed(load_trait(name))
-        if not pairs:
-            measured[name] = None
-            continue
-        rows = runs[name].make.with_system[:, 0]
-        measured[name] = {
-            kind: vector_effects(model, runs[name].hook, pairs, direction, rows, doses=(dose,), seed=seed)[str(dose)]
-            for kind, direction in (("carried", carried), ("own", runs[name].direction))
-        }
+        pairs, run = _sealed(load_trait(name)), runs[name]
+        measured[name] = None
+        if pairs:
+            measured[name] = effects_side_by_side(
+                model, run.hook, pairs, {"carried": carried, "own": run.direction}, run.make.with_system[:, 0],
+                placebos=_placebos_for(found, name), dose=dose, seed=seed,
+            )  # fmt: skip
     return measured
+
+
+def _placebos_for(found: Transfer, trait: str) -> dict[str, Tensor]:
+    if found.placebos is None:
+        return {}
+    chosen = found.placebos.unrelated(trait)
+    return {"carried": found.placebos.vectors[chosen], "own": found.placebos.own[chosen]}
 
 
 def _sealed(trait: Trait) -> list[Any]:
