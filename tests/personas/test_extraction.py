@@ -149,14 +149,16 @@ def test_the_caller_chooses_the_block_and_the_curve_is_still_there(evil, tiny_mo
 def test_a_model_that_would_judge_itself_is_refused_before_anything_is_sampled(evil, tiny_model, tmp_path, given):
     same = make_judge("local", model=build(), cache_folder=tmp_path / "cache")
     assert same.model is not tiny_model
-    with pytest.raises(WorkbenchError, match="is tiny-llama-0 itself .* Name another judge model"):
+    with pytest.raises(WorkbenchError, match=r"is tiny-llama-0 itself .* Name another judge model"):
         extract(evil, tiny_model, judge=same, rollouts=responses(evil) if given else None, out=tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists() and not (tmp_path / "cache").exists()
     check_judge(make_judge("local", model=build(seed=1)), tiny_model)
     check_judge(make_judge("none"), tiny_model)
 
 
-def test_a_judge_that_nobody_measured_is_unvalidated_even_for_a_trait_that_people_scored(given_vector, evil, tiny_model, tmp_path):
+def test_a_judge_that_nobody_measured_is_unvalidated_even_for_a_trait_that_people_scored(
+    given_vector, evil, tiny_model, tmp_path
+):
     assert given_vector.evidence["judge_validated"] is False
 
     class AlikeInName(LexicalJudge):
