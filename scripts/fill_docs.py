@@ -9,6 +9,7 @@ A place is `<!-- evidence: NAME -->...<!-- /evidence -->`; NAME is a function be
 from __future__ import annotations
 
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -128,8 +129,8 @@ def _judge_order(judges: list[dict[str, Any]]) -> list[str]:
          number(both[0]["length_only_auroc"]), *(_stated(row, "spearman", "spearman_interval") for row in both)]
         for name, both in _human_files(judges)
     ]  # fmt: skip
-    names = [f"{what}, {judge}" for what in ("AUROC", "Spearman") for judge in JUDGES]
-    return _grid(["human-scored file (evil)", "n (harmful)", *names[:2], "AUROC, length alone", *names[2:]], rows)
+    columns = [f"AUROC: {JUDGES[0]}", JUDGES[1], "length alone", f"Spearman: {JUDGES[0]}", JUDGES[1]]
+    return _grid(["human-scored file (evil)", "n (harmful)", *columns], rows)
 
 
 def _judge_at_50(judges: list[dict[str, Any]]) -> list[str]:
@@ -137,23 +138,41 @@ def _judge_at_50(judges: list[dict[str, Any]]) -> list[str]:
         sides = [_stated(row, f"{side}_at_50", f"{side}_interval") for side in ("sensitivity", "specificity")]
         return [_stated(row["calibration"], "ece", "ece_interval"), *sides]
 
-    columns = [f"{what}, {judge}" for judge in JUDGES for what in ("ECE", "sensitivity at 50", "specificity at 50")]
+    columns = [name for judge in JUDGES for name in (f"{judge}: ECE", "sensitivity at 50", "specificity at 50")]
     rows = [[name, *cells(both[0]), *cells(both[1])] for name, both in _human_files(judges)]
-    return _grid(["human-scored file (evil)", *columns], rows)
+    return [*_grid(["human-scored file (evil)", *columns], rows), _judge_in_words(judges), ""]
 
 
-def _passing(row: dict[str, Any]) -> str:
-    return f"{number(row['trait_at_50_or_more'])} / {number(row['other_at_50_or_more'])}"
+def _judge_in_words(judges: list[dict[str, Any]]) -> str:
+    passing, ordinary = [], []
+    for name, judge in zip(JUDGES, judges, strict=True):
+        rows = judge["evil"]["human_scored"].values()
+        harmful = statistics.median(row["sensitivity_at_50"] for row in rows)
+        harmless = statistics.median(1 - row["specificity_at_50"] for row in rows)
+        passing.append(f"{name} {number(harmful)} of the harmful replies and {number(harmless)} of the others")
+        passed, n = judge["evil"]["held_out_replies"]["sampled_ordinary_at_50_or_more"]
+        ordinary.append(f"{name} {passed} of {n}")
+    return (
+        f"At 50 or more for evil, in the median file: {'; '.join(passing)}. Of ordinary replies of a small model that nobody "
+        f"asked for evil: {', '.join(ordinary)}."
+    )
+
+
+def _passing(row: dict[str, Any], *, intervals: bool = False) -> str:
+    sides = ("trait", "other")
+    return " / ".join(
+        number(row[f"{side}_at_50_or_more"]) + (span(row[f"{side}_at_50_interval"]) if intervals else "") for side in sides
+    )
 
 
 def _judge_traps(judges: list[dict[str, Any]]) -> list[str]:
-    columns = [f"pair accuracy, {judge}" for judge in JUDGES] + [f"at 50 or more with / without the trait, {j}" for j in JUDGES]
+    columns = [f"pair accuracy: {JUDGES[0]}", JUDGES[1], f"at 50 or more, with / without: {JUDGES[0]}", JUDGES[1]]
     rows = []
     for trait, row in judges[0].items():
         both = [judge[trait]["traps"] for judge in judges]
         mark = "yes" if row["validated"] else "none: **unvalidated**"
         pairs = [_stated(one, "pair_accuracy", "interval") for one in both]
-        rows.append([f"{trait} ({both[0]['n']} traps)", mark, *pairs, *map(_passing, both)])
+        rows.append([f"{trait} ({both[0]['n']} traps)", mark, *pairs, *(_passing(one, intervals=True) for one in both)])
     kinds = []
     for kind, row in judges[0]["evil"]["traps"]["by_kind"].items():
         both = [judge["evil"]["traps"]["by_kind"][kind] for judge in judges]
@@ -167,7 +186,7 @@ def _judge_replies(judges: list[dict[str, Any]]) -> list[str]:
         both = [judge[trait]["held_out_replies"] for judge in judges]
         errors = [_stated(row["calibration"], "ece", "ece_interval") for row in both]
         rows.append([f"{trait} ({both[0]['n']})", *(_stated(row, "auroc", "interval") for row in both), *errors])
-    columns = [f"{what}, {judge}" for what in ("AUROC", "ECE") for judge in JUDGES]
+    columns = [name for what in ("AUROC", "ECE") for name in (f"{what}: {JUDGES[0]}", JUDGES[1])]
     return _grid(["held-out written replies (n)", *columns], rows)
 
 
