@@ -340,25 +340,41 @@ def outcomes_table() -> str:
 
 
 def geometry_table() -> str:
-    """Whose vector separates whose rows best."""
+    """What the vectors share, and whose vector predicts whose rows and scores best."""
     g = evidence("personas")["geometry"]
     lines = [
         "",
-        "| trait | share of v along the shared direction | AUC of its own vector | best vector for its rows |",
-        "|---|---|---|---|",
+        "| trait | share of v along the shared direction | AUC of its own vector | best vector for its rows "
+        "| without the shared part | r of its own vector with its score | best vector for its score |",
+        "|" + "---|" * 7,
     ]
-    for trait, share in zip(g["traits"], g["shared_share"], strict=True):
-        own = g["own_wins_auc"][trait]
-        best = "its own" if own["own_wins"] else f"{own['best_vector']} ({number(own['best'])})"
-        lines.append(f"| {trait} | {number(share)} | {number(own['own'])} | {best} |")
+    for i, trait in enumerate(g["traits"]):
+        by_rows, by_score, bare = (
+            g[f"own_wins_{name}"][trait] for name in ("auc", "correlation", "auc_minus_shared")
+        )
+        cells = [trait, number(g["shared_share"][i]), number(by_rows["own"]), _winner(by_rows),
+                 f"{number(bare['own'])}, {_winner(bare)}", number(by_score["own"]), _winner(by_score)]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    wins = [sum(bool(one["own_wins"]) for one in g[f"own_wins_{name}"].values()) for name in ("auc", "correlation")]
     return "\n".join(
         [
             *lines,
             "",
-            f"95th percentile of the cosine between a trait and a placebo: {number(g['placebo_cosine_q95'])}.",
+            f"A trait's own vector is the best of the seven for its rows in {wins[0]} of {len(g['traits'])} cases, for its score "
+            f"in {wins[1]}. Mean share along the shared direction: {number(g['shared_share_mean'])}; sets of as many placebo "
+            f"vectors have {number(g['shared_share_placebo_mean'])} (95th percentile "
+            f"{number(g['shared_share_placebo_mean_q95'])}), orthogonal ones {number(g['shared_share_orthogonal'])}. "
+            f"95th percentile of the cosine between a trait and a placebo: "
+            f"{number(g['placebo_cosine_q95'])}.",
             "",
         ]
     )
+
+
+def _winner(one: dict[str, Any]) -> str:
+    if one["own_wins"] is None:
+        return "–"
+    return "its own" if one["own_wins"] else f"{one['best_vector']} ({number(one['best'])})"
 
 
 def methods_table() -> str:
@@ -410,24 +426,37 @@ def transfer_table() -> str:
     carried = t["carried"]
     lines = [
         "",
-        "| trait | cosine of the carried vector with the target's own | permuted segments, 95% | rank among the target's vectors "
-        "| odd, carried | odd, own | odd, random |",
-        "|" + "---|" * 7,
+        "| trait | cosine of the carried vector with the target's own | permuted segments, 95% | carried placebos, 95% (p) "
+        "| rank among the target's vectors | odd, carried | carried placebos | odd, own | odd, random |",
+        "|" + "---|" * 9,
     ]
     for trait, row in carried["traits"].items():
         did = t["behaviour"].get(trait) or {}
-        odd = [number((did.get(name) or {}).get("odd"), 3) for name in ("carried", "own")]
-        random = span((did.get("carried") or {}).get("random_interval"), 3)
-        lines.append(
-            f"| {trait} | {number(row['cosine'], 3)} | {number(row['null_q95'], 3)} | {row['rank']} | {odd[0]} | {odd[1]} "
-            f"|{random} |"
-        )
+        moved, own = (did.get(name) or {} for name in ("carried", "own"))
+        cells = [
+            trait,
+            number(row["cosine"], 3),
+            f"{number(row['null_q95'], 3)} ({number(row['p_permuted'], 3)})",
+            f"{number(row['placebo_q95'], 3)} ({number(row['p_placebo'], 2)})",
+            str(row["rank"]),
+            number(moved.get("odd"), 3),
+            span(moved.get("placebo_interval"), 3).strip(),
+            number(own.get("odd"), 3),
+            span(moved.get("random_interval"), 3).strip(),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    used, fit, asked = t["similarity_used"], carried["map"], t["shared_questions"]
     placebo = carried["placebo_retrieval"]
     lines += [
         "",
-        f"The carried vector's nearest neighbour among the target's own vectors is the right one for "
-        f"{100 * carried['retrieval']:.0f}% of the traits (chance {100 * carried['chance']:.0f}%); for placebo contrasts "
-        f"{'–' if placebo is None else f'{100 * placebo:.0f}%'}.",
+        f"From {t['source_hook']} to {t['target_hook']} (the block whose segments are represented most alike; no vector takes "
+        f"part in that choice). There CKA is {number(used['cka'])} and RSA {number(used['rsa'])} (95th percentile of permuted "
+        f"segments {number(used['cka_permuted_q95'], 3)} and {number(used['rsa_permuted_q95'], 3)}); over the shared "
+        f"questions, each model's own answers, {number(asked['cka'])} and {number(asked['rsa'])}. The map, fitted on "
+        f"{fit['n_segments']:,} segments, explains {100 * fit['r2_held_out']:.0f}% of the variance of others (fitted on "
+        f"permuted ones {100 * fit['r2_permuted']:.0f}%). The nearest of the target's own vectors is the right one for "
+        f"{100 * carried['retrieval']:.0f}% of the carried traits (chance {100 * carried['chance']:.0f}%) and for "
+        f"{'–' if placebo is None else f'{100 * placebo:.0f}%'} of the carried placebos.",
         "",
     ]
     return "\n".join(lines)
