@@ -53,7 +53,7 @@ def test_every_golden_file_is_tested_and_is_the_one_of_the_record():
     files = {path.name for path in GOLDEN.iterdir()}
     assert files == {*FILES, "expected.npz", "saklas.json"}
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    assert record["_made"]["inputs"] == {name: sha256_file(GOLDEN / name) for name in sorted(files)}
+    assert {name: sha256_file(GOLDEN / name) for name in files}.items() <= record["_made"]["inputs"].items()
     assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 50_000
 
 
