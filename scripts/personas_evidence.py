@@ -23,6 +23,7 @@ IMAGES = ROOT / "docs" / "images"
 DESIGN = ("--samples", "4", "--dtype", "bfloat16", "--batch-size", "64")
 SECOND = ("--model", "gemma3-270m", "--hook", "blocks.9.hook_resid_post", "--judge", "none", "--max-new-tokens", "48",
           "--dtype", "bfloat16", "--batch-size", "64")  # fmt: skip
+ONE_SAMPLE = ("--dtype", "bfloat16", "--batch-size", "64")
 COMPARED = ("evil", "humorous")
 FOREIGN = ROOT / "tests" / "personas" / "formats_data"
 SEED = 0
@@ -98,7 +99,7 @@ def foreign(ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     shutil.rmtree(folder / "pedantic", ignore_errors=True)
     files = (str(FOREIGN / "pedantic_extract.json"), "--evaluation", str(FOREIGN / "pedantic_eval.json"))
     ask("traits", "import", *files, "--name", "pedantic", "--out", str(folder))
-    value = ask("extract", str(folder / "pedantic"), "--judge", "none", *DESIGN, "--out", str(folder / "run"))
+    value = ask("extract", str(folder / "pedantic"), "--judge", "none", *ONE_SAMPLE, "--out", str(folder / "run"))
     names = ("auc_stripped", "auc_stripped_interval", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_with_prompt")
     return {"trait": "pedantic", "arms": "positive and negative", **{name: value[name] for name in names}}
 
