@@ -2,8 +2,9 @@
 
     python scripts/kill_resume.py --kills 10
 
-The run is `workbench extract evil` on a tiny seeded model, killed with SIGKILL at moments drawn from the whole length of the
-work. Every file of rollouts and activations, the rows and the directions must come out byte for byte the same.
+The run is `workbench extract evil` on a tiny seeded model, killed with SIGKILL at moments drawn from the whole length
+of the work. Only a kill that hit a living run counts: one that came too late is tried again, earlier. Every file of
+rollouts and activations, the rows and the directions must come out byte for byte the same.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import hashlib
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,23 +41,26 @@ def main() -> int:
 
 
 def kill_and_compare(folder: Path, n_kills: int, seed: int = 0) -> dict[str, Any]:
-    """{kills, identical, parts_at_kill, n_files, differing}: each kill is a run of its own, killed once and resumed."""
+    """{kills, identical, returncodes, too_late, parts_at_kill, n_files, differing}: each kill is a run of its own, killed
+    once and resumed. too_late: how often a run had ended before the signal came, and was begun again."""
     model = save_tiny_model(folder / "model")
     started = time.perf_counter()
     finish(model, folder / "whole")
     seconds = time.perf_counter() - started
     expected = hashes(folder / "whole")
     n_parts = len(list((folder / "whole").glob("rollouts/*.parquet")))
-    draw, differing, at = random.Random(seed), [], []
+    draw, differing, kills = random.Random(seed), [], []
     for number in range(n_kills):
         run = folder / f"killed-{number}"
         # Spread over the run: after so many parts, plus a moment inside the next one.
-        at.append(kill_after(model, run, round((number + 0.5) / n_kills * n_parts), draw.uniform(0, 0.1)))
+        kills.append(kill_living(model, run, round((number + 0.5) / n_kills * n_parts), draw.uniform(0, 0.1)))
         finish(model, run)
         found = hashes(run)
         if found != expected:
             differing.append(sorted(set(found.items()) ^ set(expected.items()))[:4])
-    return {"kills": n_kills, "identical": n_kills - len(differing), "parts_at_kill": at, "n_parts": n_parts,
+    codes, parts, too_late = ([kill[name] for kill in kills] for name in ("returncode", "parts", "too_late"))
+    return {"kills": n_kills, "identical": n_kills - len(differing), "returncodes": codes, "too_late": sum(too_late),
+            "parts_at_kill": parts, "n_parts": n_parts,
             "n_files": len(expected), "seconds_of_a_whole_run": round(seconds, 1), "differing": differing}  # fmt: skip
 
 
@@ -84,15 +90,29 @@ def finish(model: Path, run: Path) -> None:
     subprocess.run(command(model, run), env=environment(), check=True, capture_output=True)
 
 
-def kill_after(model: Path, run: Path, n_parts: int, moment: float) -> int:
-    """Start the run, kill it some moment after its `n_parts`-th part; the number of parts that stood then."""
+def kill_living(model: Path, run: Path, n_parts: int, moment: float) -> dict[str, int]:
+    """Kill a run that is under way, at or before its `n_parts`-th part: {parts, returncode, too_late}, see `kill_after`."""
+    for too_late in range(n_parts + 1):
+        shutil.rmtree(run, ignore_errors=True)
+        killed = kill_after(model, run, n_parts - too_late, moment / (1 + too_late))
+        if killed["returncode"] == -signal.SIGKILL:
+            return {**killed, "too_late": too_late}
+        if killed["returncode"]:
+            raise RuntimeError(f"The run ended by itself with status {killed['returncode']}: there is nothing to resume.")
+    raise RuntimeError(f"The run ended before every one of {n_parts + 1} kills: make it longer.")
+
+
+def kill_after(model: Path, run: Path, n_parts: int, moment: float) -> dict[str, int]:
+    """Start the run, kill it some moment after its `n_parts`-th part: {parts that stood then, returncode}.
+
+    The return code is -9 if the signal ended the run, and the run's own if it was over before.
+    """
     process = subprocess.Popen(command(model, run), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and len(list(run.glob("rollouts/*.parquet"))) < n_parts:
         time.sleep(0.002)
     time.sleep(moment)
     process.kill()
-    process.wait()
-    return len(list(run.glob("rollouts/*.parquet")))
+    return {"returncode": process.wait(), "parts": len(list(run.glob("rollouts/*.parquet")))}
 
 
 def hashes(run: Path) -> dict[str, str]:
