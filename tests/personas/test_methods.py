@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pandas
 import pytest
 import torch
 
@@ -212,7 +213,30 @@ def test_samples_give_a_spread_over_seeds(run, evil, tiny_model):
     frame["sample"] = frame.groupby(["question_id", "arm"]).cumcount() % 2
     twice = replace(run, make=replace(run.make, frame=frame))
     row = compare(twice, evil, tiny_model, [Candidate(run.hook)], n_bootstrap=0, n_random=5).rows[0]
-    assert -1 <= row["seed_cosine"] <= 1 and row["seed_auc_sd"] >= 0
+    x = run.make.with_system[:, 0].double()
+    alone = [_balanced_difference(frame, x, (frame["sample"] == number).to_numpy()) for number in (0, 1)]
+    assert row["seed_cosine"] == pytest.approx(cosine(*alone), abs=1e-6) and row["seed_cosine"] < 0.999
+    assert 0 <= row["seed_auc_sd"] < 0.2
+
+
+def test_samples_that_say_the_same_have_no_spread_over_seeds(run, evil, tiny_model):
+    n = len(run.make.frame)
+    frame = pandas.concat([run.make.frame.assign(sample=number) for number in (0, 1)], ignore_index=True)
+    make = replace(run.make, frame=frame, with_system=run.make.with_system.repeat(2, 1, 1),
+                   without_system=run.make.without_system.repeat(2, 1, 1))  # fmt: skip
+    row = compare(replace(run, make=make), evil, tiny_model, [Candidate(run.hook)], n_bootstrap=0, n_random=5).rows[0]
+    assert len(frame) == 2 * n and row["seed_cosine"] == pytest.approx(1) and row["seed_auc_sd"] == pytest.approx(0, abs=1e-9)
+
+
+def _balanced_difference(frame, x, used):
+    """mean over questions of (mean of the positive rows - mean of the negative rows), `[d]`."""
+    differences = []
+    for question in sorted(set(frame["question_id"][used])):
+        here = used & (frame["question_id"] == question).to_numpy()
+        arms = [here & (frame["arm"] == arm).to_numpy() for arm in ("positive", "negative")]
+        if all(arm.any() for arm in arms):
+            differences.append(x[torch.from_numpy(arms[0])].mean(0) - x[torch.from_numpy(arms[1])].mean(0))
+    return torch.stack(differences).mean(0)
 
 
 def test_the_choice_of_a_block_never_sees_evaluation_questions_or_sealed_pairs(evil, tiny_model, tmp_path):

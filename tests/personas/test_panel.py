@@ -173,7 +173,15 @@ def test_monitoring_finds_scores_that_follow_the_prompt_and_none_in_noise(run, t
     told = monitoring(run, tiny_model, 80 * positive + noise, placebos=placebos, n_bootstrap=50)
     random = monitoring(run, tiny_model, 100 * noise, n_bootstrap=50)
     assert told["n_prompts"] == 48 and told["r_across_placebo_q95"] > 0
-    assert abs(told["r_within"]) < abs(told["r_across"]) or abs(told["r_across"]) < 0.3
+    # Inside one system prompt these scores differ by their noise alone: there the correlation is that of the noise.
+    assert told["r_within"] == pytest.approx(random["r_within"], abs=1e-6) and abs(told["r_within"]) < 0.35
+    frame = run.score.frame
+    prompts = list(zip(frame["system"], frame["question"], strict=True))
+    ahead = last_prompt_activations(tiny_model, prompts, HOOK) @ run.direction
+    known = monitoring(run, tiny_model, ahead.double(), n_bootstrap=50)
+    opposite = monitoring(run, tiny_model, -ahead.double(), n_bootstrap=50)
+    assert known["r_across"] > 0.8 and known["r_within"] > 0.8
+    assert opposite["r_across"] == pytest.approx(-known["r_across"], abs=1e-6)
     assert abs(random["r_across"]) < 0.35 and random["r_across_placebo_q95"] is None
     unknown = monitoring(run, tiny_model, torch.full((len(positive),), 50.0).double(), n_bootstrap=5)
     assert unknown["r_across"] is None and unknown["r_within"] is None
@@ -226,7 +234,10 @@ def test_a_vector_that_writes_a_word_raises_its_pair_more_than_random_directions
     turned = vector_effects(tiny_model, HookPoint(2), pairs, -toward, activations, doses=(1.0,), n_random=30)["1.0"]
     assert found["odd"] > found["random_interval"][1] and found["p"] == pytest.approx(1 / 31)
     assert turned["odd"] == pytest.approx(-found["odd"], abs=1e-5) and turned["p"] > 0.9
-    assert found["specific"] == pytest.approx(found["specific"]) and found["n_pairs"] == 3
+    controls = [replace(pair, kind="contrast") for pair in pairs[3:]]
+    beside = vector_effects(tiny_model, HookPoint(2), controls, toward, activations, doses=(1.0,), n_random=1)["1.0"]
+    assert beside["odd"] > 0.05 and found["specific"] == pytest.approx(found["odd"] - beside["odd"], abs=1e-5)
+    assert (found["n_pairs"], beside["n_pairs"]) == (3, 2) and "specific" not in beside
 
 
 def test_the_same_vector_twice_is_one_shared_direction_and_another_trait_is_not(run, null_run, evil):
