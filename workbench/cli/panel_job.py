@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from workbench.base.runs import default_run_folder
 from .console import judge_shown, note, reserved_output, say, table
 from .inputs import folder_hash, placebos_hash
 from .judge_choice import JudgeChoice, has_head
-from .remembered import remembered
+from .remembered import KEY, remembered
 
 if TYPE_CHECKING:
     from .options import JobFlags
@@ -56,17 +56,24 @@ def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dic
     job = Job(config, next(iter(folders.values())), sae_needed=False)
     placebos = placebos_of(job, out)
     target = folder_of("personas", config, out)
-    sources = {
-        "vectors": {name: folder_hash(folder / "vector") for name, folder in folders.items()},
-        "placebos": placebos_hash(folder_of("placebos", config, out)),
-        "hook": str(_common_hook(job, folders)), "explicit": config.hook is not None, "seed": config.seed, "dtype": config.dtype,
-        "judge": [_outcome_identity(Path(name).name) for name in folders],
+    shared = {
+        "placebos": placebos_hash(folder_of("placebos", config, out)), "hook": str(_common_hook(job, folders)),
+        "explicit": config.hook is not None, "seed": config.seed, "dtype": config.dtype,
     }  # fmt: skip
-    made = remembered(target / RESULT, sources, lambda: _measured(job, folders, placebos, target))
+    sources = {
+        Path(name).name: {**shared, "vector": folder_hash(folder / "vector"), "judge": _outcome_identity(Path(name).name)}
+        for name, folder in folders.items()
+    }
+
+    def keep(trait: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        kept = remembered(target / "rows" / f"{trait}.json", sources[trait], make)
+        return {name: value for name, value in kept.items() if name != KEY}
+
+    made = remembered(target / RESULT, sources, lambda: _measured(job, folders, placebos, target, keep))
     return {"model": config.model, **made, "folder": str(target)}
 
 
-def _measured(job: Any, folders: dict[str, Path], placebos: Any, target: Path) -> dict[str, Any]:
+def _measured(job: Any, folders: dict[str, Path], placebos: Any, target: Path, keep: Any) -> dict[str, Any]:
     """The panel's JSON values; what the vectors share, and each without it, is saved as tensors beside them."""
     from workbench.base.tensors import save_tensors
     from workbench.personas.judges import make_judge
@@ -79,7 +86,7 @@ def _measured(job: Any, folders: dict[str, Path], placebos: Any, target: Path) -
     judges = {name: make_judge(OUTCOME_JUDGE) if has_head(OUTCOME_JUDGE, name) else None for name in traits}
     note("panel ...")
     own = None if job.config.hook else {run.trait: own_block(run) for run in runs}  # an explicit choice is everybody's
-    found = panel(runs, traits, job.model, placebos=placebos, judges=judges, own=own, seed=job.config.seed)
+    found = panel(runs, traits, job.model, placebos=placebos, judges=judges, own=own, keep=keep, seed=job.config.seed)
     if found.geometry is not None:
         save_tensors(target / GEOMETRY, found.geometry.tensors())
     return found.to_json()

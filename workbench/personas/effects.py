@@ -10,6 +10,7 @@ pairs, which differ in something else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from workbench.personas.causal import ReplyContrast
 from workbench.personas.traits import ReplyPair
 
 DOSES = (0.5, 1.0)
-N_RANDOM = 40
+N_RANDOM = 20
 _BLOCK = 16  # deltas per call, which bounds memory
 
 
@@ -36,15 +37,27 @@ class DoseInstrument:
         self.median_norm = float(model.norm_medians([hook])[0])
         kinds = [pair.kind == "contrast" for pair in pairs]
         self.is_contrast = torch.tensor(kinds)
+        # Nulls need no control pairs, which are half of the work.
+        self.of_contrasts = self.contrast if all(kinds) else ReplyContrast(model, hook, list(compress(pairs, kinds)))
 
     def odd_even(self, directions: Tensor, dose: float) -> tuple[Tensor, Tensor]:
         """(odd, even) `[v, n_pairs]` of `directions [v, d_model]` at `dose` norms; even has the baseline taken off."""
+        up, down = self._pushed(self.contrast, directions, dose)
+        return (up - down) / 2, (up + down) / 2 - self.contrast.baseline
+
+    def mean_odd(self, directions: Tensor, dose: float) -> Tensor:
+        """The odd effect `[v]` of `directions [v, d_model]`, mean over the contrast pairs alone."""
+        if not len(directions):
+            return torch.zeros(0, dtype=torch.float64)
+        up, down = self._pushed(self.of_contrasts, directions, dose)
+        return (up - down).mean(dim=1) / 2
+
+    def _pushed(self, contrast: ReplyContrast, directions: Tensor, dose: float) -> tuple[Tensor, ...]:
         unit = torch.nn.functional.normalize(directions.float(), dim=1)
         parts = []
         for block in (unit * (dose * self.median_norm)).split(_BLOCK):
-            parts.append(self.contrast(torch.stack([block, -block], dim=1).flatten(0, 1)).unflatten(0, (-1, 2)))
-        up, down = torch.cat(parts).unbind(1)
-        return (up - down) / 2, (up + down) / 2 - self.contrast.baseline
+            parts.append(contrast(torch.stack([block, -block], dim=1).flatten(0, 1)).unflatten(0, (-1, 2)))
+        return torch.cat(parts).unbind(1)
 
 
 def vector_effects(
@@ -66,11 +79,12 @@ def vector_effects(
     """
     instrument = DoseInstrument(model, hook, pairs)
     random = generator(derive_seed("vector effects", seed))
-    directions = torch.cat([direction[None], covariance_matched_directions(activations, n_random, random)])
+    drawn = covariance_matched_directions(activations, n_random, random)
     found = {}
     for dose in doses:
-        odd, even = instrument.odd_even(directions, dose)
-        found[str(dose)] = _summary(odd, even, instrument.is_contrast, n_bootstrap, random)
+        odd, even = instrument.odd_even(direction[None], dose)
+        null = instrument.mean_odd(drawn, dose)
+        found[str(dose)] = _summary(odd[0], even[0], null, instrument.is_contrast, n_bootstrap, random)
     return found
 
 
@@ -95,14 +109,14 @@ def effects_side_by_side(
     instrument = DoseInstrument(model, hook, pairs)
     random = generator(derive_seed("vector effects", seed))
     beside = [(placebos or {}).get(name, activations[:0]) for name in directions]
-    stacks = [torch.stack(list(directions.values())), covariance_matched_directions(activations, n_random, random), *beside]
-    odd, even = instrument.odd_even(torch.cat([stack.float() for stack in stacks]), dose)
-    own, null, *others = odd.split([len(stack) for stack in stacks])
+    stacks = [covariance_matched_directions(activations, n_random, random), *beside]
+    odd, even = instrument.odd_even(torch.stack(list(directions.values())), dose)
+    nulls = instrument.mean_odd(torch.cat([stack.float() for stack in stacks]), dose)
+    null, *others = nulls.split([len(stack) for stack in stacks])
     found = {}
     for i, (name, other) in enumerate(zip(directions, others, strict=True)):
-        with_null = torch.cat([own[i : i + 1], null])
-        one = _summary(with_null, even[i : i + 1], instrument.is_contrast, n_bootstrap, random)
-        found[name] = one | _beside_placebos(one["odd"], other[:, instrument.is_contrast].mean(dim=1))
+        one = _summary(odd[i], even[i], null, instrument.is_contrast, n_bootstrap, random)
+        found[name] = one | _beside_placebos(one["odd"], other)
     return found
 
 
@@ -118,21 +132,22 @@ def _both_signs(effects: Tensor) -> list[float]:
     return [float(torch.quantile(torch.cat([effects, -effects]), q)) for q in (0.025, 0.975)]
 
 
-def _summary(odd: Tensor, even: Tensor, is_contrast: Tensor, n_bootstrap: int, random: torch.Generator) -> dict[str, Any]:
-    on, off = odd[:, is_contrast], odd[:, ~is_contrast]
-    effect = on.mean(dim=1)
-    null = effect[1:]
-    drawn = bootstrap_counts(on.shape[1], n_bootstrap, random) @ on[0] / on.shape[1]
+def _summary(
+    odd: Tensor, even: Tensor, null: Tensor, is_contrast: Tensor, n_bootstrap: int, random: torch.Generator
+) -> dict[str, Any]:  # fmt: skip
+    on, off = odd[is_contrast], odd[~is_contrast]
+    effect = on.mean()
+    drawn = bootstrap_counts(len(on), n_bootstrap, random) @ on / len(on)
     low, high = percentile_interval(drawn)
     found = {
-        "odd": float(effect[0]), "interval": [float(low), float(high)],
-        "damage": float(even[0, is_contrast].mean()),
+        "odd": float(effect), "interval": [float(low), float(high)],
+        "damage": float(even[is_contrast].mean()),
         "random_interval": _both_signs(null),
         # A random direction has no sign of its own: its larger side counts.
-        "p": float(rank_p(effect[0], null.abs())), "n_pairs": on.shape[1], "n_random": len(null),
+        "p": float(rank_p(effect, null.abs())), "n_pairs": len(on), "n_random": len(null),
     }  # fmt: skip
-    if off.shape[1]:
-        base = bootstrap_counts(off.shape[1], n_bootstrap, random) @ off[0] / off.shape[1]
+    if len(off):
+        base = bootstrap_counts(len(off), n_bootstrap, random) @ off / len(off)
         low, high = percentile_interval(drawn - base)
-        found |= {"specific": float(effect[0] - off[0].mean()), "specific_interval": [float(low), float(high)]}
+        found |= {"specific": float(effect - off.mean()), "specific_interval": [float(low), float(high)]}
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,6 +58,7 @@ def panel(
     placebos: PlaceboVectors | None = None,
     judges: Mapping[str, Judge | None] | None = None,
     own: Mapping[str, HookPoint] | None = None,
+    keep: Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]] = lambda _, make: make(),
     quick: bool = False,
     seed: int = 0,
 ) -> Panel:
@@ -65,11 +67,13 @@ def panel(
     own: per trait where its row is measured (default: where its run was read); the separability and the causal effect at
     the runs' common hook point then stand under "common", where the geometry is taken too. judges: per trait the judge
     that scores outcomes, None where there is none; the one that filtered the rows is not used (a note says so).
-    quick=True leaves out what needs further passes of the model (causal effect, monitoring, sensitivity).
+    keep(trait, make): gives the trait's row, made now or kept from before. quick=True leaves out what needs further
+    passes of the model (causal effect, monitoring, sensitivity).
     """
     scores: dict[str, Tensor] = {}
     rows: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
+    bench = _Bench(model, placebos, quick, seed)
     with track("panel", len(runs), "traits") as step:
         for run in runs:
             judge, trait = (judges or {}).get(run.trait), traits[run.trait]
@@ -79,19 +83,56 @@ def panel(
             if judge is not None:
                 judged = judge_rows(run.score.frame, trait, judge)
                 scores[run.trait] = torch.from_numpy(judged["score"].to_numpy(dtype=float).copy())
-            embedded, there = embedding_auc(run), (own or {}).get(run.trait, run.hook)
-            here = run if there == run.hook else read_run(run.folder, model, there)
-            row = trait_row(here, placebos, auc_embedding=embedded, seed=seed)
-            row["common"] = None if here is run else separability_row(run, placebos, auc_embedding=embedded, seed=seed)
-            if not quick:
-                row |= _measured(here, trait, model, placebos, scores.get(run.trait), seed)
-                if row["common"] is not None:
-                    row["common"]["causal"] = _causal(run, trait, model, seed)
+            there = (own or {}).get(run.trait, run.hook)
+            row = keep(run.trait, partial(bench.row, run, there, trait, scores.get(run.trait)))
             rows[run.trait] = {**row, "outcome_judge": judge.name if judge else None}
             step()
     null = None if placebos is None else placebos.at(runs[0].hook)
     drawn = geometry(runs, scores, placebo_directions=null) if len(runs) > 1 else None
     return Panel(str(runs[0].hook), rows, drawn, tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What all rows are measured with."""
+
+    model: Model
+    placebos: PlaceboVectors | None
+    quick: bool
+    seed: int
+
+    def row(self, run: PersonaRun, there: HookPoint, trait: Trait, scores: Tensor | None) -> dict[str, Any]:
+        """The whole row of one trait: at its own hook point, and under "common" at the run's."""
+        embedded, here = embedding_auc(run), run if there == run.hook else read_run(run.folder, self.model, there)
+        options: dict[str, Any] = {"auc_embedding": embedded, "seed": self.seed}
+        row = trait_row(here, self.placebos, **options)
+        row["common"] = None if here is run else separability_row(run, self.placebos, **options)
+        if self.quick:
+            return row
+        if row["common"] is not None:
+            row["common"]["causal"] = self.causal(run, trait)
+        return row | self.measured(here, trait, scores)
+
+    def measured(self, run: PersonaRun, trait: Trait, scores: Tensor | None) -> dict[str, Any]:
+        """What needs further passes: causal effect on the sealed pairs, monitoring, sensitivity columns."""
+        causal = self.causal(run, trait)
+        found: dict[str, Any] = {"causal": causal, "monitor_r_across": None, "monitor_r_within": None}
+        if causal is not None:
+            found["causal_random_interval"] = {dose: one["random_interval"] for dose, one in causal.items()}
+        if scores is not None and bool(torch.isfinite(scores).any()):
+            watched = monitoring(run, self.model, scores, placebos=self.placebos, seed=self.seed)
+            found |= {f"monitor_{name}": value for name, value in watched.items()}
+        found["sensitivity"] = sensitivity(run, self.model)
+        found["judge_free"] = trait_outcome(trait, self.model, seed=self.seed)
+        return found
+
+    def causal(self, run: PersonaRun, trait: Trait) -> dict[str, Any] | None:
+        """What pushing along the vector does to the sealed pairs; None for a trait without any."""
+        sealed = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]
+        if not any(pair.kind == "contrast" for pair in sealed):
+            return None
+        rows = run.make.with_system[:, 0]
+        return vector_effects(self.model, run.hook, sealed, run.direction, rows, seed=self.seed)
 
 
 def own_block(run: PersonaRun) -> HookPoint:
@@ -171,27 +212,3 @@ def embedding_auc(run: PersonaRun) -> float | None:
     except WorkbenchError:  # the asset is not on this machine and cannot be fetched
         return None
     return features_auc(features[0], features[1], parts.made, parts.scored, parts.cells)
-
-
-def _measured(
-    run: PersonaRun, trait: Trait, model: Model, placebos: PlaceboVectors | None, scores: Tensor | None, seed: int
-) -> dict[str, Any]:
-    """What needs further passes: causal effect on the sealed pairs, monitoring, sensitivity columns."""
-    causal = _causal(run, trait, model, seed)
-    found: dict[str, Any] = {"causal": causal, "monitor_r_across": None, "monitor_r_within": None}
-    if causal is not None:
-        found["causal_random_interval"] = {dose: one["random_interval"] for dose, one in causal.items()}
-    if scores is not None and bool(torch.isfinite(scores).any()):
-        watched = monitoring(run, model, scores, placebos=placebos, seed=seed)
-        found |= {f"monitor_{name}": value for name, value in watched.items()}
-    found["sensitivity"] = sensitivity(run, model)
-    found["judge_free"] = trait_outcome(trait, model, seed=seed)
-    return found
-
-
-def _causal(run: PersonaRun, trait: Trait, model: Model, seed: int) -> dict[str, Any] | None:
-    """What pushing along the vector does to the sealed pairs; None for a trait without any."""
-    sealed = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]
-    if not any(pair.kind == "contrast" for pair in sealed):
-        return None
-    return vector_effects(model, run.hook, sealed, run.direction, run.make.with_system[:, 0], seed=seed)
