@@ -21,10 +21,10 @@ from workbench.base.store import read_json, sha256_file
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 DESIGN = ("--samples", "4", "--dtype", "bfloat16", "--batch-size", "64")
-SECOND = ("--model", "gemma3-270m", "--hook", "blocks.9.hook_resid_post", "--judge", "none", "--max-new-tokens", "48",
-          "--dtype", "bfloat16", "--batch-size", "64")  # fmt: skip
+SHORT = ("--max-new-tokens", "48", "--batch-size", "64")
+SECOND = ("--hook", "blocks.9.hook_resid_post", "--judge", "none", "--dtype", "bfloat16", *SHORT)
 ONE_SAMPLE = ("--dtype", "bfloat16", "--batch-size", "64")
-COMPARED = ("evil", "humorous")
+COMPARED, BY_BLOCK = ("evil",), ("evil", "humorous")
 FOREIGN = ROOT / "tests" / "personas" / "formats_data"
 SEED = 0
 N_KILLS = 10
@@ -39,15 +39,15 @@ def personas(workbench: Run) -> dict[str, Any]:
     def ask(*arguments: str) -> dict[str, Any]:
         return json.loads(workbench(*arguments, "--json")[0])
 
-    panel = ask("extract", "--all", *DESIGN)
-    second = ask("extract", "--all", *SECOND)
+    panel, second = ask("extract", "--all", *DESIGN), "gemma3-270m"
+    others = {trait: ask("extract", trait, "--model", second, *SECOND) for trait in panel["traits"]}
     found = {
         "model": panel["model"], "hook": panel["hook"], "traits": panel["traits"], "geometry": panel["geometry"],
-        "second_model": {"model": second["model"], "hook": second["hook"], "traits": brief(second["traits"])},
+        "second_model": {"model": second, "traits": brief(others)},
         **judges(),
         "methods": {trait: slim(ask("vectors", "compare", trait, *DESIGN)) for trait in COMPARED},
-        "layers": {trait: slim(ask("vectors", "layers", trait, *DESIGN)) for trait in COMPARED},
-        "transfer": slim(ask("transfer", "--to", "gemma3-270m", "--dtype", "bfloat16")),
+        "layers": {trait: slim(ask("vectors", "layers", trait, *DESIGN)) for trait in BY_BLOCK},
+        "transfer": slim(ask("transfer", "--to", second, "--dtype", "bfloat16", *SHORT)),
         "foreign_trait": foreign(ask),
         **killed(),
     }  # fmt: skip
@@ -58,8 +58,7 @@ def personas(workbench: Run) -> dict[str, Any]:
 
 def brief(traits: dict[str, Any]) -> dict[str, Any]:
     """The separability figures of another model's traits."""
-    names = ("hook", "auc_stripped", "auc_interval", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_with_prompt",
-             "auc_placebo_q95", "passes", "effect_size", "causal")  # fmt: skip
+    names = ("hook", "auc_stripped", "auc_stripped_interval", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_with_prompt")
     return {trait: {name: row.get(name) for name in names} for trait, row in traits.items()}
 
 

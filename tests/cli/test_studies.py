@@ -77,8 +77,9 @@ def test_all_vectors_then_methods_layers_and_transfer(workbench, few, models, mo
         for a in ("old", "red", "small", "tall", "wet", "long") for b in ("house", "tree", "cart", "bell", "boat")
         for c in ("street", "field", "valley", "harbour")])  # fmt: skip
     carried = ask(workbench, "transfer", "--model", first, "--to", second, "--segments", "60", "-q",
-                  "--hook", "blocks.1.hook_resid_post")  # fmt: skip
+                  "--hook", "blocks.1.hook_resid_post", "--max-new-tokens", "4", "--batch-size", "64")  # fmt: skip
     assert set(carried["carried"]["traits"]) == set(TRAITS)
+    assert all(row["n_placebos"] > 0 for row in carried["carried"]["traits"].values())  # sampled for the second model
     assert Path(carried["folder"], "similarity.svg").is_file()
 
 

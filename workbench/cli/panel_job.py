@@ -54,7 +54,7 @@ def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dic
     from .stages import Job
 
     job = Job(config, next(iter(folders.values())), sae_needed=False)
-    placebos = placebos_of(job, out)
+    placebos = placebos_of(job, folder_of("placebos", config, out))
     target = folder_of("personas", config, out)
     shared = {
         "placebos": placebos_hash(folder_of("placebos", config, out)), "hook": str(_common_hook(job, folders)),
@@ -103,13 +103,12 @@ def _common_hook(job: Any, folders: dict[str, Path]) -> str:
     return str(job.hook or PersonaVector.load(next(iter(folders.values())) / "vector").hook)
 
 
-def placebos_of(job: Any, out: Path | None) -> Any:
-    """The placebo vectors of the job's model and design: read if they are there, else sampled (resumable)."""
+def placebos_of(job: Any, folder: Path) -> Any:
+    """The placebo vectors of the job's model and design: read from `folder` if they are there, else sampled (resumable)."""
     from workbench.base.errors import WorkbenchError
     from workbench.base.store import content_hash
     from workbench.personas.placebos import PlaceboVectors, list_placebos, placebo_questions, placebo_vectors
 
-    folder = folder_of("placebos", job.config, out)
     design = _placebo_design(job.config)
     server = job.config.server
     texts = [str(text) for text in (*list_placebos(), *placebo_questions())]

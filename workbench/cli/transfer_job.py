@@ -44,6 +44,8 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
     with reserved_output(flags.as_json, flags.quiet):
         from workbench.reports.matrices import heat_map
 
+        for side in (source_config, target_config):
+            _make_placebos(side, flags.out)
         sides = (source_config, target_config)
         sources = {
             "vectors": {side.model: {t: folder_hash(folders[side.model][t] / "vector") for t in shared} for side in sides},
@@ -59,6 +61,16 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
         names = {"rows": f"block of {source_config.model}", "columns": f"block of {target}"}
         heat_map(value["similarity"]["rsa"], title="Representational similarity (RSA)", **names).save(folder / FIGURE)
     return {"source": source_config.model, "target": target, **value, "folder": str(folder)}
+
+
+def _make_placebos(config: JobConfig, out: Path | None) -> None:
+    """Sample the placebo contrasts of a model that has none yet, with the command's own design."""
+    folder = _folder("placebos", config, out)
+    if placebos_hash(folder) is None:
+        from .panel_job import placebos_of
+        from .stages import Job
+
+        placebos_of(Job(config, folder, sae_needed=False), folder)
 
 
 def _finished(config: JobConfig, traits: Sequence[str], out: Path | None) -> dict[str, Path]:

@@ -33,7 +33,7 @@ from workbench.personas.separability import Cell, Draws, division_cells, draw, k
 from workbench.personas.traits import Trait
 
 N_BOOTSTRAP = 50
-N_RANDOM = 40
+N_RANDOM = 20
 N_HALVES = 10
 
 
