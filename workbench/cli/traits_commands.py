@@ -88,7 +88,7 @@ def new(
 ) -> None:
     """A new trait: its skeleton to be filled in, or with --describe the whole of it, written by a chat model.
 
-    The key of the endpoint is read from the environment (WORKBENCH_API_KEY or OPENAI_API_KEY).
+    The key of the endpoint is read from the environment (WORKBENCH_API_KEY, or at OpenAI OPENAI_API_KEY).
     """
     from workbench.base.errors import WorkbenchError
 

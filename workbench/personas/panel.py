@@ -18,7 +18,7 @@ from workbench.personas.effects import vector_effects
 from workbench.personas.evidence import NO_SEPARABILITY, best_hook, separability, stability
 from workbench.personas.geometry import Geometry, geometry
 from workbench.personas.judges import Judge
-from workbench.personas.judging import judge_rows
+from workbench.personas.judging import check_judge, judge_rows
 from workbench.personas.monitoring import monitoring
 from workbench.personas.outcomes import trait_outcome
 from workbench.personas.placebos import PlaceboVectors
@@ -81,6 +81,7 @@ def panel(
                 notes.append(f"{run.trait}: {judge.name} filtered the rollouts, so it scores no outcome")
                 judge = None
             if judge is not None:
+                check_judge(judge, model)
                 judged = judge_rows(run.score.frame, trait, judge)
                 scores[run.trait] = torch.from_numpy(judged["score"].to_numpy(dtype=float).copy())
             there = (own or {}).get(run.trait, run.hook)

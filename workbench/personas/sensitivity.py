@@ -17,9 +17,8 @@ from torch import Tensor
 
 from workbench.maths.separation import balanced_contrast_weights
 from workbench.models.loading import Model
-from workbench.models.prompts import with_response
 from workbench.personas.evidence import code_rows
-from workbench.personas.reencoding import prompt_tokens, recapture_tokens
+from workbench.personas.reencoding import recapture_tokens, row_chat
 from workbench.personas.runs import PersonaRun
 
 if TYPE_CHECKING:
@@ -102,9 +101,9 @@ def response_logprobs(model: Model, frame: pandas.DataFrame, *, batch_size: int 
     """Mean log-probability per token `[n]` of every answer under its own system prompt, nats."""
     from workbench.models.capture import padded
 
-    chosen: Any = frame[["system", "question", "response_ids"]]
-    chats = [with_response(prompt_tokens(model, r["system"], r["question"]), tuple(map(int, r["response_ids"])))
-             for r in chosen.to_dict("records")]  # fmt: skip
+    columns = [name for name in ("system", "question", "response_ids", "lead_ids") if name in frame.columns]
+    chosen: Any = frame[columns]
+    chats = [row_chat(model, row) for row in chosen.to_dict("records")]
     found = torch.zeros(len(chats), dtype=torch.float64)
     order = sorted(range(len(chats)), key=lambda i: len(chats[i].ids))
     for start in range(0, len(order), batch_size):
