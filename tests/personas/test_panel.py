@@ -216,7 +216,11 @@ def test_the_logprobs_of_answers_equal_plain_passes(run, tiny_model):
 
 def test_the_sensitivity_columns_are_cosines_and_low_ones_are_named(run, tiny_model):
     found = sensitivity(run, tiny_model)
-    columns = {name: value for name, value in found.items() if name != "warnings"}
+    columns = {name: value for name, value in found.items() if name not in ("warnings", "n_rows")}
+    assert found["n_rows"] == int(run.make.frame["kept"].sum())
+    frame = run.make.frame.assign(sample=lambda rows: rows.groupby(["question_id", "arm"]).cumcount() % 2)
+    halved = sensitivity(replace(run, make=replace(run.make, frame=frame)), tiny_model, max_rows=len(frame) // 2 + 1)
+    assert 0 < halved["n_rows"] <= len(frame) // 2 + 1
     assert {"first_32_tokens", "equal_length", "fixed_length", "fixed_logprob", "fixed_all"} <= set(columns)
     assert all(-1 <= value <= 1.0001 for value in columns.values())
     assert found["warnings"] == [name for name, value in columns.items() if value < 0.9]
@@ -261,7 +265,8 @@ def test_the_panel_has_a_row_per_trait_with_every_figure(run, tiny_model, placeb
     assert set(row["causal"]) == {"0.5", "1.0"} and made["geometry"] is None and row["common"] is None
     elsewhere = panel([run], {"evil": evil}, tiny_model, own={"evil": HookPoint(2)}).rows["evil"]
     assert elsewhere["hook"] == "blocks.2.hook_resid_post" and elsewhere["common"]["hook"] == str(run.hook)
-    assert elsewhere["common"]["auc_stripped"] == row["auc_stripped"] and elsewhere["common"]["causal"] == row["causal"]
+    common = elsewhere["common"]
+    assert common["auc_stripped"] == row["auc_stripped"] and common["causal"]["1.0"]["odd"] == row["causal"]["1.0"]["odd"]
 
 
 def test_the_block_that_the_extraction_questions_choose_is_judged_as_an_extraction_at_that_block_would_be(

@@ -14,7 +14,7 @@ from workbench.base.progress import track
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
 from workbench.personas.controls import aa_evidence, effect_size, placebo_evidence
-from workbench.personas.effects import vector_effects
+from workbench.personas.effects import DOSES, vector_effects
 from workbench.personas.evidence import NO_SEPARABILITY, best_hook, separability, stability
 from workbench.personas.geometry import Geometry, geometry
 from workbench.personas.judges import Judge
@@ -111,7 +111,7 @@ class _Bench:
         if self.quick:
             return row
         if row["common"] is not None:
-            row["common"]["causal"] = self.causal(run, trait)
+            row["common"]["causal"] = self.causal(run, trait, DOSES[-1:])
         return row | self.measured(here, trait, scores)
 
     def measured(self, run: PersonaRun, trait: Trait, scores: Tensor | None) -> dict[str, Any]:
@@ -127,13 +127,13 @@ class _Bench:
         found["judge_free"] = trait_outcome(trait, self.model, seed=self.seed)
         return found
 
-    def causal(self, run: PersonaRun, trait: Trait) -> dict[str, Any] | None:
+    def causal(self, run: PersonaRun, trait: Trait, doses: Sequence[float] = DOSES) -> dict[str, Any] | None:
         """What pushing along the vector does to the sealed pairs; None for a trait without any."""
         sealed = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]
         if not any(pair.kind == "contrast" for pair in sealed):
             return None
         rows = run.make.with_system[:, 0]
-        return vector_effects(self.model, run.hook, sealed, run.direction, rows, seed=self.seed)
+        return vector_effects(self.model, run.hook, sealed, run.direction, rows, doses=doses, seed=self.seed)
 
 
 def own_block(run: PersonaRun) -> HookPoint:

@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 
 FIRST_TOKENS = 32
 WARN_BELOW = 0.9
+MOST_ROWS = 256
 _MARKUP = re.compile(r"^\s*(?:[-*•]|\d+[.)]|#+)\s|```|\|", re.MULTILINE)
 
 
-def sensitivity(run: PersonaRun, model: Model, *, logprobs: bool = True) -> dict[str, Any]:
+def sensitivity(run: PersonaRun, model: Model, *, logprobs: bool = True, max_rows: int = MOST_ROWS) -> dict[str, Any]:
     """{column: cosine with v} at the run's hook, and under "warnings" the columns below .9.
 
-    Columns: first_32_tokens, equal_length, fixed_length, fixed_markup, fixed_logprob (left out with logprobs=False: it
-    costs a pass with logits), fixed_all.
+    All, v included, are made from the kept rows of as many samples per cell as stay within `max_rows` (one at least), as
+    every row is read twice; "n_rows" says how many. Columns: first_32_tokens, equal_length, fixed_length, fixed_markup,
+    fixed_logprob (left out with logprobs=False: it costs a pass with logits), fixed_all.
     """
     kept = run.make.of(run.make.frame["kept"])
+    kept = kept.of(kept.frame["sample"] < _samples_within(kept.frame["sample"], max_rows))
     rows = code_rows(kept.frame)
     weights = balanced_contrast_weights(rows.question, rows.positive, rows.keep[None])[0]
     means = kept.with_system[:, 0].double()
@@ -46,7 +49,13 @@ def sensitivity(run: PersonaRun, model: Model, *, logprobs: bool = True) -> dict
         columns[f"fixed_{name}"] = held_constant(means, values, weights, rows.positive)
     cosines = {name: float(torch.cosine_similarity(made, v, dim=0)) for name, made in columns.items()}
     low = [name for name, value in cosines.items() if value < WARN_BELOW]
-    return {**cosines, "warnings": low}
+    return {**cosines, "warnings": low, "n_rows": len(kept.frame)}
+
+
+def _samples_within(samples: Any, max_rows: int) -> int:
+    """How many samples per cell make at most `max_rows` rows; at least 1."""
+    counts = samples.value_counts().sort_index().cumsum()
+    return max(1, int((counts <= max_rows).sum()))
 
 
 def held_constant(means: Tensor, nuisance: Tensor, weights: Tensor, positive: Tensor) -> Tensor:
