@@ -303,6 +303,17 @@ def personas_verdict() -> str:
     return _verdict(evidence("personas")["traits"])
 
 
+def questions_needed() -> str:
+    """How many evaluation questions the aim would take, if the AUC stayed and intervals shrank as 1 / sqrt(questions)."""
+    found = []
+    for trait, row in evidence("personas")["traits"].items():
+        gap = row["auc_stripped"] - row["auc_random_q95"]
+        if gap > 0:
+            ratio = (row["auc_stripped"] - row["auc_interval"][0]) / gap
+            found.append(f"{trait} {max(row['n_evaluation_questions'], round(row['n_evaluation_questions'] * ratio**2))}")
+    return ", ".join(found)
+
+
 def _verdict(traits: dict[str, Any]) -> str:
     def names(key: str) -> str:
         held = [trait for trait, row in traits.items() if row[key]]
@@ -517,6 +528,7 @@ PLACES: dict[str, Callable[[], str]] = {
         personas_table,
         personas_verdict,
         common_table,
+        questions_needed,
         controls_table,
         outcomes_table,
         geometry_table,
