@@ -391,7 +391,7 @@ def _winner(one: dict[str, Any]) -> str:
 def methods_table() -> str:
     """Extraction methods side by side, for the first trait compared."""
     lines = []
-    for trait, found in evidence("personas")["methods"].items():
+    for trait, found in evidence("methods")["methods"].items():
         lines += [
             "",
             f"**{trait}**",
@@ -426,7 +426,7 @@ def layers_line() -> str:
     """Which block each criterion chooses."""
     rows = [
         f"{trait}: {found['chosen']['separability']} by separability, {found['chosen']['causal']} by causal effect"
-        for trait, found in evidence("personas")["layers"].items()
+        for trait, found in evidence("methods")["layers"].items()
     ]
     return "\n" + "; ".join(rows) + ".\n"
 
