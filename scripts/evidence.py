@@ -3,6 +3,7 @@
     python scripts/evidence.py main_job           # runs the main job in a new folder, times it, runs the benchmarks
     python scripts/evidence.py main_job --quick   # another seed, the vector only: is the AUC inside the stated interval?
     python scripts/evidence.py personas           # all traits, judges, transfer, kills: see personas_evidence.py
+    python scripts/evidence.py transfer           # the vectors in the second family: an hour or more after personas
     python scripts/evidence.py methods            # extraction methods and blocks side by side
     python scripts/evidence.py judges             # both offline judges, seven minutes: see train_offline_judge.py
     python scripts/evidence.py scale              # planned and measured memory and time up to 7B: see scale_check.py
@@ -28,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from personas_evidence import methods, methods_quick, personas, personas_quick
+from personas_evidence import methods, methods_quick, personas, personas_quick, transfer, transfer_quick
 
 from workbench.base.provenance import made
 from workbench.base.store import read_json, sha256_file, write_json
@@ -161,6 +162,7 @@ def script(name: str) -> tuple[Callable[[], dict[str, Any]], Callable[[], bool]]
 TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "main_job": (main_job, main_job_quick),
     "personas": (partial(personas, workbench), partial(personas_quick, workbench)),
+    "transfer": (partial(transfer, workbench), partial(transfer_quick, workbench)),
     "methods": (partial(methods, workbench), partial(methods_quick, workbench)),
     "judges": script("train_offline_judge"),
     "scale": script("scale_check"),

@@ -433,7 +433,7 @@ def layers_line() -> str:
 
 def transfer_table() -> str:
     """Carried vectors against their nulls."""
-    t = evidence("personas")["transfer"]
+    t = evidence("transfer")["transfer"]
     carried = t["carried"]
     lines = [
         "",
