@@ -431,6 +431,18 @@ def layers_line() -> str:
     return "\n" + "; ".join(rows) + ".\n"
 
 
+def second_family_line() -> str:
+    """How far the traits separate in the second model."""
+    other = evidence("personas")["second_model"]
+    areas = {trait: row["auc_stripped"] for trait, row in other["traits"].items()}
+    n_clear = sum(row["auc_rank_p"] <= 0.01 for row in other["traits"].values())
+    hooks = sorted({row["hook"] for row in other["traits"].values()})
+    return (
+        f"held-out AUC {min(areas.values()):.2f} to {max(areas.values()):.2f} at {', '.join(hooks)}, rank p at most .01 for "
+        f"{n_clear} of {len(areas)}"
+    )
+
+
 def transfer_table() -> str:
     """Carried vectors against their nulls."""
     t = evidence("transfer")["transfer"]
@@ -535,6 +547,7 @@ PLACES: dict[str, Callable[[], str]] = {
         methods_table,
         layers_line,
         transfer_table,
+        second_family_line,
         foreign_line,
         resume_line,
         scale_table,
