@@ -205,14 +205,7 @@ def personas_table() -> str:
         half = (row.get("causal") or {}).get("0.5") or {}
         judge = f"{row['judge']}{' (unvalidated)' if row['judge_validated'] is False else ''}"
         cells = [
-            trait,
-            row["hook"].split(".")[1],
-            number(row["auc_stripped"]) + span(row["auc_interval"]),
-            number(row["auc_rank_p"], 4),
-            number(row["auc_random_q95"]),
-            number(row["auc_placebo_q95"]),
-            number(_text_only(row)),
-            number(row["effect_size"]),
+            *_separability_cells(trait, row),
             number(half.get("odd"), 3),
             _odd_at_one(row),
             number(row["monitor_r_across"]) + _weak_judge(trait, row),
@@ -276,14 +269,7 @@ def common_table() -> str:
     ]
     for trait, row in traits.items():
         cells = [
-            trait,
-            row["hook"].split(".")[1],
-            number(row["auc_stripped"]) + span(row["auc_interval"]),
-            number(row["auc_rank_p"], 4),
-            number(row["auc_random_q95"]),
-            number(row["auc_placebo_q95"]),
-            number(_text_only(row)),
-            number(row["effect_size"]),
+            *_separability_cells(trait, row),
             _odd_at_one(row),
             "yes" if row["passes"] else "no",
         ]
@@ -326,6 +312,20 @@ def _verdict(traits: dict[str, Any]) -> str:
         f"percentile of random directions (the aim): {names('above_random_q95')}. Better than every text-only classifier on the "
         f"same replies: {names('beats_text')}.\n"
     )
+
+
+def _separability_cells(trait: str, row: dict[str, Any]) -> list[str]:
+    """The columns that both tables of all traits begin with."""
+    return [
+            trait,
+            row["hook"].split(".")[1],
+            number(row["auc_stripped"]) + span(row["auc_interval"]),
+            number(row["auc_rank_p"], 4),
+            number(row["auc_random_q95"]),
+            number(row["auc_placebo_q95"]),
+            number(_text_only(row)),
+            number(row["effect_size"]),
+    ]
 
 
 def _text_only(row: dict[str, Any]) -> float:

@@ -1,7 +1,7 @@
 """What docs/personas.md quotes: all traits on the default model, judges, resuming; transfer; methods and blocks.
 
 Run through `make evidence TOPIC=personas`. Finished runs in runs/ are taken as they are, so that a second call takes
-minutes; from nothing it takes some two hours on two cores.
+minutes; from nothing it takes some three hours on two cores.
 """
 
 from __future__ import annotations

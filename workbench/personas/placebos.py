@@ -1,7 +1,8 @@
 """Placebo contrasts: differences of two system prompts that are no persona trait, the null for what a trait's vector shows.
 
 With enough rollouts almost any two system prompts give a stable vector that separates its own arms. A trait's vector
-has to beat the vectors of formal / casual, pirate / librarian, sea / mountain and so on, made the same way.
+has to beat the vectors of formal / casual, pirate / librarian, sea / mountain and so on, made
+the same way but for the filter: no judge knows them.
 """
 
 from __future__ import annotations
