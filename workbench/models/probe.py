@@ -125,14 +125,16 @@ class Probe:
         return self._timed(lambda: draw(hidden @ table.T, uniforms, sampling)) * self.shape.vocab_size / size
 
     def _timed(self, work: Callable[[], Any]) -> float:
-        """The median of some runs, few when one takes long; the first of several short ones does not count."""
+        """The median of some runs, few when one takes long, behind one that prepares kernels and memory."""
+        work()
         seconds: list[float] = []
         while len(seconds) < MOST_REPEATS and sum(seconds) < REPEAT_SECONDS:
+            self._wait()
             started = self.clock()
             work()
             self._wait()
             seconds.append(self.clock() - started)
-        return statistics.median(seconds[1:] or seconds)
+        return statistics.median(seconds)
 
     def _wait(self) -> None:
         if self.model.device.type == "cuda":
