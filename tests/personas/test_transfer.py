@@ -19,13 +19,14 @@ from workbench.personas.placebos import list_placebos, placebo_vectors
 from workbench.personas.rollouts import RolloutDesign
 from workbench.personas.traits import ReplyPair, load_trait
 from workbench.personas.transfer import (
+    CarriedPlacebos,
     pair_similarity,
     segment_means,
     similarity_map,
     split_segments,
     transfer,
 )
-from workbench.personas.transfer_study import Side, study
+from workbench.personas.transfer_study import Side, placebos_to_push, study
 
 _KNOWN = "the red old big river stone house tree market boat walks stands under over by with and every day cold long town"
 
@@ -149,7 +150,7 @@ def side_of(model, folder) -> Side:
 @pytest.mark.slow
 def test_a_model_carried_to_itself_finds_its_block_its_vectors_and_what_they_do(tiny_model, tmp_path):
     side = side_of(tiny_model, tmp_path)
-    found = study(side, side, words(150), min_segments=500)
+    found = study(side, side, words(150), min_segments=500, n_pushed=3)
     json.dumps(found, allow_nan=False)
     assert found["source_hook"] == found["target_hook"] == str(HookPoint(1)) and found["n_segments"] == 750
     assert found["similarity_used"]["rsa"] == pytest.approx(1) and found["similarity_used"]["rsa_permuted_q95"] < 0.1
@@ -163,8 +164,9 @@ def test_a_model_carried_to_itself_finds_its_block_its_vectors_and_what_they_do(
         did = found["behaviour"][name]
         # The identity carries a vector to itself, so that it does what the vector does, beside the same placebos.
         assert did["carried"]["odd"] == pytest.approx(did["own"]["odd"], abs=0.1 * abs(did["own"]["odd"]) + 0.02)
-        assert did["carried"]["n_placebos"] == row["n_placebos"] and did["carried"]["placebo_interval"][1] > 0
-        assert did["carried"]["placebo_interval"] == pytest.approx(did["own"]["placebo_interval"], abs=0.1)
+        assert did["carried"]["n_placebos"] == len(did["carried"]["placebos"]) == min(3, row["n_placebos"])
+        assert did["carried"]["placebo_interval"][1] > 0 and did["own"]["n_placebos"] == 0
+        assert did["carried"]["n_random"] == did["own"]["n_random"] == found["pushed"]["n_random"] == 3
 
 
 def test_vectors_side_by_side_do_what_each_does_alone_and_a_placebo_like_the_vector_stands_beside_it(tiny_model):
@@ -181,3 +183,17 @@ def test_vectors_side_by_side_do_what_each_does_alone_and_a_placebo_like_the_vec
     # The opposite direction is as far out as the vector itself, whatever its length and sign; the other one is not.
     assert found["a"]["placebo_interval"][1] > 0.9 * found["a"]["odd"] > abs(found["b"]["odd"]) and found["a"]["n_placebos"] == 2
     assert found["b"]["placebo_interval"] is None and found["b"]["p_placebo"] is None
+
+
+def test_the_placebos_that_are_pushed_are_the_same_for_all_traits_but_for_those_close_to_one():
+    vectors = draws(12, 4, seed=1)
+    names = tuple(f"p{i}" for i in range(12))
+    for seed in range(5):
+        free, chosen = placebos_to_push(CarriedPlacebos(names, vectors, vectors), "evil", 4, seed)
+        assert len(set(free)) == 4 and torch.equal(chosen, vectors[[names.index(name) for name in free]])
+        related = {free[1]: ("evil",)}
+        beside = CarriedPlacebos(names, vectors, vectors, related)
+        evil, other = (placebos_to_push(beside, trait, 4, seed)[0] for trait in ("evil", "humorous"))
+        assert other == free and free[1] not in evil and evil[:3] == [free[0], *free[2:]] and len(evil) == 4
+    assert len({tuple(placebos_to_push(beside, "evil", 4, seed)[0]) for seed in range(5)}) > 1
+    assert len(placebos_to_push(beside, "evil", 40, 0)[0]) == 11 and placebos_to_push(None, "evil", 4, 0)[0] == []

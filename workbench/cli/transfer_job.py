@@ -42,6 +42,7 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
         steps += [f"carry and push {len(shared)} vectors: {', '.join(shared)}"]
         return study_plan(f"transfer from {source_config.model} to {target}", steps, folder)
     with reserved_output(flags.as_json, flags.quiet):
+        from workbench.personas.transfer_study import N_PUSHED
         from workbench.reports.matrices import heat_map
 
         for side in (source_config, target_config):
@@ -51,7 +52,7 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
             "vectors": {side.model: {t: folder_hash(folders[side.model][t] / "vector") for t in shared} for side in sides},
             "placebos": [placebos_hash(_folder("placebos", side, flags.out)) for side in sides],
             "hook": [side.hook for side in sides], "n_segments": n_segments, "seed": source_config.seed,
-            "dtype": source_config.dtype,
+            "dtype": source_config.dtype, "n_pushed": N_PUSHED,
         }  # fmt: skip
 
         def made() -> dict[str, Any]:

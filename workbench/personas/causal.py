@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 
 import torch
@@ -29,6 +30,7 @@ MAX_DOSE_NORMS = 3.0
 """No dose exceeds this many median token norms, whatever its KL: text has fallen apart before."""
 KL_TOLERANCE = 0.02
 _LOGIT_BUDGET = 25_000_000  # numbers in one block of logits: 100 MB in float32
+_IN_CACHE = 1 << 18  # numbers of a float32 copy that a CPU's cache holds
 
 
 def neutral_snippets() -> tuple[str, ...]:
@@ -47,10 +49,14 @@ class ReplyContrast:
         self.model, self.pairs = model, tuple(pairs)
         self._targets = [targets for _, targets in replies]
         self.rerun = Rerun(model, hook, [passage for passage, _ in replies], batch_tokens=batch_tokens, fast=fast)
-        means = torch.zeros(1, len(replies), dtype=torch.float64)
+
+    @cached_property
+    def baseline(self) -> Tensor:
+        """C without an edit; who takes only odd parts never needs it."""
+        means = torch.zeros(1, len(self._targets), dtype=torch.float64)
         for batch in self.rerun.batches:
             means[:, list(batch.rows)] = self._means(batch, batch.reference[None])
-        self.baseline = _trait_minus_opposite(means)[0]
+        return _trait_minus_opposite(means)[0]
 
     def __call__(self, deltas: Tensor) -> Tensor:
         means = torch.zeros(len(deltas), len(self._targets), dtype=torch.float64)
@@ -91,9 +97,16 @@ def _token_logprobs(model: Model, hidden: Tensor, targets: Tensor) -> Tensor:
     size = max(1, _LOGIT_BUDGET // model.vocab_size)
     parts = []
     for rows, wanted in zip(hidden.split(size), targets.split(size), strict=True):
-        logits = model.logits_of(rows).float()
-        parts.append(logits.gather(1, wanted[:, None].to(logits.device))[:, 0] - logits.logsumexp(dim=1))
+        logits = model.logits_of(rows)
+        reached = logits.gather(1, wanted[:, None].to(logits.device))[:, 0]
+        parts.append(reached.float() - _logsumexp(logits))
     return torch.cat(parts)
+
+
+def _logsumexp(logits: Tensor) -> Tensor:
+    """In float32, [m]; a CPU takes few rows at a time, as whole copies of a large vocabulary cost more than the sums."""
+    size = _IN_CACHE // logits.shape[1] if logits.device.type == "cpu" else len(logits)
+    return torch.cat([rows.float().logsumexp(dim=1) for rows in logits.split(max(1, size))])
 
 
 class NeutralText:

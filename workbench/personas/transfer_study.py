@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
+from workbench.base.progress import track
+from workbench.base.randomness import derive_seed, generator
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
 from workbench.personas.effects import effects_side_by_side
@@ -19,6 +21,7 @@ from workbench.personas.runs import PersonaRun, read_run
 from workbench.personas.traits import Trait, load_trait
 from workbench.personas.transfer import (
     MIN_SEGMENTS,
+    CarriedPlacebos,
     Transfer,
     pair_similarity,
     segment_means,
@@ -27,6 +30,9 @@ from workbench.personas.transfer import (
     transfer,
 )
 from workbench.personas.vectors import PersonaVector
+
+N_PUSHED = 8
+"""Random directions, and carried placebos, that are pushed per trait: each costs two passes over its replies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +77,17 @@ def study(
     *,
     n_segments: int | None = None,
     dose: float = 1.0,
+    n_pushed: int = N_PUSHED,
     min_segments: int = MIN_SEGMENTS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """{source_hook, target_hook, n_segments, similarity, similarity_used, shared_questions, carried, behaviour}, JSON values.
+    """{source_hook, target_hook, n_segments, similarity, similarity_used, shared_questions, carried, pushed, behaviour}.
 
-    n_segments: how many are read at most (None = all that the documents hold); `min_segments` of them must be left to fit
-    the map. similarity_used: CKA and RSA of the two hooks in use, beside permuted segments of this pair alone.
-    The source hook is that of its vectors; the target hook is the block whose segment representations are most like
-    those at the source hook (RSA), so that no vector takes part in choosing it.
+    JSON values. n_segments: how many are read at most (None = all that the documents hold); `min_segments` of them must be
+    left to fit the map. n_pushed: random directions, and carried placebos, whose behaviour is measured beside each trait's
+    (every placebo takes part in the cosines). similarity_used: CKA and RSA of the two hooks in use, beside permuted
+    segments of this pair alone. The source hook is that of its vectors; the target hook is the block whose segment
+    representations are most like those at the source hook (RSA), so that no vector takes part in choosing it.
     """
     segments = split_segments(documents, limit=n_segments)
     means = [segment_means(side.model, segments, side.hooks) for side in (source, target)]
@@ -99,7 +107,8 @@ def study(
     return {"source_hook": str(hooks[0]), "target_hook": str(hooks[1]), "n_segments": len(segments), "similarity": alike,
             "similarity_used": pair_similarity(used[0], used[1], seed=seed),
             "shared_questions": shared_questions(runs[0], runs[1], seed=seed), "carried": found.to_json(),
-            "behaviour": _behaviour(target.model, found, runs[1], dose, seed)}  # fmt: skip
+            "pushed": {"dose": dose, "n_random": n_pushed, "n_placebos_at_most": n_pushed, "placebos_pushed": "carried"},
+            "behaviour": _behaviour(target.model, found, runs[1], dose, n_pushed, seed)}  # fmt: skip
 
 
 def _hooks(source: Side, target: Side, alike: Mapping[str, Any]) -> tuple[HookPoint, HookPoint]:
@@ -127,28 +136,47 @@ def _cells(runs: Mapping[str, PersonaRun]) -> dict[tuple[str, str, str], Tensor]
     return cells
 
 
-def _behaviour(model: Model, found: Transfer, runs: Mapping[str, PersonaRun], dose: float, seed: int) -> dict[str, Any]:
+def _behaviour(
+    model: Model, found: Transfer, runs: Mapping[str, PersonaRun], dose: float, n_pushed: int, seed: int
+) -> dict[str, Any]:
     """Per trait what the carried and the model's own vector do on the sealed pairs at the same dose.
 
-    Beside the same random directions; the carried vector beside carried placebos, its own beside the target's placebos.
+    Both beside the same random directions, the carried vector beside carried placebos as well, whose names it tells.
     """
     measured: dict[str, Any] = {}
-    for name, carried in zip(found.traits, found.carried, strict=True):
-        pairs, run = _sealed(load_trait(name)), runs[name]
-        measured[name] = None
-        if pairs:
-            measured[name] = effects_side_by_side(
-                model, run.hook, pairs, {"carried": carried, "own": run.direction}, run.make.with_system[:, 0],
-                placebos=_placebos_for(found, name), dose=dose, seed=seed,
-            )  # fmt: skip
+    with track("vectors pushed", len(found.traits), "traits") as step:
+        for name, carried in zip(found.traits, found.carried, strict=True):
+            measured[name] = _pushed(model, found, name, carried, runs[name], dose, n_pushed, seed)
+            step()
     return measured
 
 
-def _placebos_for(found: Transfer, trait: str) -> dict[str, Tensor]:
-    if found.placebos is None:
-        return {}
-    chosen = found.placebos.unrelated(trait)
-    return {"carried": found.placebos.vectors[chosen], "own": found.placebos.own[chosen]}
+def _pushed(
+    model: Model, found: Transfer, trait: str, carried: Tensor, run: PersonaRun, dose: float, n_pushed: int, seed: int
+) -> dict[str, Any] | None:  # fmt: skip
+    pairs = _sealed(load_trait(trait))
+    if not pairs:
+        return None
+    names, placebos = placebos_to_push(found.placebos, trait, n_pushed, seed)
+    did = effects_side_by_side(
+        model, run.hook, pairs, {"carried": carried, "own": run.direction}, run.make.with_system[:, 0],
+        placebos={"carried": placebos} if names else {}, dose=dose, n_random=n_pushed, seed=seed,
+    )  # fmt: skip
+    did["carried"]["placebos"] = names
+    return did
+
+
+def placebos_to_push(placebos: CarriedPlacebos | None, trait: str, n: int, seed: int) -> tuple[list[str], Tensor]:
+    """(names, vectors `[m, d_target]`) of at most `n` carried placebos that do not come close to the trait.
+
+    They are taken from one order, drawn once for all traits: two traits have the same ones, but for those related to one.
+    """
+    if placebos is None:
+        return [], torch.zeros(0, 0)
+    order = torch.randperm(len(placebos.names), generator=generator(derive_seed("pushed placebos", seed)))
+    there = set(placebos.unrelated(trait))
+    chosen = [i for i in order.tolist() if i in there][:n]
+    return [placebos.names[i] for i in chosen], placebos.vectors[chosen]
 
 
 def _sealed(trait: Trait) -> list[Any]:
