@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import assets_commands, doctor, judge_commands, sae_commands, traits_commands, vectors_commands
+from . import assets_commands, doctor, judge_commands, sae_shelf, traits_commands, vectors_commands
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(sae_commands.app, name="sae")
+app.add_typer(sae_shelf.app, name="sae")
 app.add_typer(assets_commands.app, name="models")
 app.add_typer(traits_commands.app, name="traits")
 app.add_typer(vectors_commands.app, name="vectors")

@@ -5,6 +5,7 @@ Listing reads only small JSON files: no torch.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from workbench.models.hookpoints import HookPoint
 
 if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
+
+logger = logging.getLogger(__name__)
 
 DEFAULT = "smollm2-135m-instruct/blocks.15.hook_resid_post"
 
@@ -39,8 +42,14 @@ def shelf_folders(kind: str = "saes") -> list[Path]:
     places = [package.parent / kind, package / "_shelf" / kind, cache_dir() / kind]
     explicit = setting("shelf")
     if explicit:
-        places.insert(0, Path(str(explicit)) / kind)
+        places.insert(0, Path(str(explicit)).expanduser() / kind)
     return [place for place in places if place.is_dir()]
+
+
+def user_shelf() -> Path:
+    """Where imported and pulled SAEs go: WORKBENCH_SHELF/saes when that is set, else saes/ in the cache (not created)."""
+    explicit = setting("shelf")
+    return (Path(str(explicit)).expanduser() if explicit else cache_dir()) / "saes"
 
 
 def list_saes() -> list[SaeEntry]:
@@ -49,23 +58,24 @@ def list_saes() -> list[SaeEntry]:
     for shelf in shelf_folders():
         for config in sorted(shelf.glob("**/cfg.json")):
             id = config.parent.relative_to(shelf).as_posix()
-            if id not in found:
+            if id in found or any(part.startswith(".") for part in id.split("/")):  # hidden: being written
+                continue
+            try:
                 found[id] = _entry(id, config.parent)
+            except WorkbenchError as error:  # one damaged folder does not hide the others
+                logger.warning("left out of the list: %s", error)
     return sorted(found.values(), key=lambda entry: entry.id)
 
 
 def _entry(id: str, folder: Path) -> SaeEntry:
     cfg = read_json(folder / "cfg.json")
-    metadata = cfg.get("metadata") or {}
     card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
-    return SaeEntry(
-        id,
-        folder,
-        HookPoint.parse(metadata.get("hook_name", "")),
-        metadata.get("model_name", "unknown"),
-        cfg["d_sae"],
-        card,
-    )
+    if not isinstance(cfg, dict) or not isinstance(cfg.get("d_sae"), int) or not isinstance(card, dict):
+        raise WorkbenchError(f"{folder / 'cfg.json'} does not describe an SAE", "d_sae and metadata", "copy the folder again")
+    metadata = cfg.get("metadata") or {}
+    hook = metadata.get("hook_name") or cfg.get("hook_name") or cfg.get("hook_point") or ""  # before version 6 at the top
+    model = metadata.get("model_name") or cfg.get("model_name") or "unknown"
+    return SaeEntry(id, folder, HookPoint.parse(hook), model, cfg["d_sae"], card)
 
 
 def find_sae(id_or_path: str | os.PathLike[str]) -> SaeEntry:
@@ -94,4 +104,4 @@ def load_sae(id_or_path: str | os.PathLike[str] = DEFAULT, *, device: str = "cpu
     from workbench.saes.formats import saelens
 
     entry = find_sae(id_or_path)
-    return saelens.read(entry.folder, id=entry.id, device=device)
+    return saelens.load(entry.folder, id=entry.id, device=device)

@@ -1,4 +1,5 @@
-"""The SAELens directory: cfg.json and sae_weights.safetensors, read without importing sae_lens, written by its rules."""
+"""The SAELens directory: cfg.json and sae_weights.safetensors, read without importing sae_lens, written by its rules.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +8,81 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import read_json, sha256_file, write_json
-from workbench.models.hookpoints import HookPoint
-from workbench.saes.interface import ARCHITECTURES, SparseAutoencoder
+from workbench.saes.interface import SparseAutoencoder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS = "sae_weights.safetensors"
+    from workbench.saes.formats.files import Foreign
+
+WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 
 
-def read(folder: Path, *, id: str | None = None, device: str = "cpu") -> SparseAutoencoder:
-    """The SAE in a SAELens folder, float32 on `device`, with its card when there is one.
+def claims(folder: Path) -> bool:
+    """A folder with `sae_weights.safetensors`."""
+    return (folder / WEIGHTS).is_file()
 
-    Raises WorkbenchError for missing files, architectures or normalisations that are not read here, and wrong shapes.
+
+def read(folder: Path, file: Path | None = None) -> Foreign:
+    """The SAE in a SAELens folder, all its preprocessing folded in.
+
+    Raises WorkbenchError for missing files, architectures or normalisations that cannot be read, and wrong shapes.
     """
+    from workbench.base.tensors import load_tensors
+    from workbench.saes.formats.saelens_state import assemble, beside, modern
+
     folder = Path(folder)
-    for name in ("cfg.json", WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise WorkbenchError(
                 f"{folder} has no {name}",
                 f"a SAELens folder with cfg.json and {WEIGHTS}",
                 "check the path given to load_sae",
             )
-    cfg = read_json(folder / "cfg.json")
-    architecture = cfg.get("architecture", "standard")
-    _check_config(folder, cfg, architecture)
-    tensors = _load(folder / WEIGHTS, device)
-    _check_shapes(folder, cfg, tensors, architecture)
-    metadata = cfg.get("metadata") or {}
-    card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
-    return SparseAutoencoder(
-        id=id or str(folder),
-        hook=HookPoint.parse(metadata.get("hook_name") or cfg.get("hook_name", "")),
-        model_name=metadata.get("model_name") or cfg.get("model_name", "unknown"),
-        architecture=architecture,
-        encoder=tensors["W_enc"],
-        encoder_bias=tensors["b_enc"],
-        decoder_directions=tensors["W_dec"],
-        decoder_bias=tensors["b_dec"],
-        weights_hash=sha256_file(folder / WEIGHTS),
-        threshold=tensors.get("threshold"),
-        k=cfg.get("k"),
-        subtract_bias=bool(cfg.get("apply_b_dec_to_input", True)),
+    cfg = modern(read_json(folder / CONFIG))
+    return assemble(
+        cfg,
+        load_tensors(folder / WEIGHTS),
+        where=folder / WEIGHTS,
+        files=(folder / WEIGHTS, folder / CONFIG, *beside(folder, cfg)),
         density=_density(folder),
+    )
+
+
+def load(folder: Path, *, id: str | None = None, device: str = "cpu") -> SparseAutoencoder:
+    """The SAE in a SAELens folder, float32 on `device`, with its card when there is one."""
+    folder = Path(folder)
+    sae = read(folder)
+    if sae.hook is None:
+        raise WorkbenchError(
+            f"{folder / CONFIG} does not say where the SAE reads",
+            "metadata.hook_name, such as blocks.15.hook_resid_post",
+            "add it, or bring the SAE to the shelf with `workbench sae import FOLDER --hook ...`",
+        )
+    card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
+    return finished(sae, id=id or str(folder), hash=sha256_file(folder / WEIGHTS), card=card, folder=folder).to(device)
+
+
+def finished(
+    sae: Foreign, *, id: str, hash: str, card: dict[str, Any], folder: Path | None = None
+) -> SparseAutoencoder:
+    """A foreign SAE that knows its place as the workbench's own kind."""
+    assert sae.hook is not None
+    weights = sae.weights
+    return SparseAutoencoder(
+        id=id,
+        hook=sae.hook,
+        model_name=sae.model or "unknown",
+        architecture=sae.architecture,
+        encoder=weights.encoder,
+        encoder_bias=weights.encoder_bias,
+        decoder_directions=weights.decoder,
+        decoder_bias=weights.decoder_bias,
+        weights_hash=hash,
+        threshold=weights.threshold,
+        k=sae.k,
+        subtract_bias=sae.subtract_bias,
+        density=sae.density,
         card=card,
         folder=folder,
     )
@@ -100,54 +133,8 @@ def write(
     return Path(folder)
 
 
-def _load(path: Path, device: str) -> dict[str, Tensor]:
-    import torch
-
-    from workbench.base.tensors import load_tensors
-
-    tensors = {name: tensor.to(device, torch.float32) for name, tensor in load_tensors(path).items()}
-    damaged = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if damaged:
-        raise WorkbenchError(
-            f"{path} holds NaN or infinite values in {', '.join(damaged)}", "finite weights", "fetch it again"
-        )
-    return tensors
-
-
 def _density(folder: Path) -> Tensor | None:
     from workbench.base.tensors import load_tensors
 
     path = folder / "sparsity.safetensors"
     return (10.0 ** load_tensors(path)["sparsity"].float()) if path.is_file() else None
-
-
-def _check_config(folder: Path, cfg: dict[str, Any], architecture: str) -> None:
-    if architecture not in ARCHITECTURES:
-        raise WorkbenchError(
-            f"{folder} holds an SAE of architecture {architecture!r}",
-            f"one of {', '.join(ARCHITECTURES)} (batchtopk SAEs are saved as jumprelu)",
-            "save it with save_inference_model",
-        )
-    normalisation = cfg.get("normalize_activations", "none")
-    if normalisation not in ("none", None) or cfg.get("rescale_acts_by_decoder_norm"):
-        raise WorkbenchError(
-            f"{folder} normalises its input at run time (normalize_activations={normalisation!r}, "
-            f"rescale_acts_by_decoder_norm={cfg.get('rescale_acts_by_decoder_norm', False)})",
-            "an SAE on raw activations",
-            "fold the normalisation into the weights before saving",
-        )
-
-
-def _check_shapes(folder: Path, cfg: dict[str, Any], tensors: dict[str, Tensor], architecture: str) -> None:
-    d_in, d_sae = cfg.get("d_in"), cfg.get("d_sae")
-    expected = {"W_enc": (d_in, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-    if architecture == "jumprelu":
-        expected["threshold"] = (d_sae,)
-    for name, shape in expected.items():
-        found = tuple(tensors[name].shape) if name in tensors else None
-        if found != shape:
-            raise WorkbenchError(
-                f"{folder / WEIGHTS}: {name} has shape {found}",
-                f"{shape}, from d_in={d_in} and d_sae={d_sae} in cfg.json",
-                "the weights and cfg.json belong to different SAEs: copy both from one source",
-            )
