@@ -1,0 +1,57 @@
+"""Are the features there again in an SAE of another seed? Matched decoder directions, one to one.
+
+Two features match when each is the other's best signed cosine and that cosine is at least .7. Source of the threshold and of
+the question: Paulo and Belrose 2025 (arXiv 2501.16615), who find a third of the latents shared between seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MATCH_COSINE = 0.7
+BLOCK = 4096
+
+
+def best_matches(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """(index [n], cosine [n]): for each row of `rows [n, d]` the row of `others [m, d]` with the largest signed cosine."""
+    import torch
+
+    unit = [part.float() / part.float().norm(dim=1, keepdim=True).clamp_min(1e-12) for part in (rows, others)]
+    found = [(part @ unit[1].T).max(dim=1) for part in unit[0].split(BLOCK)]
+    return torch.cat([one.indices for one in found]), torch.cat([one.values for one in found])
+
+
+def matched_features(decoder: Tensor, other: Tensor, *, cosine: float = MATCH_COSINE) -> Tensor:
+    """Which rows of `decoder [n, d_model]` have a mutual best match in `other [m, d_model]` at that cosine: bool [n]."""
+    import torch
+
+    there, cosines = best_matches(decoder, other)
+    back, _ = best_matches(other, decoder)
+    return (back[there] == torch.arange(len(decoder), device=there.device)) & (cosines >= cosine)
+
+
+def stability(
+    decoder: Tensor, other: Tensor, *, alive: Tensor | None = None, listed: Sequence[int] = (), cosine: float = MATCH_COSINE
+) -> dict[str, Any]:
+    """{seed_matched, seed_matched_listed, mean_best_cosine, n_alive, n_listed, cosine}.
+
+    Shares of the features that are `alive` (bool [n]; all by default) and of the `listed` ones that have a match; None for an
+    empty list. Null: random dictionaries have (almost) no match at .7 in hundreds of dimensions.
+    """
+    import torch
+
+    lives = torch.ones(len(decoder), dtype=torch.bool) if alive is None else alive.cpu()
+    matched, best = matched_features(decoder, other, cosine=cosine).cpu(), best_matches(decoder, other)[1].cpu()
+    chosen = torch.tensor(list(listed), dtype=torch.int64)
+    return {
+        "seed_matched": float(matched[lives].double().mean()) if bool(lives.any()) else None,
+        "seed_matched_listed": float(matched[chosen].double().mean()) if len(chosen) else None,
+        "mean_best_cosine": float(best[lives].double().mean()) if bool(lives.any()) else None,
+        "n_alive": int(lives.sum()),
+        "n_listed": len(chosen),
+        "cosine": cosine,
+    }
