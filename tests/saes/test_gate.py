@@ -1,0 +1,76 @@
+"""The fitness gate: what fails, what is unknown, and what it says."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from workbench.base.errors import WorkbenchError
+from workbench.saes.evaluation.gate import Limits, card_figure, check_fitness, require_fit, warn_unless_fit
+
+GOOD = {"variance_explained": 0.86, "ce_recovered": 0.99, "dead_share": 0.01, "l0": 48.0}
+
+
+def test_a_good_card_passes_and_names_what_was_not_measured() -> None:
+    gate = check_fitness(GOOD)
+    assert gate.passed is True
+    assert gate.failures == ()
+    assert gate.unmeasured == ("persona_probe_gap",)
+    require_fit("good", gate)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variance_explained": 0.6}, "variance explained is 0.6, at least 0.7 is needed"),
+        ({"ce_recovered": 0.5}, "cross-entropy recovered is 0.5, at least 0.8 is needed"),
+        ({"dead_share": 0.4}, "share of dead features is 0.4, at most 0.1 is needed"),
+        ({"l0": 0.5}, "active features per token (L0) is 0.5, at least 2 is needed"),
+        ({"l0": 900}, "active features per token (L0) is 900, at most 300 is needed"),
+        ({"persona_probe_gap": 0.2}, "persona probe gap is 0.2, at most 0.1 is needed"),
+    ],
+)
+def test_every_limit_fails_alone_and_says_what_is_needed(change: dict, message: str) -> None:
+    gate = check_fitness(GOOD | change)
+    assert (gate.passed, gate.failures) == (False, (message,))
+
+
+def test_a_card_without_figures_is_unmeasured_neither_fit_nor_unfit() -> None:
+    gate = check_fitness({"author": "somebody", "l0": None, "dead_share": float("nan"), "ce_recovered": True})
+    assert gate.passed is None
+    assert set(gate.unmeasured) == {"variance_explained", "ce_recovered", "dead_share", "l0", "persona_probe_gap"}
+    with pytest.raises(WorkbenchError) as caught:
+        require_fit("foreign", gate)
+    assert caught.value.exit_code == 2
+    assert caught.value.found == "the SAE foreign is unmeasured"
+    assert "workbench sae eval foreign --write-card" in caught.value.remedy
+
+
+def test_a_strict_check_refuses_with_every_reason() -> None:
+    with pytest.raises(WorkbenchError) as caught:
+        require_fit("poor", check_fitness(GOOD | {"variance_explained": 0.1, "dead_share": 0.9}))
+    assert "variance explained is 0.1" in caught.value.found
+    assert "share of dead features is 0.9" in caught.value.found
+    assert caught.value.expected and caught.value.remedy
+
+
+def test_warnings_are_loud(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_unless_fit("poor", check_fitness(GOOD | {"l0": 900}))
+        warn_unless_fit("foreign", check_fitness({}))
+    assert "poor FAILS the fitness gate: active features per token (L0) is 900" in caplog.text
+    assert "poor: not measured: persona_probe_gap" in caplog.text
+    assert "foreign is unmeasured" in caplog.text
+
+
+def test_what_was_evaluated_goes_before_what_training_said() -> None:
+    card = GOOD | {"evaluation": {"headline": {"variance_explained": 0.3, "l0": None}}}
+    assert card_figure(card, "variance_explained") == 0.3
+    assert card_figure(card, "l0") == 48
+    assert check_fitness(card).passed is False
+
+
+def test_limits_can_be_chosen() -> None:
+    assert check_fitness(GOOD, Limits(variance_explained=0.9)).passed is False
+    assert check_fitness(GOOD, Limits(variance_explained=0.9)).to_dict()["limits"]["variance_explained"] == 0.9
