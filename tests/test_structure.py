@@ -34,7 +34,8 @@ ALLOWED["base"] = set()
 
 HEAVY = {"torch", "transformers", "transformer_lens", "sae_lens", "sklearn", "pandas", "pyarrow", "scipy", "numpy", "safetensors"}
 LIGHT = ("base", "cli", "models/assets.py", "models/catalogue.py", "models/hookpoints.py", "personas/traits.py",
-         "saes/registry.py", "labeling/store.py", "__init__.py", "__main__.py")  # fmt: skip
+         "saes/registry.py", "saes/published.py", "saes/search.py", "labeling/store.py", "__init__.py",
+         "__main__.py")  # fmt: skip
 NOT_LIGHT = {"base/tensors.py"}
 
 MAX_MODULE_LINES = 350

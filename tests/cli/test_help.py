@@ -10,6 +10,7 @@ import pytest
 COMMANDS = [
     ("extract",), ("decompose",), ("label",), ("report",), ("demo",), ("doctor",),
     ("sae", "list"), ("sae", "show"), ("sae", "train"), ("sae", "eval"),
+    ("sae", "search"), ("sae", "import"), ("sae", "pull"), ("sae", "push"),
     ("models", "list"), ("models", "fetch"),
     ("traits", "list"), ("traits", "show"), ("traits", "new"), ("traits", "import"), ("traits", "export"),
     ("vectors", "import"), ("vectors", "export"), ("vectors", "show"),
@@ -56,7 +57,8 @@ def test_help_answers_in_less_than_six_tenths_of_a_second():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["traits", "list"], ["traits", "show", "evil"], ["models", "list"], ["sae", "list"]],
+    [["--help"], ["traits", "list"], ["traits", "show", "evil"], ["models", "list"], ["sae", "list"],
+     ["sae", "search", "gpt2"], ["sae", "list", "--registry"]],
     ids=" ".join,
 )
 def test_listing_and_showing_import_nothing_heavy(arguments):

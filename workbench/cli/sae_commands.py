@@ -16,12 +16,22 @@ _CARD = ("variance_explained", "l0", "ce_recovered", "dead_share")
 
 
 @app.command("list")
-def list_(model: ModelOption = None, as_json: JsonOption = False) -> None:
-    """The SAEs on the shelf (of one model with --model)."""
+def list_(
+    model: ModelOption = None,
+    registry: Annotated[
+        bool, typer.Option("--registry", help="The releases of the SAELens registry instead.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The SAEs on the shelf (of one model with --model); `workbench sae search` looks in the registry as well."""
     from workbench.saes.registry import list_saes
 
     from .console import emit, table
 
+    if registry:
+        from .sae_shelf import list_releases
+
+        return list_releases(model, as_json=as_json)
     rows = [_row(entry) for entry in list_saes() if model is None or entry.model == model]
     columns = ("id", "features", "variance explained", "L0", "CE recovered", "dead share")
     shown = [(r["id"], r["d_sae"], *(r["card"].get(key) for key in _CARD)) for r in rows]
@@ -35,11 +45,15 @@ def _row(entry: Any) -> dict[str, Any]:
 
 @app.command()
 def show(sae: SaeArgument, as_json: JsonOption = False) -> None:
-    """An SAE's model card."""
-    from workbench.saes.registry import find_sae
+    """An SAE's model card; of one in the registry, where its files are and which of them are cached."""
+    from workbench.saes.registry import find_sae, find_unshelved
 
     from .console import emit, say, table
 
+    if published := find_unshelved(sae):
+        from .sae_shelf import show_published
+
+        return show_published(published, as_json=as_json)
     entry = find_sae(sae)
     value = _row(entry)
     rows = [(key, text) for key, text in _flat(entry.card)]

@@ -15,6 +15,7 @@ from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.settings import cache_dir, setting
 from workbench.base.store import read_json
 from workbench.models.hookpoints import HookPoint
+from workbench.saes.published import PublishedSae, find_published
 
 if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
@@ -92,15 +93,32 @@ def find_sae(id_or_path: str | os.PathLike[str]) -> SaeEntry:
         )
     entries = {entry.id: entry for entry in list_saes()}
     if str(id_or_path) not in entries:
+        if known := find_published(str(id_or_path)):
+            raise WorkbenchError(
+                f"{known.id} is in the SAELens registry, not on the shelf",
+                "an SAE on the shelf, or a folder",
+                f"`workbench sae pull {known.id}` brings it there (from the hub repository {known.repo})",
+            )
         raise unknown_name("SAE", str(id_or_path), entries)
     return entries[str(id_or_path)]
 
 
-def load_sae(id_or_path: str | os.PathLike[str] = DEFAULT, *, device: str = "cpu") -> SparseAutoencoder:
-    """The SAE with this shelf id, or in this SAELens folder, float32 on `device`.
+def find_unshelved(id: str | os.PathLike[str]) -> PublishedSae | None:
+    """The entry of the SAELens registry that `id` names, unless it is a folder or on the shelf; else None."""
+    on_shelf = Path(id).is_dir() or any(entry.id == str(id) for entry in list_saes())
+    return None if on_shelf else find_published(str(id))
 
-    Raises WorkbenchError for unknown names (nearest offered), missing or damaged files, and layouts that are not read.
+
+def load_sae(id_or_path: str | os.PathLike[str] = DEFAULT, *, device: str = "cpu") -> SparseAutoencoder:
+    """The SAE with this shelf id, in this SAELens folder, or of the SAELens registry (release/id); float32 on `device`.
+
+    Raises WorkbenchError for unknown names (nearest offered), missing or damaged files, layouts that are not read, and
+    files of the registry that are neither cached nor to be had.
     """
+    if known := find_unshelved(id_or_path):
+        from workbench.saes.fetching import load_published
+
+        return load_published(known, device=device)
     from workbench.saes.formats import saelens
 
     entry = find_sae(id_or_path)
