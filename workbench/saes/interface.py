@@ -11,8 +11,6 @@ from workbench.models.hookpoints import HookPoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-ARCHITECTURES = ("jumprelu", "topk", "standard")
-
 
 @dataclass(frozen=True, eq=False)
 class SparseAutoencoder:
@@ -21,7 +19,8 @@ class SparseAutoencoder:
     Shapes: `encoder` [d_model, d_sae], `encoder_bias` [d_sae], `decoder_directions` [d_sae, d_model] (rows need not be
     unit norm), `decoder_bias` [d_model], `threshold` [d_sae] (jumprelu only); all float32 on `device`.
     Pre-activations are (h - decoder_bias if `subtract_bias`) @ encoder + encoder_bias. "jumprelu" keeps those above the
-    threshold, "topk" the `k` largest positive ones, "standard" the positive ones. `card` holds the measured fitness
+    threshold, "topk" the `k` largest positive ones, "standard" the positive ones; gated and batch top-k SAEs are read as
+    the jumprelu ones that equal them (formats/). `card` holds the measured fitness
     (variance_explained, l0, ce_recovered, dead_share); `density` [d_sae] the share of corpus tokens a feature fires on.
     """
 
