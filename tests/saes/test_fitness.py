@@ -74,6 +74,7 @@ def test_figures_are_those_of_sae_lens_on_the_same_tokens(tiny_model: Model, tmp
     from sae_lens.training.activation_scaler import ActivationScaler
 
     from workbench.saes.formats import saelens
+    from workbench.saes.registry import load_sae
 
     sae = _shrinking(tiny_model.d_model)
     folder = saelens.write(sae, tmp_path / "sae", dtype="float32")
@@ -101,7 +102,7 @@ def test_figures_are_those_of_sae_lens_on_the_same_tokens(tiny_model: Model, tmp
         exclude_special_tokens=False,
     )
     rows = [TokenRow(tuple(row), "random") for row in tokens.tolist()]
-    ours = evaluate(saelens.read(folder), tiny_model, rows, n_skipped=0, sink_ratio=None)
+    ours = evaluate(load_sae(folder), tiny_model, rows, n_skipped=0, sink_ratio=None)
     losses, quality = theirs["model_performance_preservation"], theirs["reconstruction_quality"]
     expected = {
         "variance_explained": quality["explained_variance"],

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonOption, ModelOption, OutOption, PlanOption, QuietOption
+from .options import (
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    OutOption,
+    PlanOption,
+    QuietOption,
+    SeedOption,
+)
 
 app = typer.Typer(help="Sparse autoencoders: those on the shelf, and how to train one.", no_args_is_help=True)
 
@@ -56,7 +65,7 @@ def show(sae: SaeArgument, as_json: JsonOption = False) -> None:
         return show_published(published, as_json=as_json)
     entry = find_sae(sae)
     value = _row(entry)
-    rows = [(key, text) for key, text in _flat(entry.card)]
+    rows = [(key, text) for key, text in _flat(_short(entry.card))]
 
     def display() -> None:
         say(f"{entry.id}: {entry.d_sae} features of {entry.model} at {entry.hook}")
@@ -64,6 +73,14 @@ def show(sae: SaeArgument, as_json: JsonOption = False) -> None:
         say(f"folder: {entry.folder}")
 
     emit(value, as_json=as_json, show=display)
+
+
+def _short(card: dict[str, Any]) -> dict[str, Any]:
+    """The card with the headline and the gate of its evaluation only; `--json` gives all of it."""
+    evaluation = card.get("evaluation")
+    if not isinstance(evaluation, dict):
+        return card
+    return {**card, "evaluation": {key: evaluation.get(key) for key in ("headline", "gate")}}
 
 
 def _flat(card: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -77,31 +94,64 @@ def _flat(card: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 @app.command("eval")
 def evaluate(
     sae: SaeArgument,
-    tokens: Annotated[int, typer.Option("--tokens", help="Held-out tokens of each source.")] = 20_000,
     model: ModelOption = None,
-    out: OutOption = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", help="Tokens of each held-out text set. [default: 2000]")] = None,
+    personas: Annotated[
+        str | None,
+        typer.Option("--personas", help="Traits with finished runs, with commas, or none. [default: evil if its run is there]"),
+    ] = None,
+    runs: Annotated[Path | None, typer.Option("--runs", help="Folder of persona runs. [default: runs]")] = None,
+    persona_rows: Annotated[int, typer.Option("--persona-rows", help="Rollouts read of each trait.")] = 400,
+    controls: Annotated[
+        list[str] | None,
+        typer.Option("--controls", help="Control SAEs of the same site (soft-frozen, ...); again for another."),
+    ] = None,
+    seeds: Annotated[
+        list[str] | None, typer.Option("--other-seed", help="An SAE trained like this one from another seed.")
+    ] = None,
+    probe_rows: Annotated[
+        int | None, typer.Option("--probe-rows", help="Texts of each labelled set. [default: 200]")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option("--pooling", help="mean or last: how texts become codes. [default: mean]")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse (exit code 2) when the fitness gate fails.")] = False,
+    write_card: Annotated[
+        bool, typer.Option("--write-card", help="Merge the result into the SAE's own card.json and README.md.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for card.json, README.md and finished parts. [default: none]")
+    ] = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     plan: PlanOption = False,
 ) -> None:
-    """Measure an SAE on held-out text: variance explained, L0, cross-entropy recovered, per source."""
-    from . import sae_jobs
-    from .console import emit, reserved_output, table
+    """The evaluation card of an SAE: fitness, probing, personas, expression, splitting, each beside its null.
+
+    Warns where the SAE is not fit to decompose with. With --out every finished part is kept, and a stopped evaluation goes on.
+    """
+    from workbench.saes.evaluation.gate import Gate, require_fit, warn_unless_fit
+
+    from .console import emit, reserved_output
     from .plan import show_steps
+    from .sae_evaluation import evaluation_job, show_card
 
     with reserved_output(as_json, quiet):
-        job = sae_jobs.evaluation_job(sae, model=model, tokens=tokens)
-        value = job.plan() if plan else job.run(out)
-
-    def display() -> None:
-        if plan:
-            show_steps(value)
-            return
-        names = ("n_tokens", "variance_explained", "l0", "ce_recovered", "kl")
-        rows = [(source, *(figures[name] for name in names)) for source, figures in value["held_out"].items()]
-        table(value["sae"], ("held-out text", *names), rows, right=(1, 2, 3, 4, 5))
-
-    emit(value, as_json=as_json, show=display)
+        job = evaluation_job(
+            sae, model=model, personas=personas, runs=runs, controls=controls or (), other_seeds=seeds or (),
+            persona_rows=persona_rows, dtype=dtype, device=device, tokens=tokens, probe_rows=probe_rows,
+            pooling=pooling, seed=seed,
+        )  # fmt: skip
+        value = job.plan() if plan else job.run(out, write_card=write_card)
+    emit(value, as_json=as_json, show=lambda: show_steps(value) if plan else show_card(value))
+    if not plan:
+        gate = Gate.of(value["gate"])
+        warn_unless_fit(value["sae"], gate)
+        if strict:
+            require_fit(value["sae"], gate)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Training and evaluating SAEs from the command line: what is run, and what it would cost."""
+"""Training SAEs from the command line: what is run, and what it would cost."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.runs import RunFolder
-from workbench.base.store import read_json, write_json
+from workbench.base.store import read_json
 
 from .plan import FORWARD_TOKENS_PER_SECOND, SAMPLED_TOKENS_PER_SECOND
 
 if TYPE_CHECKING:
     from workbench.saes.recipe import Recipe
 
-HELD_OUT = ("owt", "wikipedia")
 CHARACTERS_PER_TOKEN = 4.3
 # Measured on two cores with bfloat16 units, 8,192 features of 576 dimensions; several times slower without such units.
 # A step's time grows with tokens x features x width.
@@ -73,59 +72,6 @@ def training_job(config: Path, out: Path | None) -> TrainingJob:
     for trait in recipe.data.traits:
         trait_prompts(trait, "extraction")
     return TrainingJob(recipe, out or Path("runs") / f"sae-{config.stem}", f"workbench sae train {config}")
-
-
-@dataclass(frozen=True)
-class EvaluationJob:
-    """An SAE on the shelf, the model to run it in, and how much held-out text to read."""
-
-    sae: str
-    model: str
-    tokens: int
-
-    def plan(self) -> dict[str, Any]:
-        """The steps with rough seconds on two cores."""
-        # Each text is read three times: as it is, through the SAE, and with the site zeroed.
-        seconds = 3 * self.tokens / FORWARD_TOKENS_PER_SECOND
-        return _plan(f"{self.sae} on held-out text", None, {f"read {name}": seconds for name in HELD_OUT})
-
-    def run(self, out: Path | None) -> dict[str, Any]:
-        """The figures per source; written to `out`/evaluation.json when given."""
-        from workbench.models.loading import load_model
-        from workbench.saes.evaluation import evaluate
-        from workbench.saes.registry import load_sae
-
-        sae, model = load_sae(self.sae), load_model(self.model)
-        held_out = {
-            name: evaluate(sae, model, _rows(model, name, self.tokens), label=f"evaluating on {name}").to_dict()
-            for name in HELD_OUT
-        }
-        value = {"sae": sae.id, "weights_hash": sae.weights_hash, "model": model.name, "held_out": held_out}
-        if out is not None:
-            write_json(out / "evaluation.json", value)
-        return value
-
-
-def evaluation_job(sae: str, *, model: str | None, tokens: int) -> EvaluationJob:
-    """The job for an SAE id or folder; the model defaults to the one that the SAE was trained on."""
-    from workbench.saes.registry import find_sae
-
-    entry = find_sae(sae)
-    return EvaluationJob(sae, model or entry.model, tokens)
-
-
-def _rows(model: Any, source: str, tokens: int) -> list[Any]:
-    from workbench.saes.activations import text_rows
-    from workbench.saes.corpus import documents
-
-    # Documents are cut at 256 tokens, so that this many are enough; whole documents are taken until the count is met.
-    rows, total = [], 0
-    for row in text_rows(model, documents(source, "evaluation", limit=max(8, tokens // 64))):
-        if total >= tokens:
-            break
-        rows.append(row)
-        total += len(row.ids)
-    return rows
 
 
 def _plan(what: str, folder: Path | None, steps: dict[str, float]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def reencode_without_system(
     columns = ("id", "question", "response_ids")
     rows = {row["id"]: row for row in table.select(columns).to_pylist()}
     opened = {
-        question: _opened_answer(model, question)
+        question: opened_answer(model, question)
         for question in {row["question"] for row in rows.values()}
     }
     chats = {
@@ -97,7 +97,7 @@ def reencode_without_system(
     return gather_means(store, headers, ids, hooks)
 
 
-def _opened_answer(model: Model, question: str) -> ChatTokens:
+def opened_answer(model: Model, question: str) -> ChatTokens:
     """The question and all that the template writes before an answer to it."""
     prompt = prompt_tokens(model, "", question)
     if not may_think(model):

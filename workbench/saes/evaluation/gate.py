@@ -44,6 +44,11 @@ class Gate:
     unmeasured: tuple[str, ...]
     limits: dict[str, float]
 
+    @staticmethod
+    def of(kept: Mapping[str, Any]) -> Gate:
+        """The gate that a card keeps."""
+        return Gate(kept["passed"], tuple(kept["failures"]), tuple(kept["unmeasured"]), dict(kept["limits"]))
+
     def to_dict(self) -> dict[str, Any]:
         """As the card keeps it."""
         return {

@@ -1,0 +1,100 @@
+"""`workbench sae eval` on a tiny model: from a finished run to a card, the gate's exit code, bad names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.cli.shelf import write_sae
+from tests.tiny import tiny_model
+from workbench.personas.trait_files import write_trait
+from workbench.personas.traits import load_trait
+
+HOOK = "blocks.1.hook_resid_post"
+SMALL = ("--tokens", "120", "--probe-rows", "24", "--persona-rows", "60", "-q")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder, made = tmp_path_factory.mktemp("model"), tiny_model()
+    made.hf.save_pretrained(folder)
+    made.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def sae(model, tmp_path):
+    return write_sae(tmp_path / "an-sae", model=model, hook=HOOK, d_model=32, d_sae=64)
+
+
+@pytest.fixture
+def run(workbench, model, tmp_path):
+    """A finished run of evil with two instructions and 14 questions; returns the folder of runs."""
+    evil = load_trait("evil")
+    sizes = {"extraction": 10, "verification": 2, "sealed": 2}
+    questions = [question for split, n in sizes.items() for question in evil.questions_of(split)[:n]]
+    trait = write_trait(replace(evil, instructions=evil.instructions[:2], questions=tuple(questions)), tmp_path / "traits")
+    done = workbench("extract", trait, "--model", model, "--judge", "none", "--max-new-tokens", "4", "--batch-size", "64",
+                     "--hook", HOOK, "-q", "--out", tmp_path / "runs" / "evil")  # fmt: skip
+    assert done.code == 0, done.err
+    return tmp_path / "runs"
+
+
+@pytest.mark.assets
+def test_an_sae_gets_its_card_with_personas_and_a_failing_gate_refuses_only_when_asked(workbench, run, sae, tmp_path):
+    frozen = write_sae(tmp_path / "soft-frozen", model=model, hook=HOOK, d_model=32, d_sae=64)
+    command = ("sae", "eval", sae, "--personas", "evil", "--runs", run, *SMALL, "--controls", frozen, "--json")
+    answer = workbench(*command, "--out", tmp_path / "card", "--write-card")
+    assert answer.code == 0, answer.err
+    value = answer.json
+    assert set(value) >= {
+        "sae", "weights_hash", "model", "hook", "settings", "held_out", "control_fitness", "probing", "personas", "expression",
+        "splitting", "stability", "excess", "headline", "gate", "seconds", "versions", "written",
+    }  # fmt: skip
+    assert set(value["held_out"]) == {"corpus", "owt", "wikipedia", "chats", "rollouts-evil"}
+    assert len(value["probing"]["per_set"]) == 12
+    assert set(value["probing"]["mean"]) == {"raw", str(sae), str(frozen), "random_isotropic", "random_covariance"}
+    assert set(value["excess"]["over_soft_frozen"].values()) == {0.0}  # the same weights under another name
+    assert value["personas"]["traits"][0]["measured"] is True
+    assert set(value["expression"]["per_vector"]) == {"evil"}
+    assert value["gate"]["passed"] is False  # a random SAE
+    for folder in (tmp_path / "card", sae):
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        assert card["l0"] == 4.0  # what its maker measured stays
+        assert card["evaluation"]["headline"] == value["headline"]
+        assert "## Evaluation card" in (folder / "README.md").read_text(encoding="utf-8")
+    strict = workbench(*command, "--out", tmp_path / "card", "--strict")
+    assert strict.code == 2
+    assert strict.json["headline"] == value["headline"]  # finished parts are read back
+    assert "fails the fitness gate: variance explained is" in strict.err
+    assert strict.err.splitlines()[-1].startswith("what to do: choose another SAE")
+    shown = workbench("sae", "show", sae)
+    assert "evaluation.headline.variance_explained" in shown.out
+    assert "held_out" not in shown.out
+
+
+def test_a_trait_without_a_run_is_refused_before_anything_is_loaded(workbench, sae, tmp_path):
+    answer = workbench("sae", "eval", sae, "--personas", "evil", "--runs", tmp_path)
+    assert answer.code == 2
+    assert "there is no finished run of 'evil'" in answer.err
+    assert "--personas none" in answer.err
+
+
+def test_an_unknown_control_names_the_known_saes(workbench, shelf):
+    answer = workbench("sae", "eval", "smollm2-135m-instruct/blocks.1.hook_resid_post", "--controls", "soft-frozen", "--plan")
+    assert answer.code == 2
+    assert "there is no SAE 'soft-frozen'" in answer.err
+
+
+def test_the_plan_counts_the_controls_and_runs_nothing(workbench, shelf):
+    sae = "smollm2-135m-instruct/blocks.1.hook_resid_post"
+    alone, beside = (workbench("sae", "eval", sae, *more, "--plan", "--json").json for more in ((), ("--controls", sae)))
+    assert beside["seconds"] > alone["seconds"] > 0
+
+
+def test_settings_out_of_range_are_told_in_three_parts(workbench, shelf):
+    answer = workbench("sae", "eval", "smollm2-135m-instruct/blocks.1.hook_resid_post", "--tokens", "0", "--plan")
+    assert answer.code == 2
+    assert "tokens is 0" in answer.err

@@ -1,0 +1,222 @@
+"""The whole card on a tiny real model: keys, controls, parts that are kept, and what is written where."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.saes.planted import lossless_sae, small_sae
+from workbench.base.errors import WorkbenchError
+from workbench.base.randomness import generator
+from workbench.models.loading import Model
+from workbench.models.prompts import ChatTokens
+from workbench.saes.evaluation import card as card_module
+from workbench.saes.evaluation.card import CardSettings, evaluation_card
+from workbench.saes.evaluation.controls import all_excesses, control_kind, excess, paired_interval
+from workbench.saes.evaluation.markdown import card_markdown
+from workbench.saes.evaluation.personas import PersonaRollouts
+from workbench.saes.evaluation.pooling import text_chat
+from workbench.saes.evaluation.writing import check_writable, merged, with_section, write_evaluation
+
+
+def _row(n: int, seed: int) -> ChatTokens:
+    return text_chat(torch.randint(7, 300, (n,), generator=generator(seed)).tolist())
+
+
+def _rollouts(d_model: int) -> PersonaRollouts:
+    """Arms that differ in their tokens, so that a model tells them apart."""
+    positive, question, chats = [], [], []
+    for q in range(8):
+        for arm in (True, False):
+            ids = [20 + 5 * q, 30, *([101, 111, 121] if arm else [201, 211, 221]) * 2]
+            chats.append(ChatTokens(tuple(ids), {"response": ((2, len(ids)),)}))
+            positive.append(arm)
+            question.append(q)
+    codes = torch.tensor(question)
+    return PersonaRollouts(
+        "planted", tuple(chats), torch.tensor(positive), codes, torch.full((16,), 60.0).double(),
+        ((codes < 5, codes >= 5),), torch.randn(d_model, generator=generator(7)), tuple(chats),
+    )  # fmt: skip
+
+
+def _random_sets(model: Model, **_: Any) -> dict[str, list[ChatTokens]]:
+    """Random tokens instead of the assets' texts."""
+    return {name: [_row(24, 10 * i + j) for j in range(6)] for i, name in enumerate(("corpus", "owt"))}
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.saes.evaluation.texts.text_sets", _random_sets)
+
+
+def _settings(**changes: Any) -> CardSettings:
+    return CardSettings(**({"sample_tokens": 200, "probe_sets": (), "n_atoms": (2, 8, 32)} | changes))
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model: Model) -> dict[str, Any]:
+    d_model = tiny_model.d_model
+    sae = lossless_sae(d_model, 1)
+    control = replace(small_sae(d_model=d_model, d_sae=2 * d_model), id="x/soft-frozen", decoder_bias=torch.zeros(d_model))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workbench.saes.evaluation.texts.text_sets", _random_sets)
+        return evaluation_card(
+            sae, tiny_model, personas=[_rollouts(d_model)], vectors={"other": torch.ones(d_model)},
+            controls={control.id: control}, other_seeds={"twin": replace(sae, id="twin")}, settings=_settings(),
+        )  # fmt: skip
+
+
+def test_the_card_of_a_lossless_sae_says_so_beside_its_controls(made: dict[str, Any]) -> None:
+    json.dumps(made)  # JSON types only
+    assert set(made["held_out"]) == {"corpus", "owt", "rollouts-planted"}
+    headline = made["headline"]
+    assert headline["variance_explained"] == pytest.approx(1, abs=1e-6)
+    assert headline["ce_recovered"] == pytest.approx(1, abs=1e-3)
+    assert headline["persona_probe_auc_raw"] == headline["persona_probe_auc"] == 1
+    assert headline["persona_probe_gap"] == 0
+    assert headline["seed_matched"] == headline["seed_matched_top30"] == 1
+    assert made["stability"]["random_covariance"]["seed_matched"] < 0.2
+    assert made["expression"]["mean"]["planted/lossless"][-1] == pytest.approx(1, abs=1e-5)  # d_model atoms
+    assert set(made["expression"]["per_vector"]) == {"other", "planted"}
+    assert made["probing"] is None
+    assert made["controls"]["x/soft-frozen"]["kind"] == "soft_frozen"
+    over = made["excess"]["over"]
+    assert set(over) == {"x/soft-frozen", "random_isotropic", "random_covariance"}
+    assert over["x/soft-frozen"]["claims"]["variance_explained"]["excess"] > 0.1
+    assert made["excess"]["over_soft_frozen"]["expression_32"] == pytest.approx(0, abs=1e-5)  # both span everything
+    assert made["gate"]["passed"] is True
+    assert made["gate"]["unmeasured"] == ["dead_share"]
+
+
+def test_the_markdown_has_every_section_and_shows_the_gate(made: dict[str, Any]) -> None:
+    text = card_markdown(made)
+    for title in ("Fitness", "k-sparse probing", "Persona probing", "Expression", "Splitting", "Stability", "Excess"):
+        assert f"### {title}" in text
+    assert "**Fitness gate: passed.**" in text
+    assert "not measured: dead_share" in text
+
+
+def test_finished_parts_are_kept_and_another_sae_makes_its_own(
+    tiny_model: Model, texts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae = lossless_sae(tiny_model.d_model, 1)
+    settings = _settings()
+    first = evaluation_card(sae, tiny_model, settings=settings, parts=tmp_path)
+    n_parts = len(list(tmp_path.iterdir()))
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(card_module, "evaluate_all", never)
+    again = evaluation_card(sae, tiny_model, settings=settings, parts=tmp_path)
+    assert again["held_out"] == first["held_out"]
+    assert len(list(tmp_path.iterdir())) == n_parts
+    with pytest.raises(AssertionError, match="measured again"):
+        evaluation_card(replace(sae, weights_hash="other"), tiny_model, settings=settings, parts=tmp_path)
+
+
+def test_without_personas_and_controls_the_card_says_what_it_lacks(tiny_model: Model, texts: None) -> None:
+    made = evaluation_card(lossless_sae(tiny_model.d_model, 1), tiny_model, settings=_settings())
+    assert made["personas"]["summary"] == {"persona_probe_auc": None, "persona_probe_gap": None}
+    assert (made["expression"], made["stability"], made["excess"]["over_soft_frozen"]) == (None, None, None)
+    assert "persona_probe_gap" in made["gate"]["unmeasured"]
+    text = card_markdown(made)
+    assert "no finished run of a trait was given" in text
+    assert "none was given with `--controls`" in text
+
+
+def test_an_sae_that_is_silent_fails_the_gate(tiny_model: Model, texts: None) -> None:
+    sae = lossless_sae(tiny_model.d_model, 1)
+    silent = replace(
+        sae, encoder=torch.zeros_like(sae.encoder), encoder_bias=torch.full((sae.d_sae,), -1.0), card={"dead_share": 1.0}
+    )
+    gate = evaluation_card(silent, tiny_model, settings=_settings())["gate"]
+    assert gate["passed"] is False
+    assert len(gate["failures"]) == 4  # variance, loss, dead features, L0
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(WorkbenchError, match="probe_rows is 0"):
+        CardSettings(probe_rows=0)
+
+
+def test_an_sae_is_no_control_of_itself(tiny_model: Model) -> None:
+    sae = lossless_sae(tiny_model.d_model, 1)
+    with pytest.raises(WorkbenchError, match="control of itself"):
+        evaluation_card(sae, tiny_model, controls={sae.id: sae}, settings=_settings())
+
+
+# Excess
+
+
+def test_excess_is_paired_and_its_interval_excludes_zero_only_for_a_real_one() -> None:
+    sets = {
+        f"s{i}": {"sae": {"1": 0.7 + 0.01 * i, "16": 0.8}, "control": {"1": 0.6 + 0.01 * i, "16": 0.8 + (-1) ** i * 0.1}}
+        for i in range(8)
+    }
+    found = excess({"sae": "sae", "probing": {"per_set": sets}}, "control")
+    assert found["probe_auc_k1"]["excess"] == pytest.approx(0.1)
+    assert found["probe_auc_k1"]["interval"] == pytest.approx([0.1, 0.1])
+    low, high = found["probe_auc_k16"]["interval"]
+    assert low < 0 < high
+    assert set(found) == {"probe_auc_k1", "probe_auc_k16"}
+    assert all_excesses({"sae": "sae", "probing": {"per_set": sets}}, {"control": "soft_frozen"})["over_soft_frozen"][
+        "probe_auc_k1"
+    ] == pytest.approx(0.1)
+    assert paired_interval([0.1, 0.2]) is None
+
+
+@pytest.mark.parametrize(
+    ("card", "id", "kind"),
+    [
+        ({"control": "soft-frozen"}, "x", "soft_frozen"),
+        ({"control": {"kind": "corpus_only"}}, "x", "corpus_only"),
+        ({}, "m/blocks.1.soft-frozen", "soft_frozen"),
+        ({}, "m/randomised-weights", "randomised_weights"),
+        ({}, "m/blocks.1", "other"),
+    ],
+)
+def test_the_kind_of_a_control_comes_from_its_card_or_its_name(card: dict, id: str, kind: str) -> None:
+    assert control_kind(card, id) == kind
+
+
+# On disk
+
+
+def test_writing_merges_and_keeps_what_training_measured(made: dict[str, Any], tmp_path: Path) -> None:
+    from workbench.saes.formats import saelens
+    from workbench.saes.registry import load_sae
+
+    trained = {"variance_explained": 0.5, "recipe": {"seed": 0}, "ce_recovered": None}
+    folder = saelens.write(replace(lossless_sae(32, 1), card=trained), tmp_path / "sae", dtype="float32")
+    (folder / "README.md").write_text("# My SAE\n", encoding="utf-8")
+    sae = load_sae(folder)
+    for _ in range(2):  # a second time replaces the section
+        written = write_evaluation(sae, made, out=tmp_path / "out", write_card=True)
+    assert len(written) == 4
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert (card["variance_explained"], card["recipe"]) == (0.5, {"seed": 0})
+    assert card["ce_recovered"] == pytest.approx(1, abs=1e-3)  # it lacked this one
+    assert card["evaluation"]["gate"]["passed"] is True
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("# My SAE\n")
+    assert text.count("## Evaluation card") == 1
+    assert (tmp_path / "out" / "card.json").is_file()
+    assert load_sae(folder).weights_hash == sae.weights_hash
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(WorkbenchError, match="has no folder"):
+        check_writable(lossless_sae(32, 1))
+
+
+def test_a_section_is_put_at_the_end_or_in_its_place() -> None:
+    once = with_section("# A\n", "one")
+    assert with_section(once + "more\n", "two").endswith("end -->\nmore\n")
+    assert "one" not in with_section(once, "two")
+    assert merged({}, {"headline": {"l0": 3.0, "kl": None}})["l0"] == 3.0

@@ -1,0 +1,335 @@
+"""The evaluation card: every measure of an SAE in one go, beside its controls, each part kept as soon as it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.progress import track
+from workbench.base.provenance import package_versions
+from workbench.base.store import content_hash, read_json, write_json
+from workbench.saes.evaluation.fitness import check_site, evaluate_all
+from workbench.saes.evaluation.gate import check_fitness
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.models.loading import Model
+    from workbench.models.prompts import ChatTokens
+    from workbench.saes.evaluation.personas import PersonaRollouts
+    from workbench.saes.evaluation.sample import TokenSample
+    from workbench.saes.interface import SparseAutoencoder
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class CardSettings:
+    """How much is read; the defaults take about ten minutes on one core with the default model and 8,192 features."""
+
+    tokens: int = 2_000
+    """of each held-out text set"""
+    chats: int = 16
+    """answers of the model itself that are sampled for the set `chats`; 0 leaves it out"""
+    sample_tokens: int = 8_192
+    """kept in memory for covariance, principal components, thresholds of random dictionaries, splitting and absorption"""
+    probe_sets: tuple[str, ...] | None = None
+    """labelled sets, by name; None = the first twelve of data/probe_sets.yaml, () = no probing"""
+    probe_rows: int = 200
+    """texts of each labelled set"""
+    probe_tokens: int = 48
+    """tokens of each text"""
+    pooling: str = "mean"
+    """"mean" over a text's tokens, or its "last" token"""
+    probe_ks: tuple[int, ...] = (1, 2, 5, 16)
+    n_atoms: tuple[int, ...] = (8, 32, 128)
+    batch_tokens: int = 2_048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "sample_tokens", "probe_rows", "probe_tokens", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise WorkbenchError(f"{name} is {getattr(self, name)}", "a number above 0", "correct the settings")
+
+
+N_DEFAULT_SETS = 12
+
+
+def evaluation_card(
+    sae: SparseAutoencoder,
+    model: Model,
+    *,
+    personas: Sequence[PersonaRollouts] = (),
+    vectors: Mapping[str, Tensor] | None = None,
+    controls: Mapping[str, SparseAutoencoder] | None = None,
+    other_seeds: Mapping[str, SparseAutoencoder] | None = None,
+    settings: CardSettings | None = None,
+    parts: Path | None = None,
+) -> dict[str, Any]:
+    """The evaluation of `sae` on `model`: JSON types only; see docs/saes.md for what each number means and its null.
+
+    `personas` are rollouts for probing (their vectors are also expressed), `vectors` further persona vectors `[d_model]` at
+    the SAE's hook, `controls` SAEs of the same hook that claims are compared with, `other_seeds` SAEs trained like this one
+    from another seed. In the folder `parts` each finished part is kept; the same call goes on from there. Needs the assets
+    `sae-probes` and `evals`.
+    """
+    run = _Run(sae, model, personas, dict(vectors or {}), dict(controls or {}), settings or CardSettings(), parts)
+    started = time.perf_counter()
+    value: dict[str, Any] = run.identity() | {
+        "held_out": run.part("fitness", run.fitness)[sae.id],
+        "control_fitness": {k: v for k, v in run.part("fitness", run.fitness).items() if k != sae.id},
+        "probing": run.part("probing", run.probing),
+        "personas": run.part("personas", run.personas_part),
+        "expression": run.part("expression", run.expression),
+        "splitting": run.part("splitting", run.splitting),
+    }
+    value["stability"] = run.stability(other_seeds or {}, value["personas"])
+    value["excess"] = run.excess(value)
+    value["headline"] = _headline(value, sae)
+    value["gate"] = check_fitness({**sae.card, "evaluation": value}).to_dict()
+    return value | {"seconds": round(time.perf_counter() - started, 1), "versions": package_versions()}
+
+
+class _Run:
+    """What the parts share: the sample of tokens and the random dictionaries made from it."""
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        model: Model,
+        personas: Sequence[PersonaRollouts],
+        vectors: dict[str, Tensor],
+        controls: dict[str, SparseAutoencoder],
+        settings: CardSettings,
+        folder: Path | None,
+    ) -> None:
+        self.sae, self.model, self.personas, self.settings = sae, model, list(personas), settings
+        self.controls, self.folder = controls, folder
+        self._made: dict[str, Any] = {}
+        self.vectors = vectors | {one.trait: one.vector for one in personas}
+        if sae.id in controls:
+            raise WorkbenchError(
+                f"{sae.id} is given as a control of itself", "other SAEs of the site", "leave it out of --controls"
+            )
+        check_site([sae, *controls.values()], model)
+
+    def identity(self) -> dict[str, Any]:
+        kinds = {name: self.kind(name) for name in self.controls}
+        return {
+            "schema": SCHEMA,
+            "sae": self.sae.id,
+            "weights_hash": self.sae.weights_hash,
+            "model": self.model.description(),
+            "hook": str(self.sae.hook),
+            "d_model": self.sae.d_model,
+            "d_sae": self.sae.d_sae,
+            "settings": asdict(self.settings),
+            "controls": {
+                name: {"kind": kinds[name], "weights_hash": one.weights_hash} for name, one in self.controls.items()
+            },
+        }
+
+    def kind(self, name: str) -> str:
+        from workbench.saes.evaluation.controls import control_kind
+
+        return control_kind(self.controls[name].card, name)
+
+    def part(self, name: str, made: Callable[[], Any]) -> Any:
+        """The part's value, read back where the same part was finished before."""
+        if self.folder is None:
+            if name not in self._made:
+                self._made[name] = made()
+            return self._made[name]
+        traits = {
+            one.trait: [content_hash([chat.ids for chat in one.chats]), one.vector.tolist()] for one in self.personas
+        }
+        named = {name: vector.tolist() for name, vector in self.vectors.items()}
+        path = self.folder / f"{name}-{content_hash([self.identity(), traits, named])[:16]}.json"
+        if not path.is_file():
+            write_json(path, made())
+        return read_json(path)
+
+    @cached_property
+    def texts(self) -> dict[str, list[ChatTokens]]:
+        from workbench.saes.evaluation.texts import text_sets
+
+        found = text_sets(
+            self.model, n_tokens=self.settings.tokens, n_chats=self.settings.chats, seed=self.settings.seed
+        )
+        for one in self.personas:
+            if one.in_context:
+                found[f"rollouts-{one.trait}"] = _first(one.in_context, self.settings.tokens)
+        return found
+
+    @cached_property
+    def sample(self) -> TokenSample:
+        from workbench.saes.evaluation.sample import token_sample
+        from workbench.saes.evaluation.texts import text_sets
+
+        each = -(-self.settings.sample_tokens // 3)
+        sets = text_sets(self.model, n_tokens=each + each // 10, n_chats=0)
+        samples = [token_sample(self.model, self.sae.hook, rows, n_tokens=each) for rows in sets.values()]
+        return _joined(samples)
+
+    @cached_property
+    def random(self) -> dict[str, SparseAutoencoder]:
+        from workbench.saes.evaluation.dictionaries import RANDOM_KINDS, random_dictionary
+
+        return {
+            kind: random_dictionary(self.sae, self.sample.activations, kind=kind, seed=self.settings.seed)
+            for kind in RANDOM_KINDS
+        }
+
+    @property
+    def everything(self) -> dict[str, SparseAutoencoder]:
+        return {self.sae.id: self.sae, **self.controls, **self.random}
+
+    def fitness(self) -> dict[str, dict[str, Any]]:
+        """{SAE: {text set: figures}}, the controls in the same passes."""
+        saes = [self.sae, *self.controls.values()]
+        found: dict[str, dict[str, Any]] = {name: {} for name in (self.sae.id, *self.controls)}
+        for name, rows in self.texts.items():
+            figures = evaluate_all(
+                saes, self.model, rows, batch_tokens=max(256, self.settings.batch_tokens // 2), label=f"Fitness on {name}"
+            )
+            for id, one in zip(found, figures, strict=True):
+                found[id][name] = one.to_dict()
+        return found
+
+    def probing(self) -> dict[str, Any] | None:
+        from workbench.saes.evaluation.probing_sets import probe_labelled_sets
+
+        if self.settings.probe_sets == ():
+            return None
+        return probe_labelled_sets(self.model, self.everything, self.settings)
+
+    def personas_part(self) -> dict[str, Any]:
+        from workbench.saes.evaluation.personas import persona_probing, persona_summary, top_persona_features
+        from workbench.saes.evaluation.pooling import pool
+
+        traits = []
+        for one in self.personas:
+            pooled = pool(
+                self.model, self.everything, one.chats, span="response", batch_tokens=self.settings.batch_tokens,
+                label=f"Encoding {one.trait} responses",
+            )  # fmt: skip
+            with track(f"Probing {one.trait}", None, "probes"):
+                found = persona_probing(one, pooled, seed=self.settings.seed)
+            features, shares = top_persona_features(one, pooled.codes[self.sae.id], self.sae.decoder_directions)
+            traits.append(found | {"top_features": features, "top_shares": shares})
+        return {"traits": traits, "summary": persona_summary(traits, self.sae.id)}
+
+    def expression(self) -> dict[str, Any] | None:
+        from workbench.saes.evaluation.expression import expression
+
+        if not self.vectors:
+            return None
+        decoders = {name: one.decoder_directions for name, one in {self.sae.id: self.sae, **self.controls}.items()}
+        with track("Expressing persona vectors", None, "vectors"):
+            return expression(
+                self.vectors, decoders, self.sample.activations, n_atoms=self.settings.n_atoms, seed=self.settings.seed
+            )
+
+    def splitting(self) -> dict[str, Any]:
+        """Splitting and absorption of the SAE, the controls and the covariance-matched random dictionary."""
+        from workbench.saes.evaluation import splitting as measure
+
+        compared = {k: v for k, v in self.everything.items() if k != "random_isotropic"}
+        texts = measure.token_texts(self.model.tokenizer, self.sample.ids)
+        labels = measure.token_concepts(texts, self.sample.ids)
+        found: dict[str, Any] = {}
+        with track("Splitting and absorption", total=len(compared), unit="dictionaries") as step:
+            for name, one in compared.items():
+                absorbed = {
+                    concept: measure.absorption(one, self.sample, holds, seed=self.settings.seed)
+                    for concept, holds in labels.items()
+                }
+                rates = [row["absorption_rate"] for row in absorbed.values() if row["absorption_rate"] is not None]
+                found[name] = measure.splitting(one, self.sample.activations, seed=self.settings.seed) | {
+                    "absorption": absorbed,
+                    "absorption_rate": sum(rates) / len(rates) if rates else None,
+                }
+                step()
+        return found
+
+    def stability(
+        self, others: Mapping[str, SparseAutoencoder], personas: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Per other seed the matched shares; `seed_matched_top30` over the top persona features of all traits."""
+        from workbench.saes.evaluation.splitting import firing_counts
+        from workbench.saes.evaluation.stability import stability
+
+        if not others:
+            return None
+        check_site([self.sae, *others.values()], self.model)
+        alive = firing_counts(self.sae, self.sample.activations) > 0
+        listed = sorted({feature for one in personas["traits"] for feature in one["top_features"]})
+        compared = {**others, "random_covariance": self.random["random_covariance"]}
+        found = {}
+        for name, other in compared.items():
+            one = stability(self.sae.decoder_directions, other.decoder_directions, alive=alive, listed=listed)
+            found[name] = one | {"seed_matched_top30": one["seed_matched_listed"]}
+        return found
+
+    def excess(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        from workbench.saes.evaluation.controls import all_excesses
+
+        return all_excesses(value, {name: self.kind(name) for name in self.controls}, seed=self.settings.seed)
+
+
+def _joined(samples: Sequence[TokenSample]) -> TokenSample:
+    import torch
+
+    from workbench.saes.evaluation.sample import TokenSample
+
+    parts = [torch.cat([getattr(one, name) for one in samples]) for name in ("activations", "ids")]
+    return TokenSample(*parts)
+
+
+def _first(rows: Sequence[ChatTokens], n_tokens: int) -> list[ChatTokens]:
+    chosen: list[ChatTokens] = []
+    for row in rows:
+        if sum(len(r.ids) for r in chosen) >= n_tokens:
+            break
+        chosen.append(row)
+    return chosen
+
+
+def _headline(value: Mapping[str, Any], sae: SparseAutoencoder) -> dict[str, Any]:
+    """The few figures that the gate and tables read; means over the held-out sets but the training corpus."""
+    sets = [one for name, one in value["held_out"].items() if name != "corpus"]
+    found: dict[str, Any] = {
+        name: sum(one[name] for one in sets) / len(sets)
+        for name in ("variance_explained", "l0", "ce_recovered", "kl", "kl_recovered", "cosine", "norm_ratio")
+    }
+    found["dead_share"] = _dead_share(sae)
+    found["dense_share"] = sum(one["dense_share"] for one in sets) / len(sets)
+    found |= {k: v for k, v in value["personas"]["summary"].items() if k != "persona_probe_auc_of"}
+    means = (value["probing"] or {}).get("mean") or {}
+    found["probe_auc_raw"] = (means.get("raw") or {}).get("all")
+    found |= {f"probe_auc_k{k}": area for k, area in (means.get(sae.id) or {}).items()}
+    table = value["expression"]
+    if table:
+        found |= {
+            f"expression_{n}": energy for n, energy in zip(table["n_atoms"], table["mean"][sae.id], strict=True)
+        }
+    found["absorption_rate"] = value["splitting"][sae.id]["absorption_rate"]
+    found["neighbour_share"] = value["splitting"][sae.id]["neighbour_share"]
+    seeds = [one for name, one in (value["stability"] or {}).items() if name != "random_covariance"]
+    if seeds:
+        found["seed_matched"] = seeds[0]["seed_matched"]
+        found["seed_matched_top30"] = seeds[0]["seed_matched_top30"]
+    return found
+
+
+def _dead_share(sae: SparseAutoencoder) -> float | None:
+    """From training's card or the densities saved beside the weights: few tokens cannot tell a rare feature from a dead one."""
+    stated = sae.card.get("dead_share")
+    if isinstance(stated, (int, float)):
+        return float(stated)
+    return None if sae.density is None else float((sae.density <= 2e-10).double().mean())
