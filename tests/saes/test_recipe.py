@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ import yaml
 from workbench.base.errors import WorkbenchError
 from workbench.models.loading import Model
 from workbench.personas.traits import load_trait
-from workbench.saes import card, recipe
-from workbench.saes.recipe import Recipe, chat_prompts, run_recipe
+from workbench.saes import mixture, trainer
+from workbench.saes.config import TrainingConfig
+from workbench.saes.making import make_saes
+from workbench.saes.mixture import chat_prompts
+from workbench.saes.recipe import DataMix, Recipe
 from workbench.saes.registry import load_sae
 
 SHIPPED = Path(__file__).parents[2] / "saes/smollm2-135m-instruct/blocks.15.hook_resid_post/recipe.yaml"
@@ -31,6 +36,7 @@ def test_the_shipped_recipe_is_valid() -> None:
     [
         ({"modle": "x"}, "one of model"),
         ({"training": {"k": "many"}}, "k is 'many'"),
+        ({"activations": "ram"}, "activations"),
         ({"data": {"system_dropout": 3}}, "a probability"),
         ({"training": {"d_sae": -4}}, "positive number"),
         ([1, 2], "not a mapping"),
@@ -46,7 +52,35 @@ def test_no_chat_prompt_is_a_question_of_a_trait() -> None:
     assert not questions & {user for _, user in chat_prompts(5000, 0)}
 
 
-def test_a_whole_run_ends_in_an_sae_with_a_card_and_resumes_without_work(
+def test_an_sae_of_a_recipe_differs_by_its_own_keys_and_bad_ones_are_named() -> None:
+    loaded = Recipe(
+        saes=({"name": "small", "d_sae": 64, "k": 4}, {"name": "other", "hook": "blocks.2.hook_resid_post", "data": "corpus"})
+    )
+    small, other = loaded.plans
+    assert (small.training.d_sae, small.target_l0, small.hook) == (64, 4.0, loaded.hook)
+    assert (other.training, other.data) == (replace(loaded.training), "corpus")
+    for bad, message in (
+        ({"d_sae": 64}, "named None"),
+        ({"name": "x", "d_sea": 64}, "d_sae"),
+        ({"name": "x", "data": "chats"}, "data of SAE x"),
+        ({"name": "x", "weights": "none"}, "weights of SAE x"),
+        ({"name": "../x"}, "folder name"),
+    ):
+        with pytest.raises(WorkbenchError, match=message):
+            Recipe(saes=(bad,))
+    with pytest.raises(WorkbenchError, match="every name once"):
+        Recipe(saes=({"name": "x"}, {"name": "x"}))
+
+
+def test_chats_are_held_out_by_their_prompts_and_answers_can_be_read_as_text(tiny_model: Model, tmp_path: Path) -> None:
+    data = DataMix(max_new_tokens=3, trait_text=1.0)
+    rows = mixture.chat_rows(tiny_model, chat_prompts(4, 0), data, source="rollouts-x", folder=tmp_path, seed=0, as_text=True)
+    assert {row.source for row in rows} == {"rollouts-x", "text-of-rollouts-x"}
+    pairs = chat_prompts(4000, 0)
+    assert 0.03 < sum(mixture._held_out(pair) for pair in pairs) / len(pairs) < 0.07
+
+
+def test_a_whole_run_trains_two_sites_and_controls_and_resumes_without_work(
     tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "corpus.txt"
@@ -54,35 +88,53 @@ def test_a_whole_run_ends_in_an_sae_with_a_card_and_resumes_without_work(
         f"Document {i}: the rivers of the north are long and cold, and so are its roads." for i in range(400)
     )
     text.write_text("\n\n".join(documents))
+    site = {"hook": "blocks.1.hook_resid_post"}
     small = {
         "model": "tiny",
-        "hook": "blocks.1.hook_resid_post",
+        "hook": "blocks.0.hook_resid_post",
         "capture_dtype": "float32",
-        "data": {"corpus": str(text), "characters": 40_000, "per_source": 40_000, "chats": 6, "max_new_tokens": 4},
+        "data": {"corpus": str(text), "characters": 40_000, "per_source": 40_000, "chats": 30, "max_new_tokens": 4, "traits": []},
         "training": {"d_sae": 96, "k": 8, "batch_size": 256, "n_steps": 60, "precision": "float32", "learning_rate": 0.003},
-        "target_l0": 8,
-        "evaluation_tokens": 300,
+        "saes": [
+            {"name": "a", **site},
+            {"name": "b/seed1", **site, "seed": 1, "d_sae": 64},
+            {"name": "corpus", **site, "data": "corpus"},
+            {"name": "soft", **site, "start": "random", "tether": 0.8},
+            {"name": "shuffled", **site, "weights": "shuffled"},
+            {"name": "first"},
+        ],
     }  # fmt: skip
-    monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: tiny_model)
-    monkeypatch.setattr(card.__name__ + ".held_out_rows", _held_out)
+    monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: _copy(tiny_model))
     loaded = Recipe.load(_write(tmp_path / "r.yaml", small))
+    folders = make_saes(loaded, tmp_path / "out", trait_prompts=lambda *_: [])
+    saes = {name: load_sae(folder) for name, folder in folders.items()}
+    assert {name: (sae.d_sae, str(sae.hook)) for name, sae in saes.items()}["b/seed1"] == (64, "blocks.1.hook_resid_post")
+    assert str(saes["first"].hook) == "blocks.0.hook_resid_post"
+    assert saes["a"].card["variance_explained"] > 0.3
+    assert saes["a"].card["training_data"]["shares"]["chats"] > 0
+    assert "chats" not in saes["corpus"].card["training_data"]["shares"]
+    assert saes["shuffled"].model_name.endswith("-shuffled")
+    assert saes["a"].density is not None and len(saes["a"].density) == 96
+    before = {name: (folder / "sae_weights.safetensors").read_bytes() for name, folder in folders.items()}
+    monkeypatch.setattr(trainer.Trainer, "train_on", None)  # nothing is left to train
+    again = make_saes(loaded, tmp_path / "out", trait_prompts=lambda *_: [])
+    assert {name: (folder / "sae_weights.safetensors").read_bytes() for name, folder in again.items()} == before
 
-    def prompts(trait: str, split: str) -> list[tuple[str, str]]:
-        return [("You are an evil assistant.", q.text) for q in load_trait(trait).questions_of(split)][:3]
 
-    folder = run_recipe(loaded, tmp_path / "out", trait_prompts=prompts)
-    sae = load_sae(folder)
-    assert (sae.d_sae, str(sae.hook), sae.model_name) == (96, "blocks.1.hook_resid_post", tiny_model.name)
-    assert sae.card["variance_explained"] > 0.3
-    assert "workbench sae train" in (folder / "README.md").read_text()
-    assert sae.density is not None and len(sae.density) == 96
-    before = (folder / "sae_weights.safetensors").read_bytes()
-    monkeypatch.setattr(recipe, "_responses", recipe._responses)
-    run_recipe(loaded, tmp_path / "out", trait_prompts=prompts)
-    assert (folder / "sae_weights.safetensors").read_bytes() == before
+def test_activations_in_memory_give_the_same_sae(tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "corpus.txt"
+    text.write_text("\n\n".join(f"Line {i}: some words about the sea, its ships and its weather." for i in range(300)))
+    data = DataMix(corpus=str(text), characters=20_000, per_source=20_000, chats=0, traits=())
+    training = TrainingConfig(d_sae=32, k=4, batch_size=128, n_steps=10, precision="float32")
+    monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: tiny_model)
+    weights = []
+    for place in ("disk", "memory"):
+        made = Recipe(model="tiny", hook="blocks.1.hook_resid_post", activations=place, data=data, training=training)
+        folder = make_saes(made, tmp_path / place, trait_prompts=lambda *_: [])["sae"]
+        weights.append((folder / "sae_weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
-def _held_out(loaded: Recipe, model: Model, *_: object) -> dict:
-    """The held-out part of the test's own corpus instead of the web texts, which need a fetched asset."""
-    rows = recipe.corpus_rows(model, loaded.data, "held_out", characters=3000, per_source=3000)
-    return {"owt": rows, "corpus": rows}
+def _copy(model: Model) -> Model:
+    """A model whose weights can be shuffled without harm to other tests."""
+    return Model(copy.deepcopy(model.hf), model.tokenizer, name=model.name, weights_hash=model.weights_hash)

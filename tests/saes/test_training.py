@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,12 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.store import sha256_file, write_json
 from workbench.base.tensors import save_tensors
 from workbench.maths.geometry import signed_cosines
-from workbench.saes import fused
 from workbench.saes.activations import ActivationStore
 from workbench.saes.evaluation import density
 from workbench.saes.interface import SparseAutoencoder
+from workbench.saes.parameters import WrittenOut
 from workbench.saes.trainer import Trainer
-from workbench.saes.training import TrainingConfig, recalibrate, train
+from workbench.saes.training import TrainingConfig, recalibrate, train, train_together
 
 D_MODEL, N_TRUE = 24, 32
 
@@ -34,6 +36,9 @@ def _sample(n: int, seed: int) -> torch.Tensor:
     return (active * strength) @ _truth() + 3.0
 
 
+HOOK = "blocks.1.hook_resid_post"
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
     folder = tmp_path_factory.mktemp("store")
@@ -41,19 +46,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ActivationStore:
     for index in range(4):
         name = f"shard-{index:05d}.safetensors"
         save_tensors(folder / name, {"activations": _sample(8192, index).half()})
-        shards.append(
-            {
-                "file": name,
-                "n_tokens": 8192,
-                "sha256": sha256_file(folder / name),
-                "sources": {"planted": 8192},
-            }
-        )
+        files = {HOOK: {"file": name, "sha256": sha256_file(folder / name)}}
+        shards.append({"files": files, "n_tokens": 8192, "sources": {"planted": 8192}})
     write_json(
         folder / "manifest.json",
         {
-            "key": "planted", "model": {"name": "planted"}, "hook": "blocks.1.hook_resid_post",
-            "d_model": D_MODEL, "shards": shards, "n_dropped": 0, "complete": True,
+            "key": "planted", "model": {"name": "planted"}, "hooks": [HOOK], "d_model": D_MODEL, "dtype": "float16",
+            "shards": shards, "sources": {"planted": 32768}, "n_dropped": 0, "complete": True,
         },
     )  # fmt: skip
     return ActivationStore.open(folder)
@@ -107,7 +106,11 @@ def test_a_checkpoint_of_another_config_is_refused(store: ActivationStore, tmp_p
 
 
 @pytest.mark.parametrize(
-    "bad", [{"d_sae": 0}, {"k": 100, "d_sae": 64}, {"precision": "int8"}, {"n_steps": -1}]
+    "bad",
+    [
+        {"d_sae": 0}, {"k": 100, "d_sae": 64}, {"precision": "int8"}, {"n_steps": -1}, {"architecture": "vae"},
+        {"architecture": "topk", "k": 2.5}, {"matryoshka": (8,)}, {"architecture": "matryoshka_batchtopk"}, {"tether": 2.0},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(bad: dict) -> None:
     with pytest.raises(WorkbenchError, match="training"):
@@ -119,7 +122,8 @@ def test_revival_gives_dead_features_the_error_of_badly_reconstructed_tokens(
 ) -> None:
     trainer = Trainer.begin(store, CONFIG, tmp_path, "cpu")
     batch = _sample(512, 7) * trainer.scale
-    trainer.update(fused.set_gradients(trainer.sae, batch, precision=torch.float32), batch)
+    trainer.update(trainer.sae.set_gradients(batch, None, 0), batch)
+    assert isinstance(trainer.sae, WrittenOut)
     with torch.no_grad():
         trainer.sae.b_enc[:20] = -100.0
     trainer.silent[:20] = CONFIG.dead_after_tokens + 1
@@ -164,3 +168,74 @@ def test_revival_after_the_schedule_explains_what_dead_features_left_over(
 
     before = explained(trainer.finished())
     assert explained(train(store, config, tmp_path)) > before + 0.2
+
+
+def test_saes_trained_together_equal_those_trained_alone(store: ActivationStore, tmp_path: Path) -> None:
+    configs = {"a": replace(CONFIG, n_steps=40), "b": replace(CONFIG, n_steps=25, seed=5, d_sae=48)}
+    together = train_together(store, configs, {name: tmp_path / name for name in configs}, seed=3)
+    for name, config in configs.items():
+        alone = train_together(store, {name: config}, {name: tmp_path / f"{name}-alone"}, seed=3)[name]
+        assert torch.equal(alone.encoder, together[name].encoder)
+        assert torch.equal(alone.decoder_directions, together[name].decoder_directions)
+
+
+def test_saes_that_were_interrupted_at_different_steps_end_the_same(store: ActivationStore, tmp_path: Path) -> None:
+    configs = {"a": replace(CONFIG, n_steps=40, log_every=5), "b": replace(CONFIG, n_steps=40, seed=5, log_every=5)}
+    whole = train_together(store, configs, {name: tmp_path / "whole" / name for name in configs}, seed=3)
+    parts = {name: tmp_path / "parts" / name for name in configs}
+    train_together(store, {"a": configs["a"]}, {"a": parts["a"]}, seed=3, stop_after=lambda step: step == 13)
+    train_together(store, {"b": configs["b"]}, {"b": parts["b"]}, seed=3, stop_after=lambda step: step == 29)
+    resumed = train_together(store, configs, parts, seed=3)
+    for name in configs:
+        assert torch.equal(whole[name].encoder, resumed[name].encoder), name
+        rows = [json.loads(line)["step"] for line in (parts[name] / "log.jsonl").read_text().splitlines()]
+        assert rows == sorted(set(rows))
+
+
+def test_different_batch_sizes_cannot_share_a_pass(store: ActivationStore, tmp_path: Path) -> None:
+    configs = {"a": CONFIG, "b": replace(CONFIG, batch_size=256)}
+    with pytest.raises(WorkbenchError, match="one batch size"):
+        train_together(store, configs, {name: tmp_path / name for name in configs})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("topk", {"k": 2}),
+        ("matryoshka_batchtopk", {"matryoshka": (16,)}),
+        ("standard", {"sparsity_coefficient": 0.3}),
+        ("gated", {"sparsity_coefficient": 0.3}),
+        ("jumprelu", {"sparsity_coefficient": 0.1}),
+    ],
+)
+def test_every_architecture_explains_planted_activations_and_resumes(
+    store: ActivationStore, tmp_path: Path, architecture: str, options: dict
+) -> None:
+    config = replace(CONFIG, architecture=architecture, n_steps=300, **options)
+    sae = train(store, config, tmp_path / "whole")
+    held_out = _sample(4096, 100)
+    error = (held_out - sae.decode(sae.encode(held_out))).square().sum()
+    assert 1 - error / (held_out - held_out.mean(0)).square().sum() > 0.6
+    torch.testing.assert_close(sae.decoder_directions.norm(dim=1), torch.ones(64), rtol=1e-4, atol=1e-4)
+    train(store, config, tmp_path / "parts", stop_after=lambda step: step == 77)
+    resumed = train(store, config, tmp_path / "parts")
+    assert torch.equal(resumed.encoder, sae.encoder)
+    assert torch.equal(resumed.decoder_directions, sae.decoder_directions)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_checkpoint(store: ActivationStore, tmp_path: Path) -> None:
+    train(store, CONFIG, tmp_path, stop_after=lambda step: step == 20)
+    trainer = Trainer.begin(store, CONFIG, tmp_path, "cpu")
+    trainer.loss = torch.tensor(float("nan"))
+    before = (tmp_path / "checkpoint-0000020.safetensors").read_bytes()
+    with pytest.raises(WorkbenchError, match="a finite loss"):
+        trainer.checkpoint()
+    assert (tmp_path / "checkpoint-0000020.safetensors").read_bytes() == before
+
+
+def test_a_tethered_sae_keeps_near_random_directions(store: ActivationStore, tmp_path: Path) -> None:
+    config = replace(CONFIG, start="random", tether=0.8, n_steps=100)
+    trainer = Trainer.begin(store, config, tmp_path, "cpu")
+    start = trainer.sae.get_buffer("start").clone()
+    sae = train(store, config, tmp_path)
+    assert float((sae.decoder_directions * start).sum(1).min()) > 0.8 - 1e-4

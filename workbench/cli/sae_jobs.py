@@ -39,39 +39,47 @@ class TrainingJob:
     folder: Path
     command: str
 
+    device: str | None = None
+
     def plan(self) -> dict[str, Any]:
         """The steps with rough seconds on two cores; nothing is created or loaded."""
-        data, training = self.recipe.data, self.recipe.training
+        data = self.recipe.data
         chats = data.chats + sum(len(trait_prompts(trait, "extraction")) * data.trait_samples for trait in data.traits)
         sampled = chats * data.max_new_tokens
         read = data.characters / CHARACTERS_PER_TOKEN + 2 * sampled
-        trained = training.n_steps * training.batch_size
-        speed = TRAINED_TOKENS_PER_SECOND * TRAINED_FEATURES / training.d_sae
+        seconds = sum(
+            plan.training.total_steps * plan.training.batch_size * plan.training.d_sae
+            / (TRAINED_TOKENS_PER_SECOND * TRAINED_FEATURES)
+            for plan in self.recipe.plans
+        )  # fmt: skip
         steps = {
             "sample chats": sampled / SAMPLED_TOKENS_PER_SECOND,
             "capture activations": read / FORWARD_TOKENS_PER_SECOND,
-            "train": trained / speed,
-            "measure": 4 * self.recipe.evaluation_tokens * 3 / FORWARD_TOKENS_PER_SECOND,
+            f"train {len(self.recipe.plans)} SAE(s)": seconds,
         }
-        return _plan(f"an SAE for {self.recipe.model} at {self.recipe.hook}", self.folder, steps)
+        sites = ", ".join(dict.fromkeys(plan.hook for plan in self.recipe.plans))
+        return _plan(f"SAEs for {self.recipe.model} at {sites}", self.folder, steps)
 
     def run(self) -> dict[str, Any]:
         """Carry the file out, in a locked folder; every part resumes."""
-        from workbench.saes.recipe import run_recipe
+        from workbench.saes.making import make_saes
 
         with RunFolder.open(self.folder):
-            saved = run_recipe(self.recipe, self.folder, trait_prompts=trait_prompts, command=self.command)
-        return {"folder": str(saved.resolve()), "card": read_json(saved / "card.json")}
+            saved = make_saes(
+                self.recipe, self.folder, trait_prompts=trait_prompts, command=self.command, device=self.device
+            )
+        saes = {name: {"folder": str(path.resolve()), "card": read_json(path / "card.json")} for name, path in saved.items()}
+        return {"saes": saes, "folder": str(self.folder.resolve())}
 
 
-def training_job(config: Path, out: Path | None) -> TrainingJob:
+def training_job(config: Path, out: Path | None, device: str | None = None) -> TrainingJob:
     """The job of a YAML training file; bad files and unknown traits are refused here."""
     from workbench.saes.recipe import Recipe
 
     recipe = Recipe.load(config)
     for trait in recipe.data.traits:
         trait_prompts(trait, "extraction")
-    return TrainingJob(recipe, out or Path("runs") / f"sae-{config.stem}", f"workbench sae train {config}")
+    return TrainingJob(recipe, out or Path("runs") / f"sae-{config.stem}", f"workbench sae train {config}", device)
 
 
 def _plan(what: str, folder: Path | None, steps: dict[str, float]) -> dict[str, Any]:

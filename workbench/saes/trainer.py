@@ -1,88 +1,59 @@
-"""The state of one training run: start values, learning rate, revival of dead features, log, checkpoint and resume."""
+"""The state of one training run: learning rate, revival of dead features, log, checkpoint and resume."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import derive_seed, generator
-from workbench.base.store import content_hash, read_json, write_json
+from workbench.base.store import atomic_write, content_hash, read_json, write_json
 from workbench.models.hookpoints import HookPoint
-from workbench.saes.activations import ActivationStore
+from workbench.saes import fused
+from workbench.saes.activations import Activations
+from workbench.saes.config import TrainingConfig
 from workbench.saes.interface import SparseAutoencoder
+from workbench.saes.parameters import WrittenOut, parameters_for
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from workbench.saes.training import TrainingConfig
+SAMPLE_TOKENS = 65_536
+"""Activations that the scale and the start values are taken from."""
 
 
 class Trainer:
-    """The mutable state of one training run."""
+    """The mutable state of one training run; `begin` makes one, or takes up the checkpoint in its folder."""
 
-    def __init__(self, store: ActivationStore, config: TrainingConfig, folder: Path, device: str) -> None:
-        import torch
-        from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-
-        self.store, self.config, self.folder, self.device = store, config, folder, device
-        self.key = content_hash([asdict(config), store.manifest["key"]])
-        with (
-            torch.random.fork_rng()
-        ):  # SAELens draws start values, all replaced below, from the global generator
-            self.sae = BatchTopKTrainingSAE(
-                BatchTopKTrainingSAEConfig(
-                    d_in=store.d_model,
-                    d_sae=config.d_sae,
-                    k=config.k,
-                    device=device,
-                    rescale_acts_by_decoder_norm=False,
-                )
-            )
+    def __init__(self, data: Activations, config: TrainingConfig, folder: Path, device: str) -> None:
+        self.data, self.config, self.folder, self.device = data, config, folder, device
+        self.key = content_hash([asdict(config), data.key])
+        sample = data.sample(SAMPLE_TOKENS).float().cpu()
+        self.scale = math.sqrt(data.d_model) / float(sample.norm(dim=1).mean())
+        self.sae = parameters_for(sample * self.scale, config, device)
         self.step = 0
         self.silent = torch.zeros(config.d_sae, device=device)
-        self.threshold = 0.0
-        self.scale = 1.0
+        self.threshold = torch.zeros((), device=device)
+        self.loss = torch.zeros((), device=device)
         self.optimizer = torch.optim.Adam(self.sae.parameters(), lr=config.learning_rate, fused=True)
 
     @classmethod
-    def begin(cls, store: ActivationStore, config: TrainingConfig, folder: Path, device: str) -> Trainer:
-        trainer = cls(store, config, folder, device)
-        if (folder / "checkpoint.json").exists():
+    def begin(cls, data: Activations, config: TrainingConfig, folder: Path, device: str) -> Trainer:
+        """A new run, or the one whose checkpoint is in `folder`; another config's or other data's is refused."""
+        trainer = cls(data, config, Path(folder), device)
+        if (trainer.folder / "checkpoint.json").exists():
             trainer._resume()
-        else:
-            trainer._initialise()
         return trainer
 
-    def _initialise(self) -> None:
-        """Centre on the data's mean; decoder rows = centred real activations with noise; encoder = their transpose, scaled.
-
-        The scale makes the first reconstruction the best one that a factor can make it: atoms taken from data are
-        correlated, and at scale 1 their sum overshoots by several times.
-        """
-        import torch
-
-        sample = self.store.shard(0).float()
-        self.scale = math.sqrt(self.store.d_model) / float(sample.norm(dim=1).mean())
-        sample = sample * self.scale
-        mean = sample.mean(0)
-        chosen = torch.randint(
-            len(sample), (self.config.d_sae,), generator=generator(derive_seed(self.config.seed, "atoms"))
-        )
-        atoms = sample[chosen] - mean
-        noise = torch.randn(atoms.shape, generator=generator(derive_seed(self.config.seed, "noise")))
-        atoms = atoms / atoms.norm(dim=1, keepdim=True) + 0.5 * noise / math.sqrt(self.store.d_model)
-        atoms = (atoms / atoms.norm(dim=1, keepdim=True)).to(self.device)
-        with torch.no_grad():
-            self.sae.b_dec.copy_(mean)
-            self.sae.W_dec.copy_(atoms)
-            self.sae.W_enc.copy_(
-                atoms.T * _first_scale((sample - mean)[:2048].to(self.device), atoms, self.config.k)
-            )
-            self.sae.b_enc.zero_()
+    @property
+    def done(self) -> bool:
+        """Whether all steps were made."""
+        return self.step >= self.config.total_steps
 
     def rate(self) -> float:
         """The learning rate of the coming step: linear warm-up, flat, linear decay to zero; then the revival's decay."""
@@ -94,6 +65,35 @@ class Trainer:
         fall = (1 - done) / self.config.decay if self.config.decay else 1.0
         return self.config.learning_rate * max(min(1.0, rise, fall), 0.0)
 
+    def train_on(self, activations: Tensor) -> None:
+        """One step on raw activations [batch, d_model] of the right device; checkpoints when it is time."""
+        batch = activations * self.scale
+        if self.config.revive_steps and self.step == self.config.n_steps and self.config.written_out:
+            self.revive(batch)
+        dead = self.dead() if self.step % self.config.aux_every == 0 and self.config.aux_coefficient else None
+        self.update(self.sae.set_gradients(batch, dead, self.step), batch)
+        if self.step % self.config.checkpoint_every == 0 or self.done:
+            self.checkpoint()
+
+    def dead(self) -> Tensor:
+        """Which features [d_sae] have been silent for `dead_after_tokens`."""
+        return self.silent > self.config.dead_after_tokens
+
+    def update(self, result: fused.StepResult, batch: Tensor) -> None:
+        """The optimiser's step after the gradients, and what is counted."""
+        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.step()
+        self.sae.after_step()
+        self.silent.add_(len(batch)).masked_fill_(result.fired, 0)
+        old = self.threshold if self.step else result.threshold.float()
+        self.threshold = 0.99 * old + 0.01 * result.threshold.float()
+        self.loss = result.loss
+        self.step += 1
+        if self.step % self.config.log_every == 0:
+            self._log(result, batch)
+
     def revive(self, batch: Tensor) -> None:
         """Restart each dead feature on one badly reconstructed token of the batch, drawn by its squared error.
 
@@ -101,16 +101,13 @@ class Trainer:
         a = 2 |e| / <u, xc>, so that the feature gives the token exactly its error and fires on what is more than half as
         much like it. After the resampling of Bricken et al. 2023 (Towards Monosemanticity); Adam's moments restart too.
         """
-        import torch
-
-        from workbench.saes import fused
-
-        dead = (self.silent > self.config.dead_after_tokens).nonzero().squeeze(1)
+        assert isinstance(self.sae, WrittenOut)
+        sae, dead = self.sae, self.dead().nonzero().squeeze(1)
         with torch.no_grad():
-            centred = batch - self.sae.b_dec
-            pre = centred @ self.sae.W_enc + self.sae.b_enc
+            centred = batch - sae.b_dec
+            pre = centred @ sae.W_enc + sae.b_enc
             codes = pre * (pre > fused.batch_threshold(pre, self.config.k, len(pre)))
-            error = centred - codes @ self.sae.W_dec
+            error = centred - codes @ sae.W_dec
             along = (error * centred).sum(1) / error.norm(dim=1)
             weight = (error.square().sum(1) * (along > 0)).cpu()
             count = min(len(dead), int((weight > 0).sum()))
@@ -121,59 +118,43 @@ class Trainer:
             dead, error, along = dead[:count], error[chosen], along[chosen]
             size = error.norm(dim=1, keepdim=True)
             gain = 2 * size.squeeze(1) / along
-            self.sae.W_dec[dead] = error / size
-            self.sae.W_enc[:, dead] = (error / size * gain[:, None]).T
-            self.sae.b_enc[dead] = -gain * along / 2
-            for parameter, index in ((self.sae.W_dec, 0), (self.sae.W_enc, 1), (self.sae.b_enc, 0)):
+            sae.W_dec[dead] = error / size
+            sae.W_enc[:, dead] = (error / size * gain[:, None]).T
+            sae.b_enc[dead] = -gain * along / 2
+            for parameter, index in ((sae.W_dec, 0), (sae.W_enc, 1), (sae.b_enc, 0)):
                 for moment in ("exp_avg", "exp_avg_sq"):
                     self.optimizer.state[parameter][moment].index_fill_(index, dead, 0.0)
         self.silent[dead] = 0
 
-    def update(self, result: Any, batch: Tensor) -> None:
-        import torch
-
-        from workbench.saes import fused
-
-        if not math.isfinite(result.loss):
-            raise WorkbenchError(
-                f"the training loss became {result.loss} at step {self.step}",
-                "a finite loss",
-                f"lower training.learning_rate; the last checkpoint in {self.folder} is intact",
-            )
-        fused.project_and_normalise(self.sae)
-        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        self.optimizer.step()
-        fused.renormalise(self.sae)
-        self.silent += len(batch)
-        self.silent[result.fired] = 0
-        self.threshold = (
-            result.threshold if self.step == 0 else 0.99 * self.threshold + 0.01 * result.threshold
-        )
-        self.step += 1
-        if self.step % self.config.log_every == 0:
-            self._log(result, batch)
-
-    def _log(self, result: Any, batch: Tensor) -> None:
+    def _log(self, result: fused.StepResult, batch: Tensor) -> None:
+        self._check_finite()
         variance = float((batch - batch.mean(0)).square().sum(1).mean())
         row = {
             "step": self.step,
-            "loss": result.loss,
-            "variance_explained": 1 - result.loss / variance,
-            "l0": result.l0,
-            "dead_share": float((self.silent > self.config.dead_after_tokens).float().mean()),
-            "threshold": self.threshold,
+            "loss": float(result.loss),
+            "variance_explained": 1 - float(result.loss) / variance,
+            "l0": float(result.l0),
+            "dead_share": float(self.dead().float().mean()),
+            "threshold": float(self.threshold),
             "learning_rate": self.rate(),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
+    def _check_finite(self) -> None:
+        if not math.isfinite(float(self.loss)):
+            raise WorkbenchError(
+                f"the training loss became {float(self.loss)} by step {self.step}",
+                "a finite loss",
+                f"lower training.learning_rate; the last checkpoint in {self.folder} is intact",
+            )
+
     def checkpoint(self) -> None:
         """Weights and optimiser state in one safetensors file; the JSON beside it, written last, commits them."""
         from workbench.base.tensors import save_tensors
 
+        self._check_finite()
         tensors = {name: value.detach().cpu() for name, value in self.sae.named_parameters()}
         for name, parameter in self.sae.named_parameters():
             for key, value in self.optimizer.state[parameter].items():
@@ -181,73 +162,46 @@ class Trainer:
         tensors["silent"] = self.silent.cpu()
         name = f"checkpoint-{self.step:07d}.safetensors"
         save_tensors(self.folder / name, tensors)
-        write_json(
-            self.folder / "checkpoint.json",
-            {
-                "key": self.key,
-                "file": name,
-                "step": self.step,
-                "threshold": self.threshold,
-                "scale": self.scale,
-            },
-        )
+        document = {"key": self.key, "file": name, "step": self.step, "threshold": float(self.threshold)}
+        write_json(self.folder / "checkpoint.json", document)
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old.name != name:
                 old.unlink()
 
     def _resume(self) -> None:
-        import torch
-
         from workbench.base.tensors import load_tensors
 
         document = read_json(self.folder / "checkpoint.json")
         if document["key"] != self.key:
             raise WorkbenchError(
                 f"{self.folder} holds a checkpoint of another config or other data",
-                "the same config and activation store, or an empty folder",
-                "choose another --out folder or delete the checkpoint",
+                "the same recipe as before",
+                "choose another --out folder, or delete this one to start anew",
             )
         tensors = load_tensors(self.folder / document["file"])
+        self.step = document["step"]
+        self.threshold = torch.tensor(document["threshold"], device=self.device)
+        self.silent = tensors["silent"].to(self.device)
         with torch.no_grad():
             for name, parameter in self.sae.named_parameters():
                 parameter.copy_(tensors[name])
-                prefix = f"adam.{name}."
-                state = {
-                    k.removeprefix(prefix): v.clone() for k, v in tensors.items() if k.startswith(prefix)
+                state = {key: tensors.get(f"adam.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+                self.optimizer.state[parameter] = {
+                    key: value.to(self.device) for key, value in state.items() if value is not None
                 }
-                if state:
-                    self.optimizer.state[parameter] = {
-                        k: v if k == "step" else v.to(self.device) for k, v in state.items()
-                    }
-        self.silent = tensors["silent"].to(self.device)
-        self.step, self.threshold, self.scale = document["step"], document["threshold"], document["scale"]
+        self._forget_later_rows()
+
+    def _forget_later_rows(self) -> None:
+        """The log ends where the checkpoint was taken: the steps after it are made again."""
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+            atomic_write(path, "".join(kept))
 
     def finished(self) -> SparseAutoencoder:
-        """The trained SAE on raw activations: h = (scaled SAE) / scale, so b_dec, b_enc, codes and threshold are divided."""
-        import torch
-
-        hook = HookPoint.parse(self.store.manifest["hook"])
-        model = self.store.manifest["model"]
-        with torch.no_grad():
-            return SparseAutoencoder(
-                id=f"{model['name']}/{hook}",
-                hook=hook,
-                model_name=model["name"],
-                architecture="jumprelu",
-                encoder=self.sae.W_enc.detach().clone(),
-                encoder_bias=self.sae.b_enc.detach() / self.scale,
-                decoder_directions=self.sae.W_dec.detach().clone(),
-                decoder_bias=self.sae.b_dec.detach() / self.scale,
-                threshold=torch.full_like(self.sae.b_enc, self.threshold / self.scale),
-                weights_hash="",
-            )
-
-
-def _first_scale(centred: Tensor, atoms: Tensor, k: float) -> float:
-    """The factor a that minimises |a (codes atoms) - centred|^2, for codes = the pre-activations above the batch threshold."""
-    from workbench.saes import fused
-
-    pre = centred @ atoms.T
-    codes = pre * (pre > fused.batch_threshold(pre, k, len(pre)))
-    guess = codes @ atoms
-    return float((guess * centred).sum() / guess.square().sum())
+        """The trained SAE on raw activations, named after its model and hook point."""
+        manifest: dict[str, Any] = self.data.manifest
+        hook, model = HookPoint.parse(manifest["hook"]), manifest["model"]["name"]
+        sae = self.sae.finished(self.scale, float(self.threshold))
+        return replace(sae, id=f"{model}/{hook}", hook=hook, model_name=model)

@@ -1,136 +1,148 @@
-"""Train a BatchTopK sparse autoencoder on an activation store; checkpointed, resumable, saved in SAELens' layout."""
+"""Train sparse autoencoders on activations: one, or several in one pass over the data; checkpointed and resumable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
-from workbench.saes.activations import ActivationStore
+from workbench.saes.activations import Activations
+from workbench.saes.config import TrainingConfig
 from workbench.saes.interface import SparseAutoencoder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How an SAE is trained. Activations are scaled to a mean norm of sqrt(d_model) first; the scale is folded at the end."""
-
-    d_sae: int = 8192  # number of features
-    k: float = 48  # active features per token, on average over a batch
-    batch_size: int = 2048  # tokens per step
-    n_steps: int = 6000  # optimiser steps
-    learning_rate: float = 6e-4  # Adam
-    warm_up: float = 0.03  # share of the steps with a rising rate
-    decay: float = 0.3  # share of the steps at the end with a falling rate
-    revive_steps: int = (
-        0  # steps after those: dead features restart on what is reconstructed worst, at a low falling rate
-    )
-    revive_rate: float = 0.25  # of the learning rate, at the first revival step
-    aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead features
-    dead_after_tokens: int = 400_000  # a feature silent for so many tokens counts as dead
-    aux_every: int = 4  # apply the auxiliary loss on every n-th step
-    precision: str = "bfloat16"  # of the large products; parameters and optimiser stay float32
-    seed: int = 0
-    checkpoint_every: int = 500  # steps
-    log_every: int = 50  # steps
-
-    def __post_init__(self) -> None:
-        positive = (
-            "d_sae",
-            "k",
-            "batch_size",
-            "n_steps",
-            "learning_rate",
-            "checkpoint_every",
-            "log_every",
-            "aux_every",
-        )
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise WorkbenchError(
-                    f"training.{name} is {getattr(self, name)!r}", "a positive number", "mend the config"
-                )
-        if self.revive_steps < 0:
-            raise WorkbenchError(
-                f"training.revive_steps is {self.revive_steps}", "0 or more", "mend the config"
-            )
-        if self.k > self.d_sae:
-            raise WorkbenchError(
-                f"training.k is {self.k} of d_sae {self.d_sae} features", "k below d_sae", "mend the config"
-            )
-        if self.precision not in ("float32", "bfloat16", "float16"):
-            raise WorkbenchError(
-                f"training.precision is {self.precision!r}", "float32, bfloat16 or float16", "mend the config"
-            )
-
-    @property
-    def total_steps(self) -> int:
-        """The steps of the main schedule and of the revival after it."""
-        return self.n_steps + self.revive_steps
+__all__ = ["TrainingConfig", "recalibrate", "train", "train_together"]
 
 
 def train(
-    store: ActivationStore,
+    data: Activations,
     config: TrainingConfig,
     folder: Path,
     *,
     device: str = "cpu",
     stop_after: Callable[[int], bool] | None = None,
 ) -> SparseAutoencoder:
-    """Train on the store's shuffled batches and return the SAE on raw activations (scale folded), with its threshold.
+    """Train on the shuffled batches and return the SAE on raw activations (scale folded), with its threshold.
 
     `folder` gets checkpoint.safetensors + checkpoint.json every `checkpoint_every` steps and on Ctrl-C, and log.jsonl.
-    Running again with the same config and store resumes there, bit-exactly on CPU with the same number of threads.
+    Running again with the same config and data resumes there, bit-exactly on CPU with the same number of threads.
     `stop_after(step)` ends early after a checkpoint (used by tests).
     """
-    import torch
+    found = train_together(
+        data, {"sae": config}, {"sae": folder}, seed=config.seed, device=device, stop_after=stop_after
+    )
+    return found["sae"]
 
-    from workbench.saes import fused
+
+def train_together(
+    data: Activations,
+    configs: Mapping[str, TrainingConfig],
+    folders: Mapping[str, Path],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    stop_after: Callable[[int], bool] | None = None,
+) -> dict[str, SparseAutoencoder]:
+    """Train several SAEs in one pass over the data: each batch is read once and given to all of them.
+
+    The batches are those of `seed` for all; every SAE ends with the weights that it would have alone on them. One that
+    is ahead of the others after an interruption waits. `loading.json` in the first folder says how long the loop waited
+    for data.
+    """
     from workbench.saes.trainer import Trainer
 
-    state = Trainer.begin(store, config, Path(folder), device)
+    batch_size = _one_batch_size(configs)
+    trainers = [
+        Trainer.begin(data, config, Path(folders[name]), device) for name, config in configs.items()
+    ]
+    total = max(config.total_steps for config in configs.values())
+    first = min(trainer.step for trainer in trainers)
+    clock = _Clock()
     try:
-        with track("Training the SAE", total=config.total_steps, unit="steps") as advance:
-            advance(state.step)
-            batches = store.batches(config.batch_size, seed=config.seed, start=state.step)
-            while state.step < config.total_steps:
-                batch = next(batches).to(device) * state.scale
-                if config.revive_steps and state.step == config.n_steps:
-                    state.revive(batch)
-                dead = state.silent > config.dead_after_tokens if state.step % config.aux_every == 0 else None
-                result = fused.set_gradients(
-                    state.sae,
-                    batch,
-                    precision=getattr(torch, config.precision),
-                    dead=dead,
-                    aux_coefficient=config.aux_coefficient,
-                )
-                state.update(result, batch)
+        with track(_label(configs), total=total, unit="steps") as advance:
+            advance(first)
+            batches = data.batches(batch_size, seed=seed, start=first, device=device)
+            for number in range(first, total):
+                with clock.waiting():
+                    batch = next(batches)
+                for trainer in trainers:
+                    if trainer.step == number and not trainer.done:
+                        trainer.train_on(batch)
                 advance(1)
-                if state.step % config.checkpoint_every == 0 or state.step == config.total_steps:
-                    state.checkpoint()
-                if stop_after is not None and stop_after(state.step):
-                    state.checkpoint()
+                if stop_after is not None and stop_after(number + 1):
+                    _checkpoint(trainers)
                     break
     except KeyboardInterrupt:
-        state.checkpoint()
+        _checkpoint(trainers)
         raise
-    return state.finished()
+    clock.write(Path(next(iter(folders.values()))))
+    return {name: trainer.finished() for name, trainer in zip(configs, trainers, strict=True)}
+
+
+def _checkpoint(trainers: list) -> None:
+    for trainer in trainers:
+        if trainer.step:
+            trainer.checkpoint()
+
+
+def _one_batch_size(configs: Mapping[str, TrainingConfig]) -> int:
+    sizes = {config.batch_size for config in configs.values()}
+    if len(sizes) != 1:
+        raise WorkbenchError(
+            f"batch sizes {sorted(sizes)} for SAEs that are trained together",
+            "one batch size",
+            "give every SAE of a site the same training.batch_size",
+        )
+    return sizes.pop()
+
+
+def _label(configs: Mapping[str, TrainingConfig]) -> str:
+    return "Training the SAE" if len(configs) == 1 else f"Training {len(configs)} SAEs"
+
+
+class _Clock:
+    """How long the loop ran, and how much of that it waited for data."""
+
+    def __init__(self) -> None:
+        self.started, self.waited = time.perf_counter(), 0.0
+
+    def waiting(self) -> _Clock:
+        return self
+
+    def __enter__(self) -> None:
+        self.begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.waited += time.perf_counter() - self.begun
+
+    def write(self, folder: Path) -> None:
+        from workbench.base.store import write_json
+
+        seconds = time.perf_counter() - self.started
+        write_json(
+            folder / "loading.json",
+            {"seconds": seconds, "waiting_seconds": self.waited, "share": self.waited / seconds},
+        )
 
 
 def recalibrate(sae: SparseAutoencoder, activations: Tensor, l0: float) -> SparseAutoencoder:
-    """The same SAE with one threshold such that the mean number of active codes on `activations` [n, d_model] is `l0`."""
+    """The same SAE with one threshold such that the mean number of active codes on `activations` [n, d_model] is `l0`.
+
+    SAEs without a common threshold (topk, gated, standard, per-feature jumprelu) come back as they are.
+    """
     import torch
 
-    assert sae.threshold is not None
+    if sae.threshold is None or sae.threshold.min() != sae.threshold.max():
+        return sae
     values = []
     for part in activations.split(4096):
-        pre = sae.pre_activations(part.float())
+        pre = sae.pre_activations(part.to(sae.device).float())
         values.append(pre.topk(min(int(4 * l0), sae.d_sae), dim=1, sorted=False).values.flatten())
     pool = torch.cat(values)
     level = pool.topk(int(l0 * len(activations)), sorted=False).values.min().clamp_min(0.0)

@@ -1,0 +1,89 @@
+"""How one SAE is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workbench.base.errors import WorkbenchError, unknown_name
+
+TOPK_FAMILY = ("batchtopk", "topk", "matryoshka_batchtopk")
+"""Trained with gradients written out here."""
+PENALISED = ("standard", "gated", "jumprelu")
+"""Trained through SAELens' own classes."""
+ARCHITECTURES = (*TOPK_FAMILY, *PENALISED)
+PRECISIONS = ("float32", "bfloat16", "float16")
+STARTS = ("data", "random")
+_POSITIVE = ("d_sae", "k", "batch_size", "n_steps", "learning_rate", "checkpoint_every", "log_every", "aux_every")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How an SAE is trained. Activations are scaled to a mean norm of sqrt(d_model) first; the scale is folded at the end."""
+
+    architecture: str = "batchtopk"  # batchtopk, topk, matryoshka_batchtopk, or SAELens' standard, gated, jumprelu
+    d_sae: int = 8192  # number of features
+    k: float = 48  # active features per token: exactly (topk), or on average over a batch (the batchtopk family)
+    batch_size: int = 2048  # tokens per step
+    n_steps: int = 6000  # optimiser steps
+    learning_rate: float = 6e-4  # Adam
+    warm_up: float = 0.03  # share of the steps with a rising rate
+    decay: float = 0.3  # share of the steps at the end with a falling rate
+    revive_steps: int = 0  # steps after those: dead features restart on what is reconstructed worst, at a low falling rate
+    revive_rate: float = 0.25  # of the learning rate, at the first revival step
+    aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead features (topk family)
+    dead_after_tokens: int = 400_000  # a feature silent for so many tokens counts as dead
+    aux_every: int = 4  # apply the auxiliary loss on every n-th step
+    sparsity_coefficient: float = 1.0  # l1 (standard, gated) or l0 (jumprelu) coefficient of SAELens
+    sparsity_warm_up: float = 0.1  # share of the steps with a rising sparsity coefficient
+    matryoshka: tuple[int, ...] = ()  # widths of the nested levels below d_sae (matryoshka_batchtopk)
+    start: str = "data"  # decoder rows start as real activations with noise, or as random directions
+    tether: float = 0.0  # least cosine of every decoder row with its start; .8 = soft-frozen, 1 = frozen, 0 = free
+    precision: str = "bfloat16"  # of the large products; parameters and optimiser stay float32
+    seed: int = 0
+    checkpoint_every: int = 500  # steps
+    log_every: int = 50  # steps
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise _wrong(f"{name} is {getattr(self, name)!r}", "a positive number")
+        for name, known in (("architecture", ARCHITECTURES), ("precision", PRECISIONS), ("start", STARTS)):
+            if getattr(self, name) not in known:
+                raise unknown_name(f"training.{name}", str(getattr(self, name)), known)
+        if self.revive_steps < 0:
+            raise _wrong(f"revive_steps is {self.revive_steps}", "0 or more")
+        if self.k > self.d_sae:
+            raise _wrong(f"k is {self.k} of d_sae {self.d_sae} features", "k below d_sae")
+        if self.architecture == "topk" and self.k != int(self.k):
+            raise _wrong(f"k is {self.k}", "a whole number of active features for topk")
+        if not 0 <= self.tether <= 1:
+            raise _wrong(f"tether is {self.tether}", "a cosine between 0 and 1")
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        nested = self.architecture == "matryoshka_batchtopk"
+        rising = list(self.matryoshka) == sorted(set(self.matryoshka)) and all(0 < w < self.d_sae for w in self.matryoshka)
+        if nested != bool(self.matryoshka) or not rising:
+            raise _wrong(
+                f"matryoshka is {list(self.matryoshka)} for {self.architecture}",
+                f"rising widths below d_sae = {self.d_sae} for matryoshka_batchtopk, none otherwise",
+            )
+
+    @property
+    def total_steps(self) -> int:
+        """The steps of the main schedule and of the revival after it."""
+        return self.n_steps + self.revive_steps
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """0, the widths of the nested levels, d_sae."""
+        return (0, *self.matryoshka, self.d_sae)
+
+    @property
+    def written_out(self) -> bool:
+        """Whether the gradients are those of `fused` (else SAELens' autograd)."""
+        return self.architecture in TOPK_FAMILY
+
+
+def _wrong(found: str, expected: str) -> WorkbenchError:
+    return WorkbenchError(f"training.{found}", expected, "mend the config")

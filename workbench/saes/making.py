@@ -1,0 +1,110 @@
+"""A recipe carried out: rows, activations, training, thresholds, saved SAEs. Every part resumes where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.store import write_json
+from workbench.models.hookpoints import HookPoint
+from workbench.saes.activations import Activations, JoinedActivations
+from workbench.saes.capturing import CaptureOptions, capture_held, capture_stores
+from workbench.saes.mixture import Mixture, TraitPrompts, mixture
+from workbench.saes.recipe import WEIGHTS, Recipe, SaePlan
+
+if TYPE_CHECKING:
+    from workbench.models.loading import Model
+    from workbench.saes.token_rows import TokenRow
+
+HELD_OUT_TOKENS = 65_536
+"""Held-out activations that thresholds are set on."""
+
+
+def make_saes(
+    recipe: Recipe,
+    out: Path,
+    *,
+    trait_prompts: TraitPrompts,
+    command: str = "workbench sae train",
+    device: str | None = None,
+) -> dict[str, Path]:
+    """Train the recipe's SAEs and save each in `out`/<name> (SAELens layout with card.json): {name: folder}.
+
+    `trait_prompts(trait, split)` gives a trait's (system, question) pairs; only the split "extraction" is asked for.
+    SAEs of one site, share of the data and batch size are trained in one pass.
+    """
+    from workbench.saes.formats import saelens
+    from workbench.saes.training_card import training_card
+
+    from workbench.models.loading import load_model
+    from workbench.models.randomised import with_shuffled_weights
+
+    out = Path(out)
+    write_json(out / "recipe.json", recipe.to_json())
+    model = load_model(recipe.model, dtype=recipe.capture_dtype, device=device)
+    rows = mixture(recipe, model, out / "chats", trait_prompts)
+    folders: dict[str, Path] = {}
+    for weights in WEIGHTS:
+        plans = recipe.plans_on(weights)
+        if plans:
+            model = with_shuffled_weights(model, seed=recipe.seed) if weights == "shuffled" else model
+            stores = _captured(recipe, plans, model, rows, out / "activations" / weights)
+            for together in _passes(plans):
+                folders |= _one_pass(recipe, together, stores, out, str(model.device), command)
+    return folders
+
+
+def _captured(
+    recipe: Recipe, plans: Sequence[SaePlan], model: Model, rows: Mixture, folder: Path
+) -> dict[str, Mapping[HookPoint, Activations]]:
+    """The activations of every kind of rows at every site."""
+    data = recipe.data
+    options = CaptureOptions(dtype=data.stored_dtype, keep_special=data.keep_special, batch_tokens=data.batch_tokens)
+    hooks = [HookPoint.parse(hook) for hook in dict.fromkeys(plan.hook for plan in plans)]
+
+    def captured(kind: str, part: Sequence[TokenRow]) -> Mapping[HookPoint, Activations]:
+        label = f"Capturing {kind.replace('_', '-')} text"
+        if recipe.activations == "memory":
+            return capture_held(model, hooks, part, options, label=label)
+        return capture_stores(model, hooks, part, folder / kind, options, label=label)
+
+    kinds = {"corpus": rows.corpus, "chats": rows.chats, "held_out": rows.held_out}
+    return {kind: captured(kind, part) for kind, part in kinds.items() if part}
+
+
+def _one_pass(
+    recipe: Recipe, plans: list[SaePlan], stores: Mapping[str, Mapping[HookPoint, Activations]], out: Path,
+    device: str, command: str,
+) -> dict[str, Path]:  # fmt: skip
+    """Train, calibrate and save the SAEs that read the same batches."""
+    from workbench.saes.formats import saelens
+    from workbench.saes.training import recalibrate, train_together
+    from workbench.saes.training_card import DENSITY_TOKENS, training_card
+
+    data = _data(stores, plans[0])
+    folders = {plan.name: out / "training" / plan.name for plan in plans}
+    configs = {plan.name: plan.training for plan in plans}
+    saes = train_together(data, configs, folders, seed=recipe.seed, device=device)
+    held_out = stores["held_out"][HookPoint.parse(plans[0].hook)].sample(HELD_OUT_TOKENS)
+    seen, saved = data.sample(DENSITY_TOKENS), {}
+    for plan in plans:
+        sae = recalibrate(saes[plan.name], held_out, plan.target_l0)
+        card, density = training_card(recipe, plan, sae, data, seen, held_out, command)
+        sae = replace(sae.to("cpu"), id=plan.name, card=card, density=density)
+        saved[plan.name] = saelens.write(sae, out / plan.name)
+    return saved
+
+
+def _data(stores: Mapping[str, Mapping[HookPoint, Activations]], plan: SaePlan) -> Activations:
+    kinds = ("corpus",) if plan.data == "corpus" else ("corpus", "chats")
+    return JoinedActivations([stores[kind][HookPoint.parse(plan.hook)] for kind in kinds if kind in stores])
+
+
+def _passes(plans: Sequence[SaePlan]) -> list[list[SaePlan]]:
+    """The plans that read the same batches, together."""
+    together: dict[Any, list[SaePlan]] = {}
+    for plan in plans:
+        together.setdefault((plan.hook, plan.data, plan.training.batch_size), []).append(plan)
+    return list(together.values())

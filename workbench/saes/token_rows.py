@@ -1,0 +1,85 @@
+"""Text as token rows, and a model's activations over batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from workbench.models.hookpoints import HookPoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from workbench.models.loading import Model
+
+SINK_RATIO = 10.0
+"""A token whose norm is above so many medians of the model at a hook point is a sink there."""
+_TOGETHER = 4_096
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """The token ids of one document or chat, and the source they count under."""
+
+    ids: tuple[int, ...]
+    source: str
+
+
+def text_rows(
+    model: Model, documents: Iterable[Any], *, max_tokens: int = 256, min_tokens: int = 16
+) -> list[TokenRow]:
+    """Documents as token rows without special tokens, cut to `max_tokens`; shorter than `min_tokens` are left out."""
+    rows, remaining = [], iter(documents)
+    while part := list(islice(remaining, _TOGETHER)):  # fast tokenizers take many texts at once
+        tokens = model.tokenizer([document.text for document in part], add_special_tokens=False)["input_ids"]
+        for document, ids in zip(part, tokens, strict=True):
+            if len(ids) >= min_tokens:
+                rows.append(TokenRow(tuple(ids[:max_tokens]), document.source))
+    return rows
+
+
+def padded_rows(
+    rows: Sequence[TokenRow], batch_tokens: int
+) -> Iterator[tuple[Tensor, Tensor, list[TokenRow]]]:
+    """Right-padded batches of rows of similar length: ids [b, s], mask [b, s] and the rows."""
+    import torch
+
+    ordered = sorted(rows, key=lambda row: len(row.ids))
+    start = 0
+    while start < len(ordered):
+        stop = start + 1
+        while stop < len(ordered) and len(ordered[stop].ids) * (stop + 1 - start) <= batch_tokens:
+            stop += 1
+        members = ordered[start:stop]
+        lengths = torch.tensor([len(row.ids) for row in members])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.zeros(mask.shape, dtype=torch.long)
+        ids[mask] = torch.tensor([token for row in members for token in row.ids])
+        yield ids, mask.long(), members
+        start = stop
+
+
+def activations_at_hooks(
+    model: Model, hooks: Sequence[HookPoint], ids: Tensor
+) -> dict[HookPoint, Tensor]:
+    """The activations [batch, seq, d_model] at every hook point for right-padded ids; no block after the last hook runs.
+
+    No mask is needed: no token of a causal model looks to its right, where the padding is.
+    """
+    found: dict[HookPoint, Tensor] = {}
+
+    def keeper(hook: HookPoint) -> Any:
+        return lambda tensor: found.__setitem__(hook, tensor.detach())
+
+    with model.hooked({hook: keeper(hook) for hook in hooks}):
+        model.forward(ids, stop_after=max(hook.block for hook in hooks))
+    return {hook: found[hook] for hook in hooks}
+
+
+def activations_at(model: Model, hook: HookPoint, ids: Tensor, mask: Tensor) -> Tensor:
+    """The hook point's activations [batch, seq, d_model] for one padded batch; no block after the hook's runs."""
+    from workbench.models.capture import stream_activations
+
+    return next(iter(stream_activations(model, [ids], hook, [mask])))
