@@ -158,25 +158,26 @@ def evaluate(
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file that describes the training.")],
     out: OutOption = None,
+    device: DeviceOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     plan: PlanOption = False,
 ) -> None:
     """Train an SAE as a YAML file says; stopped and started again it goes on from the last checkpoint."""
     from . import sae_jobs
-    from .console import emit, reserved_output, say
+    from .console import emit, reserved_output, table
     from .plan import show_steps
 
     with reserved_output(as_json, quiet):
-        job = sae_jobs.training_job(config, out)
+        job = sae_jobs.training_job(config, out, device)
         value = job.plan() if plan else job.run()
 
     def display() -> None:
         if plan:
             show_steps(value)
             return
-        figures = ", ".join(f"{name} {number:.3f}" for name, number in value["card"].items() if isinstance(number, float))
-        say(f"trained: {figures}")
-        say(f"SAE: {value['folder']}")
+        names = ("variance_explained", "l0", "dead_share")
+        rows = [(one["folder"], *(one["card"][name] for name in names)) for one in value["saes"].values()]
+        table("trained SAEs, on held-out activations", ("folder", *names), rows, right=(1, 2, 3))
 
     emit(value, as_json=as_json, show=display)
