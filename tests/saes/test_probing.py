@@ -69,6 +69,17 @@ def test_sparse_and_dense_codes_give_the_same_probe() -> None:
     torch.testing.assert_close(sparse_scores, fit_probe(noise, labels, k=3).scores(noise))
 
 
+def test_the_choice_of_features_does_not_depend_on_their_scale() -> None:
+    rows, labels = _planted()
+    scale = torch.logspace(-3, 3, 40).numpy()
+    scaled = csr_matrix(rows.codes["noise"].toarray() * scale)
+    assert torch.equal(top_features(rows.codes["noise"], labels, 5), top_features(scaled, labels, 5))
+    dense = torch.from_numpy(rows.codes["noise"].toarray())
+    assert torch.equal(top_features(rows.codes["noise"], labels, 5), top_features(dense, labels, 5))
+    dense[:, 3] = 1e6  # constant columns say nothing
+    assert 3 not in top_features(dense, labels, 20)
+
+
 def test_rows_of_one_class_give_a_probe_without_an_opinion() -> None:
     rows, labels = _planted()
     assert not fit_probe(rows.raw, torch.ones_like(labels)).scores(rows.raw).any()

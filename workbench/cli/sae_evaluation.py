@@ -56,7 +56,7 @@ class EvaluationJob:
 
         one = self.settings
         copies = 3 + len(self.controls)
-        n_sets = N_DEFAULT_SETS + 4 if one.probe_sets is None else len(one.probe_sets)
+        n_sets = N_DEFAULT_SETS + 3 if one.probe_sets is None else len(one.probe_sets)
         forward = 1 / FORWARD_TOKENS_PER_SECOND
         steps = {
             "sample chats": one.chats * 48 / SAMPLED_TOKENS_PER_SECOND,

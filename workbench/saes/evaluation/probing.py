@@ -1,9 +1,11 @@
 """k-sparse probes: how well can a few features tell two classes of texts apart, beside raw activations and random dictionaries?
 
-The k features with the largest absolute difference of class means on the training rows go into a logistic regression, which
-is scored by its AUC on test rows; the raw probe is the same regression on all of `d_model`. Both choose their penalty by
-cross-validation inside the training rows. Source: Gurnee et al. 2023 (arXiv 2305.01610); Kantamneni et al. 2025
-(arXiv 2502.16681), whose finding that SAE probes seldom beat raw ones is why the raw probe stands beside every number.
+The k features with the largest standardised difference of class means on the training rows go into a logistic regression,
+which is scored by its AUC on test rows; the raw probe is the same regression on all of `d_model`. Both choose their penalty
+by cross-validation inside the training rows. Source: Gurnee et al. 2023 (arXiv 2305.01610); Kantamneni et al. 2025
+(arXiv 2502.16681), whose finding that SAE probes seldom beat raw ones is why the raw probe stands beside every number. They
+choose features by the plain difference of means, which depends on the scale that each feature happens to have, and so cannot
+compare dictionaries of different scales.
 """
 
 from __future__ import annotations
@@ -61,8 +63,28 @@ def fit_probe(
 
 
 def top_features(codes: Any, labels: Tensor, k: int) -> Tensor:
-    """Indices `[k]` of the columns of `codes [n, d]` with the largest |mean of positives - mean of negatives|."""
-    return mean_difference(codes, labels).abs().topk(min(k, codes.shape[1])).indices
+    """Indices `[k]` of the columns of `codes [n, d]` with the largest |mean of positives - mean of negatives| / deviation.
+
+    The deviation is that of all rows, so that scaling a column changes nothing; a constant column comes last.
+    """
+    import torch
+
+    deviation = _deviation(codes)
+    size = mean_difference(codes, labels).abs() / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    return torch.where(deviation > 0, size, torch.zeros_like(size)).topk(min(k, codes.shape[1])).indices
+
+
+def _deviation(codes: Any) -> Tensor:
+    """Standard deviation of every column `[d]` (float64), 0 where it is only rounding."""
+    import torch
+
+    if isinstance(codes, torch.Tensor):
+        mean, square = codes.double().mean(0), codes.double().square().mean(0)
+    else:
+        exact = codes.astype("float64")
+        mean, square = (torch.from_numpy(part.mean(axis=0).A1) for part in (exact, exact.multiply(exact).tocsr()))
+    variance = (square - mean.square()).clamp_min(0)
+    return torch.where(variance > 1e-12 * square, variance, torch.zeros_like(variance)).sqrt()
 
 
 def mean_difference(codes: Any, labels: Tensor) -> Tensor:
