@@ -6,6 +6,8 @@ model's median at that hook) and, by choice, special tokens such as chat delimit
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +126,7 @@ def _manifest(
     model: Model, hooks: Sequence[HookPoint], rows: Sequence[TokenRow], options: CaptureOptions
 ) -> dict[str, Any]:
     dtype, per_shard = options.stored(model), options.tokens_per_shard(model.d_model)
-    content = content_hash([[list(row.ids), row.source] for row in rows])
+    content = rows_hash(rows)
     names = [str(hook) for hook in hooks]
     return {
         "schema": SCHEMA,
@@ -144,6 +146,14 @@ def _manifest(
         "n_dropped": 0,
         "complete": False,
     }
+
+
+def rows_hash(rows: Sequence[TokenRow]) -> str:
+    """A hash of the rows' tokens, sources and order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.source} {len(row.ids)} ".encode() + array("q", row.ids).tobytes())
+    return digest.hexdigest()
 
 
 def _begin(
