@@ -174,10 +174,12 @@ def test_excess_is_paired_and_its_interval_excludes_zero_only_for_a_real_one() -
 @pytest.mark.parametrize(
     ("card", "id", "kind"),
     [
-        ({"control": "soft-frozen"}, "x", "soft_frozen"),
-        ({"control": {"kind": "corpus_only"}}, "x", "corpus_only"),
+        ({"plan": {"weights": "own", "data": "all", "training": {"tether": 0.8}}}, "x", "soft_frozen"),
+        ({"plan": {"weights": "own", "data": "corpus", "training": {"tether": 0.0}}}, "x", "corpus_only"),
+        ({"plan": {"weights": "shuffled", "data": "all", "training": {"tether": 0.0}}}, "frozen", "randomised_weights"),
+        ({"plan": {"weights": "own", "data": "all", "training": {"tether": 0.0}}}, "x", "other"),
         ({}, "m/blocks.1.soft-frozen", "soft_frozen"),
-        ({}, "m/randomised-weights", "randomised_weights"),
+        ({}, "m/controls/4k-shuffled", "randomised_weights"),
         ({}, "m/blocks.1", "other"),
     ],
 )
@@ -207,6 +209,9 @@ def test_writing_merges_and_keeps_what_training_measured(made: dict[str, Any], t
     assert text.startswith("# My SAE\n")
     assert text.count("## Evaluation card") == 1
     assert (tmp_path / "out" / "card.json").is_file()
+    fresh = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert fresh.startswith("# Sparse autoencoder: planted, blocks.1.hook_resid_post")
+    assert fresh.count("## Evaluation card") == 1
     assert load_sae(folder).weights_hash == sae.weights_hash
 
 

@@ -17,7 +17,7 @@ CLAIMS = {
     "persona_probe_auc": "AUC of at most 32 features, positive against negative arm, mean over traits",
     "expression_32": "energy of persona vectors in 32 signed atoms, mean over traits",
 }
-SOFT_FROZEN = "soft_frozen"
+SOFT_FROZEN, RANDOMISED, CORPUS_ONLY = "soft_frozen", "randomised_weights", "corpus_only"
 
 
 def items(evaluation: Mapping[str, Any], claim: str, name: str) -> list[float]:
@@ -95,12 +95,18 @@ def all_excesses(evaluation: Mapping[str, Any], kinds: Mapping[str, str], *, see
 
 
 def control_kind(card: Mapping[str, Any], id: str) -> str:
-    """What kind of control an SAE is: its card's `control`, else the first known kind that its name holds, else "other"."""
-    stated = card.get("control")
-    if isinstance(stated, Mapping):
-        stated = stated.get("kind")
-    if stated:
-        return str(stated).replace("-", "_")
+    """What kind of control an SAE is: "soft_frozen", "randomised_weights", "corpus_only" or "other".
+
+    From the plan that training left in its card (shuffled weights, a decoder tethered to its start, corpus text only), else
+    from the words in its name.
+    """
+    plan = card.get("plan") or {}
+    if plan.get("weights") == "shuffled":
+        return RANDOMISED
+    if ((plan.get("training") or {}).get("tether") or 0) > 0:
+        return SOFT_FROZEN
+    if plan.get("data") == "corpus":
+        return CORPUS_ONLY
     name = id.lower().replace("-", "_")
-    known = {SOFT_FROZEN: SOFT_FROZEN, "frozen": SOFT_FROZEN, "random": "randomised_weights", "corpus_only": "corpus_only"}
+    known = {"frozen": SOFT_FROZEN, "shuffled": RANDOMISED, "randomised": RANDOMISED, "corpus": CORPUS_ONLY}
     return next((kind for word, kind in known.items() if word in name), "other")

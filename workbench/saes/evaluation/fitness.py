@@ -234,8 +234,8 @@ class _Sums:
     def add_activations(self, h: Tensor, r: Tensor, codes: Tensor) -> None:
         import torch
 
-        self.fired += (codes != 0).sum(0).double().cpu()
-        h, r = h.double().cpu(), r.double().cpu()
+        self.fired += (codes != 0).sum(0).cpu().double()
+        h, r = h.cpu().double(), r.cpu().double()
         self.n += len(h)
         self.total += h.sum(0)
         self.square += float(h.square().sum())
@@ -297,6 +297,6 @@ def density(sae: SparseAutoencoder, activations: Sequence[Tensor]) -> Tensor:
     total = 0
     for part in activations:
         for piece in pieces(part, sae.d_sae):
-            count += (sae.encode(piece.float()) != 0).sum(0).double().cpu()
+            count += (sae.encode(piece.float()) != 0).sum(0).cpu().double()
             total += len(piece)
     return (count / max(total, 1)).float()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.saes.interface import SparseAutoencoder
 
 
 def card_markdown(value: Mapping[str, Any]) -> str:
@@ -18,6 +21,24 @@ def card_markdown(value: Mapping[str, Any]) -> str:
     for part in (_gate, _fitness, _probing, _personas, _expression, _splitting, _stability, _excess):
         lines += [*part(value), ""]
     return "\n".join(lines)
+
+
+def opening(sae: SparseAutoencoder) -> str:
+    """The head of an SAE's README: what it is, what it was trained on, how to make it again; as far as its card tells."""
+    card, stored = sae.card, "SAELens' layout (`SAE.load_from_disk`)"
+    lines = [
+        f"# Sparse autoencoder: {sae.model_name}, {sae.hook}",
+        "",
+        f"{sae.d_sae:,} features of {sae.d_model:,} dimensions, {sae.architecture}, in {stored}. Its features are not meant for "
+        "position 0 and norm sinks (norm above 10 x the median): do not read them there.",
+    ]
+    data = card.get("training_data")
+    if isinstance(data, Mapping) and data.get("n_tokens"):
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in (data.get("shares") or {}).items())
+        lines += ["", f"Training data: {data['n_tokens']:,} activations ({shares})."]
+    if card.get("command"):
+        lines += ["", "Make it again (every setting is in `card.json`):", "", f"    {card['command']}"]
+    return "\n".join([*lines, ""])
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -211,7 +211,7 @@ def main_feature(sae: SparseAutoencoder, activations: Tensor, labels: Tensor) ->
     means = {True: torch.zeros(sae.d_sae, dtype=torch.float64), False: torch.zeros(sae.d_sae, dtype=torch.float64)}
     for side in (True, False):
         for part in pieces(activations[labels == side], sae.d_sae):
-            means[side] += sae.encode(part).sum(0).double().cpu() / int((labels == side).sum())
+            means[side] += sae.encode(part).sum(0).cpu().double() / int((labels == side).sum())
     candidates = (means[True] - means[False]).topk(min(64, sae.d_sae)).indices
     codes = torch.cat([sae.encode(part)[:, candidates.to(sae.device)].cpu() for part in pieces(activations, sae.d_sae)])
     areas = auc(codes.T.contiguous(), labels)

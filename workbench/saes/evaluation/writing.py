@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import atomic_write, read_json, write_json
-from workbench.saes.evaluation.markdown import card_markdown
+from workbench.saes.evaluation.markdown import card_markdown, opening
 
 if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
@@ -36,7 +36,7 @@ def write_evaluation(
     for folder in folders:
         known = read_json(folder / CARD) if (folder / CARD).is_file() else dict(sae.card)
         written.append(write_json(folder / CARD, merged(known, value)))
-        before = (folder / README).read_text(encoding="utf-8") if (folder / README).is_file() else ""
+        before = (folder / README).read_text(encoding="utf-8") if (folder / README).is_file() else opening(sae)
         written.append(atomic_write(folder / README, with_section(before, card_markdown(value))))
     return written
 
