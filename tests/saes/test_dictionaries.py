@@ -78,9 +78,10 @@ def test_expression_is_that_of_the_pursuit_whatever_the_length_of_the_rows() -> 
 def test_a_permuted_decoder_is_stable_and_another_seed_is_not() -> None:
     decoder = isotropic_directions(300, 64, generator(0))
     permuted = 5 * decoder[torch.randperm(300, generator=generator(1))]
-    assert stability(decoder, permuted, listed=range(30))["seed_matched"] == 1
-    other = stability(decoder, isotropic_directions(300, 64, generator(2)), listed=range(30))
-    assert other["seed_matched"] == other["seed_matched_listed"] == 0  # the best of 300 in 64 dimensions stays near .4
+    top = {"evil": range(30)}
+    assert stability(decoder, permuted, lists=top)["seed_matched"] == 1
+    other = stability(decoder, isotropic_directions(300, 64, generator(2)), lists=top)
+    assert other["seed_matched"] == other["seed_matched_lists"]["evil"] == 0  # the best of 300 in 64 dimensions is near .4
 
 
 def test_matches_are_signed_mutual_and_counted_among_the_living() -> None:
@@ -88,9 +89,8 @@ def test_matches_are_signed_mutual_and_counted_among_the_living() -> None:
     other = torch.cat([-decoder[:1], decoder[1:4], decoder[3:4] + 0.1 * decoder[5:6], torch.ones(1, 6)])
     matched = matched_features(decoder, other)
     assert matched.tolist() == [False, True, True, True, False, False]  # 0 is negated; 4 and 5 have no counterpart
-    found = stability(decoder, other, alive=torch.tensor([1, 1, 1, 1, 0, 0]).bool(), listed=[1, 4])
-    assert (found["seed_matched"], found["seed_matched_listed"], found["n_alive"]) == (0.75, 0.5, 4)
-    assert stability(decoder, other)["seed_matched_listed"] is None
+    found = stability(decoder, other, alive=torch.tensor([1, 1, 1, 1, 0, 0]).bool(), lists={"evil": [1, 4], "none": []})
+    assert (found["seed_matched"], found["seed_matched_lists"], found["n_alive"]) == (0.75, {"evil": 0.5}, 4)
 
 
 def test_best_matches_agree_with_all_pairs() -> None:

@@ -260,7 +260,7 @@ class _Run:
     def stability(
         self, others: Mapping[str, SparseAutoencoder], personas: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """Per other seed the matched shares; `seed_matched_top30` over the top persona features of all traits."""
+        """Per other seed the matched shares; `seed_matched_top30` is that of a trait's top features, mean over traits."""
         from workbench.saes.evaluation.splitting import firing_counts
         from workbench.saes.evaluation.stability import stability
 
@@ -268,12 +268,12 @@ class _Run:
             return None
         check_site([self.sae, *others.values()], self.model)
         alive = firing_counts(self.sae, self.sample.activations) > 0
-        listed = sorted({feature for one in personas["traits"] for feature in one["top_features"]})
-        compared = {**others, "random_covariance": self.random["random_covariance"]}
+        lists = {one["trait"]: one["top_features"] for one in personas["traits"]}
         found = {}
-        for name, other in compared.items():
-            one = stability(self.sae.decoder_directions, other.decoder_directions, alive=alive, listed=listed)
-            found[name] = one | {"seed_matched_top30": one["seed_matched_listed"]}
+        for name, other in {**others, "random_covariance": self.random["random_covariance"]}.items():
+            one = stability(self.sae.decoder_directions, other.decoder_directions, alive=alive, lists=lists)
+            shares = list(one["seed_matched_lists"].values())
+            found[name] = one | {"seed_matched_top30": sum(shares) / len(shares) if shares else None}
         return found
 
     def excess(self, value: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,8 +106,9 @@ def neighbour_pairs(decoder: Tensor, counts: Tensor, alive: Tensor) -> tuple[Ten
     unit = torch.nn.functional.normalize(decoder[alive.to(decoder.device)].float(), dim=1).cpu()
     best: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0, 2, dtype=torch.int64))
     n_found = 0
-    for start in range(0, len(unit), 2048):
-        cosines = unit[start : start + 2048] @ unit.T
+    start = 0
+    for part in pieces(unit, len(unit)):
+        cosines = part @ unit.T
         found = (cosines > NEIGHBOUR_COSINE).nonzero()
         found = found[found[:, 0] + start < found[:, 1]]
         n_found += len(found)
@@ -115,6 +116,7 @@ def neighbour_pairs(decoder: Tensor, counts: Tensor, alive: Tensor) -> tuple[Ten
         places = torch.cat([best[1], found + torch.tensor([start, 0])])
         order = values.argsort(descending=True)[:MAX_PAIRS]
         best = values[order], places[order]
+        start += len(part)
     ends = alive[best[1]]
     swap = counts[ends[:, 0]] < counts[ends[:, 1]]
     parents = torch.where(swap, ends[:, 1], ends[:, 0])

@@ -6,14 +6,15 @@ the question: Paulo and Belrose 2025 (arXiv 2501.16615), who find a third of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from workbench.saes.evaluation.fitness import pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MATCH_COSINE = 0.7
-BLOCK = 4096
 
 
 def best_matches(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,7 +22,7 @@ def best_matches(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     import torch
 
     unit = [part.float() / part.float().norm(dim=1, keepdim=True).clamp_min(1e-12) for part in (rows, others)]
-    found = [(part @ unit[1].T).max(dim=1) for part in unit[0].split(BLOCK)]
+    found = [(part @ unit[1].T).max(dim=1) for part in pieces(unit[0], len(others))]
     return torch.cat([one.indices for one in found]), torch.cat([one.values for one in found])
 
 
@@ -35,23 +36,27 @@ def matched_features(decoder: Tensor, other: Tensor, *, cosine: float = MATCH_CO
 
 
 def stability(
-    decoder: Tensor, other: Tensor, *, alive: Tensor | None = None, listed: Sequence[int] = (), cosine: float = MATCH_COSINE
+    decoder: Tensor,
+    other: Tensor,
+    *,
+    alive: Tensor | None = None,
+    lists: Mapping[str, Sequence[int]] | None = None,
+    cosine: float = MATCH_COSINE,
 ) -> dict[str, Any]:
-    """{seed_matched, seed_matched_listed, mean_best_cosine, n_alive, n_listed, cosine}.
+    """{seed_matched, seed_matched_lists, mean_best_cosine, n_alive, cosine}.
 
-    Shares of the features that are `alive` (bool [n]; all by default) and of the `listed` ones that have a match; None for an
-    empty list. Null: random dictionaries have (almost) no match at .7 in hundreds of dimensions.
+    The share of the features that are `alive` (bool [n]; all by default), and of those in each of `lists`, that have a match.
+    Null: random dictionaries have (almost) no match at .7 in hundreds of dimensions.
     """
     import torch
 
     lives = torch.ones(len(decoder), dtype=torch.bool) if alive is None else alive.cpu()
     matched, best = matched_features(decoder, other, cosine=cosine).cpu(), best_matches(decoder, other)[1].cpu()
-    chosen = torch.tensor(list(listed), dtype=torch.int64)
+    named = {name: torch.tensor(list(chosen), dtype=torch.int64) for name, chosen in (lists or {}).items()}
     return {
         "seed_matched": float(matched[lives].double().mean()) if bool(lives.any()) else None,
-        "seed_matched_listed": float(matched[chosen].double().mean()) if len(chosen) else None,
+        "seed_matched_lists": {name: float(matched[chosen].double().mean()) for name, chosen in named.items() if len(chosen)},
         "mean_best_cosine": float(best[lives].double().mean()) if bool(lives.any()) else None,
         "n_alive": int(lives.sum()),
-        "n_listed": len(chosen),
         "cosine": cosine,
     }
