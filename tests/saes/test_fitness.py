@@ -168,3 +168,21 @@ def test_the_histogram_counts_every_feature_once() -> None:
     shares = torch.tensor([0.0, 1e-9, 1e-5, 0.002, 0.05, 0.3, 1.0])
     counts = density_histogram(shares)
     assert (counts[0], sum(counts), counts[1], counts[-1]) == (1, 7, 2, 1)
+
+
+@pytest.mark.parametrize("site", ["hook_resid_pre", "hook_mlp_out", "hook_attn_out"])
+def test_any_site_is_measured(tiny_model: Model, site: str) -> None:
+    figures = evaluate(replace(lossless_sae(tiny_model.d_model, 1), hook=HookPoint(1, site)), tiny_model, _rows())
+    assert figures.variance_explained == pytest.approx(1.0, abs=1e-6)
+    assert figures.ce_sae == pytest.approx(figures.ce_clean, abs=1e-4)
+    assert figures.kl_zero > figures.kl
+
+
+def test_a_model_in_bfloat16_is_measured_to_its_precision() -> None:
+    from tests.tiny import tiny_model as build
+
+    model = build("qwen3")
+    model.hf.to(torch.bfloat16)
+    figures = evaluate(lossless_sae(model.d_model, 1), model, _rows())
+    assert figures.variance_explained == pytest.approx(1.0, abs=1e-4)
+    assert figures.ce_sae == pytest.approx(figures.ce_clean, abs=0.01)

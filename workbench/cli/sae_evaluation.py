@@ -94,7 +94,7 @@ class EvaluationJob:
             settings=self.settings,
             parts=None if out is None else Path(out) / "parts",
         )
-        value["personas"]["runs"] = [str(folder) for folder in self.runs]
+        value["personas"]["runs"] = [folder.name for folder in self.runs]
         value["written"] = [str(path) for path in write_evaluation(sae, value, out=out, write_card=write_card)]
         return value
 
@@ -102,8 +102,8 @@ class EvaluationJob:
         from workbench.saes.registry import load_sae
 
         device = self.device if self.device not in (None, "auto") else "cpu"
-        named = [{name: load_sae(name, device=device) for name in names} for names in (self.controls, self.other_seeds)]
-        return load_sae(self.sae, device=device), named[0], named[1]
+        controls, others = ([load_sae(name, device=device) for name in names] for names in (self.controls, self.other_seeds))
+        return load_sae(self.sae, device=device), {one.id: one for one in controls}, {one.id: one for one in others}
 
     def _vectors(self, model: Model, sae: SparseAutoencoder) -> dict[str, Any]:
         """The vectors of finished runs of this model that know the SAE's hook; runs of other models are passed over."""
@@ -134,11 +134,11 @@ def evaluation_job(
 
     `personas`: names of traits with finished runs, "none", or None for the default trait if its run is there.
     """
-    from workbench.saes.registry import find_sae
+    from workbench.saes.registry import find_sae, find_unshelved
 
-    entry = find_sae(sae)
+    entry = find_unshelved(sae) or find_sae(sae)
     for name in (*controls, *other_seeds):
-        find_sae(name)
+        _ = find_unshelved(name) or find_sae(name)
     used = model or entry.model
     root = runs or Path("runs")
     return EvaluationJob(
