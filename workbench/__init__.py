@@ -33,6 +33,8 @@ _HOMES = {
     "SparseAutoencoder": "saes.interface",
     "load_sae": "saes.registry",
     "list_saes": "saes.registry",
+    "evaluation_card": "saes.evaluation.card",
+    "check_fitness": "saes.evaluation.gate",
     "Trait": "personas.traits",
     "load_trait": "personas.traits",
     "list_traits": "personas.traits",
