@@ -74,7 +74,9 @@ def test_an_sae_of_a_recipe_differs_by_its_own_keys_and_bad_ones_are_named() -> 
 
 def test_chats_are_held_out_by_their_prompts_and_answers_can_be_read_as_text(tiny_model: Model, tmp_path: Path) -> None:
     data = DataMix(max_new_tokens=3, trait_text=1.0)
-    rows = mixture.chat_rows(tiny_model, chat_prompts(4, 0), data, source="rollouts-x", folder=tmp_path, seed=0, as_text=True)
+    dialogues = mixture._sampled(tiny_model, chat_prompts(4, 0), data, "rollouts-x", tmp_path, 0)
+    assert [one[:2] for one in sorted(dialogues)] == sorted(chat_prompts(4, 0))
+    rows = mixture.dialogue_rows(tiny_model, dialogues, data, source="rollouts-x", seed=0, as_text=True)
     assert {row.source for row in rows} == {"rollouts-x", "text-of-rollouts-x"}
     pairs = chat_prompts(4000, 0)
     assert 0.03 < sum(mixture._held_out(pair) for pair in pairs) / len(pairs) < 0.07

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.errors import WorkbenchError
 from workbench.base.runs import RunFolder
 from workbench.base.store import read_json
 
@@ -29,6 +30,30 @@ def trait_prompts(trait: str, split: str) -> Sequence[tuple[str, str]]:
     questions = [question.text for question in loaded.questions if question.split == split]
     systems = [loaded.system_prompt(triple, arm) for triple in loaded.instructions for arm in loaded.arms]
     return [(system, question) for question in questions for system in systems]
+
+
+def kept_rollouts(recipe: Recipe) -> Callable[[str], list[tuple[str, str, str]]] | None:
+    """trait -> (system, question, response) of its finished extraction's extraction questions, from `data.rollouts`."""
+    import pyarrow.parquet as parquet
+
+    folder = Path(recipe.data.rollouts)
+    if not recipe.data.rollouts:
+        return None
+
+    def of(trait: str) -> list[tuple[str, str, str]]:
+        files = sorted((folder / f"{trait}-{Path(recipe.model).name}" / "rollouts").glob("part-*.parquet"))
+        columns = ["split", "system", "question", "response", "id"]
+        rows = [row for file in files for row in parquet.read_table(file, columns=columns).to_pylist()]
+        found = sorted((row for row in rows if row["split"] == "extraction"), key=lambda row: row["id"])
+        if not found:
+            raise WorkbenchError(
+                f"{folder} holds no rollouts of {trait} by {recipe.model}",
+                "a finished extraction, or an empty data.rollouts",
+                f"workbench extract {trait} --model {recipe.model}, or let the training sample them",
+            )
+        return [(row["system"], row["question"], row["response"]) for row in found]
+
+    return of
 
 
 @dataclass(frozen=True)
@@ -66,8 +91,9 @@ class TrainingJob:
 
         with RunFolder.open(self.folder):
             saved = make_saes(
-                self.recipe, self.folder, trait_prompts=trait_prompts, command=self.command, device=self.device
-            )
+                self.recipe, self.folder, trait_prompts=trait_prompts, rollouts=kept_rollouts(self.recipe),
+                command=self.command, device=self.device,
+            )  # fmt: skip
         saes = {name: {"folder": str(path.resolve()), "card": read_json(path / "card.json")} for name, path in saved.items()}
         return {"saes": saes, "folder": str(self.folder.resolve())}
 

@@ -11,7 +11,7 @@ from workbench.base.store import write_json
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.activations import Activations, JoinedActivations
 from workbench.saes.capturing import CaptureOptions, capture_held, capture_stores
-from workbench.saes.mixture import Mixture, TraitPrompts, mixture
+from workbench.saes.mixture import Mixture, TraitPrompts, TraitRollouts, mixture
 from workbench.saes.recipe import WEIGHTS, Recipe, SaePlan
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ def make_saes(
     out: Path,
     *,
     trait_prompts: TraitPrompts,
+    rollouts: TraitRollouts | None = None,
     command: str = "workbench sae train",
     device: str | None = None,
 ) -> dict[str, Path]:
     """Train the recipe's SAEs and save each in `out`/<name> (SAELens layout with card.json): {name: folder}.
 
     `trait_prompts(trait, split)` gives a trait's (system, question) pairs; only the split "extraction" is asked for.
+    `rollouts(trait)`, when given, is what was sampled on them before.
     SAEs of one site, share of the data and batch size are trained in one pass.
     """
     from workbench.saes.formats import saelens
@@ -44,7 +46,7 @@ def make_saes(
     out = Path(out)
     write_json(out / "recipe.json", recipe.to_json())
     model = load_model(recipe.model, dtype=recipe.capture_dtype, device=device)
-    rows = mixture(recipe, model, out / "chats", trait_prompts)
+    rows = mixture(recipe, model, out / "chats", trait_prompts, rollouts)
     folders: dict[str, Path] = {}
     for weights in WEIGHTS:
         plans = recipe.plans_on(weights)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from workbench.models.loading import Model
 
 Prompt = tuple[str, str]  # (system, user)
+Dialogue = tuple[str, str, str]  # (system, user, assistant)
 TraitPrompts = Callable[[str, str], Sequence[Prompt]]  # (trait, split) -> prompts
+TraitRollouts = Callable[[str], Sequence[Dialogue]]  # trait -> what was sampled before on its extraction questions
 PART = 512
 """Chats in one file: what an interruption costs at most."""
 
@@ -32,33 +34,57 @@ class Mixture:
     held_out: list[TokenRow]
 
 
-def mixture(recipe: Recipe, model: Model, folder: Path, trait_prompts: TraitPrompts) -> Mixture:
+def mixture(
+    recipe: Recipe,
+    model: Model,
+    folder: Path,
+    trait_prompts: TraitPrompts,
+    rollouts: TraitRollouts | None = None,
+) -> Mixture:
     """The rows to train on and the rows to set thresholds on; chats are sampled once and kept in `folder`.
 
-    Held out: one document in twenty by the hash of its text, one chat in twenty by the hash of its prompts.
+    Held out: one document in twenty by the hash of its text, one chat in twenty by the hash of its prompts. `rollouts`
+    gives what an extraction sampled on the traits' extraction questions; without it they are sampled here.
     """
     data = recipe.data
     corpus = corpus_rows(model, data, "train", characters=data.characters, per_source=data.per_source)
     of_one_source = data.per_source if Path(data.corpus).is_file() else 2_000  # a file is one source
     held_out = corpus_rows(model, data, "held_out", characters=120_000, per_source=of_one_source)
     chats: list[TokenRow] = []
-    for source, prompts in _conversations(recipe, trait_prompts):
-        train = [pair for pair in prompts if not _held_out(pair)]
-        other = [pair for pair in prompts if _held_out(pair)]
+    for source, dialogues in _conversations(recipe, model, folder, trait_prompts, rollouts):
+        train = [one for one in dialogues if not _held_out(one[:2])]
+        other = [one for one in dialogues if _held_out(one[:2])]
         of_trait = source.startswith("rollouts-")
-        options: dict[str, Any] = {"folder": folder, "seed": recipe.seed, "as_text": of_trait}
-        chats += chat_rows(model, train, data, source=source, **options)
-        held_out += chat_rows(model, other, data, source=source, **{**options, "as_text": False})
+        chats += dialogue_rows(model, train, data, source=source, seed=recipe.seed, as_text=of_trait)
+        held_out += dialogue_rows(model, other, data, source=source, seed=recipe.seed)
     for part, name in ((corpus, "rows"), (chats, "chats"), (held_out, "held-out rows")):
         random.Random(derive_seed(recipe.seed, name)).shuffle(part)
     return Mixture(corpus, chats, held_out)
 
 
-def _conversations(recipe: Recipe, trait_prompts: TraitPrompts) -> Iterator[tuple[str, list[Prompt]]]:
-    yield "chats", chat_prompts(recipe.data.chats, recipe.seed)
-    for trait in recipe.data.traits:
-        pairs = trait_prompts(trait, "extraction")
-        yield f"rollouts-{trait}", [pair for pair in pairs for _ in range(recipe.data.trait_samples)]
+def _conversations(
+    recipe: Recipe, model: Model, folder: Path, trait_prompts: TraitPrompts, rollouts: TraitRollouts | None
+) -> Iterator[tuple[str, list[Dialogue]]]:
+    data, seed = recipe.data, recipe.seed
+    yield "chats", _sampled(model, chat_prompts(data.chats, seed), data, "chats", folder, seed)
+    for trait in data.traits:
+        source = f"rollouts-{trait}"
+        if rollouts is not None:
+            yield source, list(rollouts(trait))
+            continue
+        pairs = [pair for pair in trait_prompts(trait, "extraction") for _ in range(data.trait_samples)]
+        yield source, _sampled(model, pairs, data, source, folder, seed)
+
+
+def _sampled(
+    model: Model, prompts: Sequence[Prompt], data: DataMix, source: str, folder: Path, seed: int
+) -> list[Dialogue]:
+    found: list[Dialogue] = []
+    for keep in (False, True):  # what is held out is sampled apart: its files say so
+        part = [pair for pair in prompts if _held_out(pair) == keep]
+        responses = _responses(model, part, data, source, folder, seed)
+        found += [(*pair, response) for pair, response in zip(part, responses, strict=True)]
+    return found
 
 
 def _held_out(pair: Prompt) -> bool:
@@ -76,16 +102,18 @@ def chat_prompts(n: int, seed: int) -> list[Prompt]:
 
 
 def chat_rows(
-    model: Model,
-    prompts: Sequence[Prompt],
-    data: DataMix,
-    *,
-    source: str,
-    folder: Path,
-    seed: int,
-    as_text: bool = False,
+    model: Model, prompts: Sequence[Prompt], data: DataMix, *, source: str, folder: Path, seed: int
 ) -> list[TokenRow]:
-    """The model's own chats as token rows; generated once, kept in `folder`/<source>-*.parquet part by part.
+    """The model's own chats as token rows; generated once, kept in `folder`/<source>-*.parquet part by part."""
+    responses = _responses(model, prompts, data, source, folder, seed)
+    dialogues = [(*pair, response) for pair, response in zip(prompts, responses, strict=True)]
+    return dialogue_rows(model, dialogues, data, source=source, seed=seed)
+
+
+def dialogue_rows(
+    model: Model, dialogues: Sequence[Dialogue], data: DataMix, *, source: str, seed: int, as_text: bool = False
+) -> list[TokenRow]:
+    """Dialogues as token rows in the model's chat format, without the system prompt by `data.system_dropout`.
 
     With `as_text` a share `data.trait_text` of the answers is read once more as plain text, under "text-of-<source>".
     """
@@ -93,8 +121,7 @@ def chat_rows(
 
     rows = []
     coin = random.Random(derive_seed(seed, "dropout", source))
-    responses = _responses(model, prompts, data, source, folder, seed)
-    for (system, user), response in zip(prompts, responses, strict=True):
+    for system, user, response in dialogues:
         head = [] if coin.random() < data.system_dropout else [{"role": "system", "content": system}]
         messages = [*head, {"role": "user", "content": user}, {"role": "assistant", "content": response}]
         rows.append(TokenRow(tokenize_chat(model, messages).ids, source))

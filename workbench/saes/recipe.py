@@ -31,7 +31,8 @@ class DataMix:
     max_tokens_per_document: int = 256
     chats: int = 1_200  # conversations of the model itself under the prompts of chat_prompts.yaml
     traits: tuple[str, ...] = ("evil",)  # extraction questions x instruction triples, all three arms
-    trait_samples: int = 1  # rollouts per question, instruction and arm
+    rollouts: str = ""  # folder of finished extractions (runs) whose rollouts on those questions are read; "" = sample anew
+    trait_samples: int = 1  # rollouts per question, instruction and arm, when sampled anew
     trait_text: float = 0.1  # chance that a rollout's answer is also read as plain text, outside the chat format
     max_new_tokens: int = 64
     system_dropout: float = 0.8  # chance that a chat is read without its system prompt
