@@ -130,7 +130,9 @@ def test_without_personas_and_controls_the_card_says_what_it_lacks(tiny_model: M
     assert "none was given with `--controls`" in text
 
 
-def test_an_sae_that_is_silent_fails_the_gate(tiny_model: Model, texts: None) -> None:
+def test_an_sae_that_is_silent_fails_the_gate(
+    tiny_model: Model, texts: None, caplog: pytest.LogCaptureFixture
+) -> None:
     sae = lossless_sae(tiny_model.d_model, 1)
     silent = replace(
         sae, encoder=torch.zeros_like(sae.encoder), encoder_bias=torch.full((sae.d_sae,), -1.0), card={"dead_share": 1.0}
@@ -138,6 +140,18 @@ def test_an_sae_that_is_silent_fails_the_gate(tiny_model: Model, texts: None) ->
     gate = evaluation_card(silent, tiny_model, settings=_settings())["gate"]
     assert gate["passed"] is False
     assert len(gate["failures"]) == 4  # variance, loss, dead features, L0
+    assert caplog.text.count("FAILS the fitness gate") == 4
+
+
+@pytest.mark.parametrize(("recorded", "trained"), [("own", True), ("other", False), (None, None)])
+def test_the_card_says_whether_the_sae_was_trained_on_this_model(
+    tiny_model: Model, texts: None, caplog: pytest.LogCaptureFixture, recorded: str | None, trained: bool | None
+) -> None:
+    weights = tiny_model.weights_hash if recorded == "own" else recorded
+    sae = replace(lossless_sae(tiny_model.d_model, 1), card={"model": {"weights_hash": weights}})
+    made = evaluation_card(sae, tiny_model, settings=_settings())
+    assert made["trained_on_this_model"] is trained
+    assert caplog.text.count("trained on other weights") == (trained is False)
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -133,7 +133,7 @@ def evaluate(
 
     Warns where the SAE is not fit to decompose with. With --out every finished part is kept, and a stopped evaluation goes on.
     """
-    from workbench.saes.evaluation.gate import Gate, require_fit, warn_unless_fit
+    from workbench.saes.evaluation.gate import Gate, require_fit
 
     from .console import emit, reserved_output
     from .plan import show_steps
@@ -147,11 +147,8 @@ def evaluate(
         )  # fmt: skip
         value = job.plan() if plan else job.run(out, write_card=write_card)
     emit(value, as_json=as_json, show=lambda: show_steps(value) if plan else show_card(value))
-    if not plan:
-        gate = Gate.of(value["gate"])
-        warn_unless_fit(value["sae"], gate)
-        if strict:
-            require_fit(value["sae"], gate)
+    if strict and not plan:
+        require_fit(value["sae"], Gate.of(value["gate"]))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,8 @@ from workbench.base.progress import track
 from workbench.base.provenance import package_versions
 from workbench.base.store import content_hash, read_json, write_json
 from workbench.saes.evaluation.fitness import check_site, evaluate_all
-from workbench.saes.evaluation.gate import check_fitness
+from workbench.saes.evaluation.gate import check_fitness, warn_unless_fit
+from workbench.saes.evaluation.headline import headline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from workbench.saes.evaluation.personas import PersonaRollouts
     from workbench.saes.evaluation.sample import TokenSample
     from workbench.saes.interface import SparseAutoencoder
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -90,8 +94,10 @@ def evaluation_card(
     }
     value["stability"] = run.stability(other_seeds or {}, value["personas"])
     value["excess"] = run.excess(value)
-    value["headline"] = _headline(value, sae)
-    value["gate"] = check_fitness({**sae.card, "evaluation": value}).to_dict()
+    value["headline"] = headline(value, sae)
+    gate = check_fitness({**sae.card, "evaluation": value})
+    warn_unless_fit(sae.id, gate)
+    value["gate"] = gate.to_dict()
     return value | {"seconds": round(time.perf_counter() - started, 1), "versions": package_versions()}
 
 
@@ -110,6 +116,7 @@ class _Run:
     ) -> None:
         self.sae, self.model, self.personas, self.settings = sae, model, list(personas), settings
         self.controls, self.folder = controls, folder
+        self.trained_on = _trained_on(sae, model)
         self._made: dict[str, Any] = {}
         self.vectors = vectors | {one.trait: one.vector for one in personas}
         if sae.id in controls:
@@ -125,6 +132,7 @@ class _Run:
             "sae": self.sae.id,
             "weights_hash": self.sae.weights_hash,
             "model": self.model.description(),
+            "trained_on_this_model": self.trained_on,
             "hook": str(self.sae.hook),
             "d_model": self.sae.d_model,
             "d_sae": self.sae.d_sae,
@@ -282,6 +290,14 @@ class _Run:
         return all_excesses(value, {name: self.kind(name) for name in self.controls}, seed=self.settings.seed)
 
 
+def _trained_on(sae: SparseAutoencoder, model: Model) -> bool | None:
+    """Whether the card names these weights; None where it names none. A mismatch is warned about: controls may want it."""
+    recorded = sae.card.get("model_weights_hash") or (sae.card.get("model") or {}).get("weights_hash")
+    if recorded and recorded != model.weights_hash:
+        logger.warning("%s was trained on other weights than those of %s.", sae.id, model.name)
+    return None if not recorded else recorded == model.weights_hash
+
+
 def _joined(samples: Sequence[TokenSample]) -> TokenSample:
     import torch
 
@@ -298,38 +314,3 @@ def _first(rows: Sequence[ChatTokens], n_tokens: int) -> list[ChatTokens]:
             break
         chosen.append(row)
     return chosen
-
-
-def _headline(value: Mapping[str, Any], sae: SparseAutoencoder) -> dict[str, Any]:
-    """The few figures that the gate and tables read; means over the held-out sets but the training corpus."""
-    sets = [one for name, one in value["held_out"].items() if name != "corpus"]
-    found: dict[str, Any] = {
-        name: sum(one[name] for one in sets) / len(sets)
-        for name in ("variance_explained", "l0", "ce_recovered", "kl", "kl_recovered", "cosine", "norm_ratio")
-    }
-    found["dead_share"] = _dead_share(sae)
-    found["dense_share"] = sum(one["dense_share"] for one in sets) / len(sets)
-    found |= {k: v for k, v in value["personas"]["summary"].items() if k != "persona_probe_auc_of"}
-    means = (value["probing"] or {}).get("mean") or {}
-    found["probe_auc_raw"] = (means.get("raw") or {}).get("all")
-    found |= {f"probe_auc_k{k}": area for k, area in (means.get(sae.id) or {}).items()}
-    table = value["expression"]
-    if table:
-        found |= {
-            f"expression_{n}": energy for n, energy in zip(table["n_atoms"], table["mean"][sae.id], strict=True)
-        }
-    found["absorption_rate"] = value["splitting"][sae.id]["absorption_rate"]
-    found["neighbour_share"] = value["splitting"][sae.id]["neighbour_share"]
-    seeds = [one for name, one in (value["stability"] or {}).items() if name != "random_covariance"]
-    if seeds:
-        found["seed_matched"] = seeds[0]["seed_matched"]
-        found["seed_matched_top30"] = seeds[0]["seed_matched_top30"]
-    return found
-
-
-def _dead_share(sae: SparseAutoencoder) -> float | None:
-    """From training's card or the densities saved beside the weights: few tokens cannot tell a rare feature from a dead one."""
-    stated = sae.card.get("dead_share")
-    if isinstance(stated, (int, float)):
-        return float(stated)
-    return None if sae.density is None else float((sae.density <= 2e-10).double().mean())
