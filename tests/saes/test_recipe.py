@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from workbench.base.errors import WorkbenchError
@@ -72,6 +73,15 @@ def test_an_sae_of_a_recipe_differs_by_its_own_keys_and_bad_ones_are_named() -> 
         Recipe(saes=({"name": "x"}, {"name": "x"}))
 
 
+def test_a_sweep_is_the_grid_of_its_values() -> None:
+    swept = Recipe(saes=({"name": "a"}, {"name": "b", "data": "corpus"})).swept({"k": [4, 8], "seed": [0, 1]})
+    assert [plan.name for plan in swept.plans[:4]] == ["a-k4-seed0", "a-k4-seed1", "a-k8-seed0", "a-k8-seed1"]
+    assert {(plan.training.k, plan.training.seed, plan.target_l0) for plan in swept.plans} == {
+        (4, 0, 4.0), (4, 1, 4.0), (8, 0, 8.0), (8, 1, 8.0)
+    }  # fmt: skip
+    assert [plan.data for plan in swept.plans[4:]] == ["corpus"] * 4
+
+
 def test_chats_are_held_out_by_their_prompts_and_answers_can_be_read_as_text(tiny_model: Model, tmp_path: Path) -> None:
     data = DataMix(max_new_tokens=3, trait_text=1.0)
     dialogues = mixture._sampled(tiny_model, chat_prompts(4, 0), data, "rollouts-x", tmp_path, 0)
@@ -121,6 +131,25 @@ def test_a_whole_run_trains_two_sites_and_controls_and_resumes_without_work(
     monkeypatch.setattr(trainer.Trainer, "train_on", None)  # nothing is left to train
     again = make_saes(loaded, tmp_path / "out", trait_prompts=lambda *_: [])
     assert {name: (folder / "sae_weights.safetensors").read_bytes() for name, folder in again.items()} == before
+
+
+def test_passes_as_cluster_tasks_make_the_same_saes(tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    from workbench.cluster import on_ray
+
+    text = tmp_path / "corpus.txt"
+    text.write_text("\n\n".join(f"Line {i}: some words about the sea, its ships and its weather." for i in range(300)))
+    data = DataMix(corpus=str(text), characters=20_000, per_source=20_000, chats=0, traits=())
+    training = TrainingConfig(d_sae=32, k=4, batch_size=128, n_steps=10, precision="float32")
+    monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: tiny_model)
+    recipe = Recipe(model="tiny", hook="blocks.1.hook_resid_post", data=data, training=training).swept({"seed": [0, 1]})
+    options = {"trait_prompts": lambda *_: [], "saes_per_pass": 1}
+    here = make_saes(recipe, tmp_path / "here", **options)
+    there = make_saes(recipe, tmp_path / "there", run=on_ray, **options)
+    for name, folder in here.items():
+        found, expected = load_sae(there[name]), load_sae(folder)
+        # Another number of threads sums in another order.
+        torch.testing.assert_close(found.decoder_directions, expected.decoder_directions, rtol=1e-3, atol=1e-3)
 
 
 def test_activations_in_memory_give_the_same_sae(tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

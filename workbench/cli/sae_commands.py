@@ -156,6 +156,13 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file that describes the training.")],
     out: OutOption = None,
     device: DeviceOption = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option("--sweep", metavar="KEY=V,V", help="Train every SAE with each value; repeatable (a grid).")
+    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="local, or ray: passes as tasks of a cluster.")] = "local",
+    saes_per_pass: Annotated[
+        int | None, typer.Option("--saes-per-pass", min=1, help="At most so many SAEs in one pass over the data.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     plan: PlanOption = False,
@@ -166,7 +173,9 @@ def train(
     from .plan import show_steps
 
     with reserved_output(as_json, quiet):
-        job = sae_jobs.training_job(config, out, device)
+        job = sae_jobs.training_job(
+            config, out, device=device, sweep=sweep or (), engine=engine, saes_per_pass=saes_per_pass
+        )
         value = job.plan() if plan else job.run()
 
     def display() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.base.errors import WorkbenchError
+import yaml
+
+from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.runs import RunFolder
 from workbench.base.store import read_json
 
@@ -16,6 +19,7 @@ from .plan import FORWARD_TOKENS_PER_SECOND, SAMPLED_TOKENS_PER_SECOND
 if TYPE_CHECKING:
     from workbench.saes.recipe import Recipe
 
+ENGINES = ("local", "ray")
 CHARACTERS_PER_TOKEN = 4.3
 # Measured on two cores with bfloat16 units, 8,192 features of 576 dimensions; several times slower without such units.
 # A step's time grows with tokens x features x width.
@@ -65,6 +69,28 @@ class TrainingJob:
     command: str
 
     device: str | None = None
+    engine: str = "local"
+    saes_per_pass: int | None = None
+
+    def _runner(self) -> Any:
+        if self.engine == "local":
+            return map
+        if self.recipe.activations == "memory":
+            raise WorkbenchError(
+                "activations: memory with --engine ray", "activations that all tasks can read", "set activations: disk"
+            )
+        from workbench.cluster import on_ray
+
+        return partial(on_ray, gpus_per_task=1 if (self.device or "").startswith("cuda") else 0)
+
+    def _draw(self, saved: dict[str, Path]) -> None:
+        """training.svg in every SAE's folder."""
+        from workbench.reports.training import training_curves
+        from workbench.saes.metrics import read_log
+
+        for name, folder in saved.items():
+            if log := read_log(self.folder / "training" / name):
+                training_curves(log, name=name).save(folder / "training.svg")
 
     def plan(self) -> dict[str, Any]:
         """The steps with rough seconds on two cores; nothing is created or loaded."""
@@ -92,20 +118,44 @@ class TrainingJob:
         with RunFolder.open(self.folder):
             saved = make_saes(
                 self.recipe, self.folder, trait_prompts=trait_prompts, rollouts=kept_rollouts(self.recipe),
-                command=self.command, device=self.device,
+                command=self.command, device=self.device, run=self._runner(), saes_per_pass=self.saes_per_pass,
             )  # fmt: skip
+        self._draw(saved)
         saes = {name: {"folder": str(path.resolve()), "card": read_json(path / "card.json")} for name, path in saved.items()}
         return {"saes": saes, "folder": str(self.folder.resolve())}
 
 
-def training_job(config: Path, out: Path | None, device: str | None = None) -> TrainingJob:
+def training_job(
+    config: Path,
+    out: Path | None,
+    *,
+    device: str | None = None,
+    sweep: Sequence[str] = (),
+    engine: str = "local",
+    saes_per_pass: int | None = None,
+) -> TrainingJob:
     """The job of a YAML training file; bad files and unknown traits are refused here."""
     from workbench.saes.recipe import Recipe
 
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
     recipe = Recipe.load(config)
+    recipe = recipe.swept(_grid(sweep)) if sweep else recipe
     for trait in recipe.data.traits:
         trait_prompts(trait, "extraction")
-    return TrainingJob(recipe, out or Path("runs") / f"sae-{config.stem}", f"workbench sae train {config}", device)
+    command = " ".join(["workbench sae train", str(config), *(f"--sweep {one}" for one in sweep)])
+    return TrainingJob(recipe, out or Path("runs") / f"sae-{config.stem}", command, device, engine, saes_per_pass)
+
+
+def _grid(sweep: Sequence[str]) -> dict[str, list[Any]]:
+    """{"k": [16, 32]} from ["k=16,32"]; values are read as YAML."""
+    grid = {}
+    for one in sweep:
+        key, equals, values = one.partition("=")
+        if not equals or not key or not values:
+            raise WorkbenchError(f"--sweep {one}", "KEY=VALUE,VALUE,...", "for example --sweep k=16,32,64")
+        grid[key.strip()] = [yaml.safe_load(value) for value in values.split(",")]
+    return grid
 
 
 def _plan(what: str, folder: Path | None, steps: dict[str, float]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ PENALISED = ("standard", "gated", "jumprelu")
 ARCHITECTURES = (*TOPK_FAMILY, *PENALISED)
 PRECISIONS = ("float32", "bfloat16", "float16")
 STARTS = ("data", "random")
+REPORTERS = ("none", "tensorboard", "wandb")
+_NAMED = {"architecture": ARCHITECTURES, "precision": PRECISIONS, "start": STARTS, "report_to": REPORTERS}
 _POSITIVE = ("d_sae", "k", "batch_size", "n_steps", "learning_rate", "checkpoint_every", "log_every", "aux_every")
 
 
@@ -42,12 +44,13 @@ class TrainingConfig:
     seed: int = 0
     checkpoint_every: int = 500  # steps
     log_every: int = 50  # steps
+    report_to: str = "none"  # log.jsonl alone, or tensorboard or wandb beside it
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise _wrong(f"{name} is {getattr(self, name)!r}", "a positive number")
-        for name, known in (("architecture", ARCHITECTURES), ("precision", PRECISIONS), ("start", STARTS)):
+        for name, known in _NAMED.items():
             if getattr(self, name) not in known:
                 raise unknown_name(f"training.{name}", str(getattr(self, name)), known)
         if self.revive_steps < 0:

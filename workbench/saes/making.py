@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,23 @@ HELD_OUT_TOKENS = 65_536
 """Held-out activations that thresholds are set on."""
 
 
+@dataclass(frozen=True)
+class Pass:
+    """SAEs that are trained together on one site's activations: a task of its own, wherever it runs."""
+
+    recipe: Recipe
+    plans: tuple[SaePlan, ...]
+    data: Activations
+    held_out: Activations
+    out: Path
+    device: str
+    command: str
+
+
+Runner = Callable[[Callable[[Pass], dict[str, Path]], Sequence[Pass]], Iterable[dict[str, Path]]]
+"""Runs a function on every pass, like `map`: here, or on the machines of a cluster."""
+
+
 def make_saes(
     recipe: Recipe,
     out: Path,
@@ -30,15 +47,16 @@ def make_saes(
     rollouts: TraitRollouts | None = None,
     command: str = "workbench sae train",
     device: str | None = None,
+    run: Runner = map,
+    saes_per_pass: int | None = None,
 ) -> dict[str, Path]:
     """Train the recipe's SAEs and save each in `out`/<name> (SAELens layout with card.json): {name: folder}.
 
     `trait_prompts(trait, split)` gives a trait's (system, question) pairs; only the split "extraction" is asked for.
     `rollouts(trait)`, when given, is what was sampled on them before.
-    SAEs of one site, share of the data and batch size are trained in one pass.
+    SAEs of one site, share of the data and batch size are trained in one pass, at most `saes_per_pass` of them; `run`
+    carries the passes out (`workbench.cluster.on_ray` does so as tasks of a cluster).
     """
-    from workbench.saes.formats import saelens
-    from workbench.saes.training_card import training_card
 
     from workbench.models.loading import load_model
     from workbench.models.randomised import with_shuffled_weights
@@ -53,8 +71,10 @@ def make_saes(
         if plans:
             model = with_shuffled_weights(model, seed=recipe.seed) if weights == "shuffled" else model
             stores = _captured(recipe, plans, model, rows, out / "activations" / weights)
-            for together in _passes(plans):
-                folders |= _one_pass(recipe, together, stores, out, str(model.device), command)
+            on, passes = str(model.device), _passes(plans, saes_per_pass)
+            tasks = [Pass(recipe, one, _data(stores, one[0]), _held_out(stores, one[0]), out, on, command) for one in passes]
+            for saved in run(carry_out, tasks):
+                folders |= saved
     return folders
 
 
@@ -76,26 +96,22 @@ def _captured(
     return {kind: captured(kind, part) for kind, part in kinds.items() if part}
 
 
-def _one_pass(
-    recipe: Recipe, plans: list[SaePlan], stores: Mapping[str, Mapping[HookPoint, Activations]], out: Path,
-    device: str, command: str,
-) -> dict[str, Path]:  # fmt: skip
+def carry_out(task: Pass) -> dict[str, Path]:
     """Train, calibrate and save the SAEs that read the same batches."""
     from workbench.saes.formats import saelens
     from workbench.saes.training import recalibrate, train_together
     from workbench.saes.training_card import DENSITY_TOKENS, training_card
 
-    data = _data(stores, plans[0])
-    folders = {plan.name: out / "training" / plan.name for plan in plans}
-    configs = {plan.name: plan.training for plan in plans}
-    saes = train_together(data, configs, folders, seed=recipe.seed, device=device)
-    held_out = stores["held_out"][HookPoint.parse(plans[0].hook)].sample(HELD_OUT_TOKENS)
-    seen, saved = data.sample(DENSITY_TOKENS), {}
-    for plan in plans:
+    folders = {plan.name: task.out / "training" / plan.name for plan in task.plans}
+    configs = {plan.name: plan.training for plan in task.plans}
+    saes = train_together(task.data, configs, folders, seed=task.recipe.seed, device=task.device)
+    held_out, seen = task.held_out.sample(HELD_OUT_TOKENS), task.data.sample(DENSITY_TOKENS)
+    saved = {}
+    for plan in task.plans:
         sae = recalibrate(saes[plan.name], held_out, plan.target_l0)
-        card, density = training_card(recipe, plan, sae, data, seen, held_out, command)
+        card, density = training_card(task.recipe, plan, sae, task.data, seen, held_out, task.command)
         sae = replace(sae.to("cpu"), id=plan.name, card=card, density=density)
-        saved[plan.name] = saelens.write(sae, out / plan.name)
+        saved[plan.name] = saelens.write(sae, task.out / plan.name)
     return saved
 
 
@@ -104,9 +120,14 @@ def _data(stores: Mapping[str, Mapping[HookPoint, Activations]], plan: SaePlan) 
     return JoinedActivations([stores[kind][HookPoint.parse(plan.hook)] for kind in kinds if kind in stores])
 
 
-def _passes(plans: Sequence[SaePlan]) -> list[list[SaePlan]]:
-    """The plans that read the same batches, together."""
+def _held_out(stores: Mapping[str, Mapping[HookPoint, Activations]], plan: SaePlan) -> Activations:
+    return stores["held_out"][HookPoint.parse(plan.hook)]
+
+
+def _passes(plans: Sequence[SaePlan], most: int | None) -> list[tuple[SaePlan, ...]]:
+    """The plans that read the same batches, together, at most so many."""
     together: dict[Any, list[SaePlan]] = {}
     for plan in plans:
         together.setdefault((plan.hook, plan.data, plan.training.batch_size), []).append(plan)
-    return list(together.values())
+    step = most or len(plans)
+    return [tuple(part[i : i + step]) for part in together.values() for i in range(0, len(part), step)]

@@ -111,20 +111,23 @@ class Penalised(nn.Module):
         warm_up = int(config.sparsity_warm_up * config.n_steps)
         name = "l0" if config.architecture == "jumprelu" else "l1"
         options = {f"{name}_coefficient": config.sparsity_coefficient, f"{name}_warm_up_steps": warm_up}
-        with torch.random.fork_rng():  # SAELens draws its start values from the global generator
-            torch.manual_seed(derive_seed(config.seed, "start"))
+        with torch.random.fork_rng():  # SAELens draws start values from the global generator; all are replaced below
             self.sae = kind(settings(d_in=sample.shape[1], d_sae=config.d_sae, device=device, **options))
+        rows = torch.randn(self.sae.W_dec.shape, generator=generator(derive_seed(config.seed, "start")))
+        rows = rows / rows.norm(dim=1, keepdim=True) * self.sae.cfg.decoder_init_norm
         with torch.no_grad():
             self.sae.b_dec.copy_(sample.mean(0))
+            self.sae.W_dec.copy_(rows)
+            self.sae.W_enc.copy_(rows.T)
 
     def set_gradients(self, x: Tensor, dead: Tensor | None, step: int) -> fused.StepResult:
         """One batch's gradients, from SAELens' loss under its autograd."""
         from sae_lens.saes.sae import TrainStepInput
 
         self.zero_grad()
+        wanted: dict[str, Any] = self.sae.get_coefficients()
         coefficients = {
-            name: value.value * min(1.0, (step + 1) / max(1, value.warm_up_steps))
-            for name, value in self.sae.get_coefficients().items()
+            name: one.value * min(1.0, (step + 1) / max(1, one.warm_up_steps)) for name, one in wanted.items()
         }
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16" and x.is_cuda):
             output = self.sae.training_forward_pass(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +88,7 @@ class Recipe:
     data: DataMix = field(default_factory=DataMix)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     target_l0: float = 0.0  # the saved threshold gives this mean number of active features on held-out text; 0 = k
-    evaluation_tokens: int = 12_000  # of each held-out source
-    saes: tuple[dict[str, Any], ...] = ()  # each: name, and any of hook, data, weights, target_l0 (see SaePlan) and training's keys
+    saes: tuple[dict[str, Any], ...] = ()  # each: name, any of SaePlan's other keys, and any of training's
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -130,6 +131,19 @@ class Recipe:
         target = own.pop("target_l0", self.target_l0)
         training = _build(self.training, own, where=f"SAE {name}")
         return SaePlan(name, hook, data, weights, float(target or training.k), training)
+
+    def swept(self, grid: Mapping[str, Sequence[Any]]) -> Recipe:
+        """The recipe with every SAE in every combination of the values: {"k": [16, 32], "seed": [0, 1]} makes four of each.
+
+        Keys are those of `saes`; the names say the values ("sae-k16-seed0").
+        """
+        entries = []
+        for entry in self.saes or ({"name": "sae"},):
+            for values in product(*grid.values()):
+                chosen = dict(zip(grid, values, strict=True))
+                suffix = "-".join(f"{key}{value}" for key, value in chosen.items())
+                entries.append({**entry, **chosen, "name": f"{entry['name']}-{suffix}"})
+        return replace(self, saes=tuple(entries))
 
     def to_json(self) -> dict[str, Any]:
         """Every setting."""

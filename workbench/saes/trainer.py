@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,12 +11,13 @@ import torch
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import derive_seed, generator
-from workbench.base.store import atomic_write, content_hash, read_json, write_json
+from workbench.base.store import content_hash, read_json, write_json
 from workbench.models.hookpoints import HookPoint
 from workbench.saes import fused
 from workbench.saes.activations import Activations
 from workbench.saes.config import TrainingConfig
 from workbench.saes.interface import SparseAutoencoder
+from workbench.saes.metrics import Metrics
 from workbench.saes.parameters import WrittenOut, parameters_for
 
 if TYPE_CHECKING:
@@ -32,10 +32,12 @@ class Trainer:
 
     def __init__(self, data: Activations, config: TrainingConfig, folder: Path, device: str) -> None:
         self.data, self.config, self.folder, self.device = data, config, folder, device
-        self.key = content_hash([asdict(config), data.key])
+        settings = {key: value for key, value in asdict(config).items() if key != "report_to"}
+        self.key = content_hash([settings, data.key])
         sample = data.sample(SAMPLE_TOKENS).float().cpu()
         self.scale = math.sqrt(data.d_model) / float(sample.norm(dim=1).mean())
         self.sae = parameters_for(sample * self.scale, config, device)
+        self.metrics = Metrics(folder, report_to=config.report_to, name=folder.name)
         self.step = 0
         self.silent = torch.zeros(config.d_sae, device=device)
         self.threshold = torch.zeros((), device=device)
@@ -138,9 +140,7 @@ class Trainer:
             "threshold": float(self.threshold),
             "learning_rate": self.rate(),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self.metrics.write(row)
 
     def _check_finite(self) -> None:
         if not math.isfinite(float(self.loss)):
@@ -189,15 +189,7 @@ class Trainer:
                 self.optimizer.state[parameter] = {
                     key: value.to(self.device) for key, value in state.items() if value is not None
                 }
-        self._forget_later_rows()
-
-    def _forget_later_rows(self) -> None:
-        """The log ends where the checkpoint was taken: the steps after it are made again."""
-        path = self.folder / "log.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-            atomic_write(path, "".join(kept))
+        self.metrics.forget_after(self.step)
 
     def finished(self) -> SparseAutoencoder:
         """The trained SAE on raw activations, named after its model and hook point."""
