@@ -7,6 +7,7 @@
     python scripts/evidence.py methods            # extraction methods and blocks side by side
     python scripts/evidence.py judges             # both offline judges, seven minutes: see train_offline_judge.py
     python scripts/evidence.py scale              # planned and measured memory and time up to 7B: see scale_check.py
+    python scripts/evidence.py saes               # SAEs of the shelf, training speed, kills, importers: see saes_evidence.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
@@ -166,6 +167,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "methods": (partial(methods, workbench), partial(methods_quick, workbench)),
     "judges": script("train_offline_judge"),
     "scale": script("scale_check"),
+    "saes": script("saes_evidence"),
     "peer_formats": script("peer_formats"),
 }
 

@@ -84,8 +84,9 @@ def test_a_sweep_is_the_grid_of_its_values() -> None:
 
 def test_chats_are_held_out_by_their_prompts_and_answers_can_be_read_as_text(tiny_model: Model, tmp_path: Path) -> None:
     data = DataMix(max_new_tokens=3, trait_text=1.0)
-    dialogues = mixture._sampled(tiny_model, chat_prompts(4, 0), data, "rollouts-x", tmp_path, 0)
-    assert [one[:2] for one in sorted(dialogues)] == sorted(chat_prompts(4, 0))
+    wanted = [("rollouts-x", pair) for pair in chat_prompts(4, 0)]
+    found = mixture.answers(tiny_model, wanted, data, tmp_path, 0)
+    dialogues = [(*pair, answer) for (_, pair), answer in zip(wanted, found, strict=True)]
     rows = mixture.dialogue_rows(tiny_model, dialogues, data, source="rollouts-x", seed=0, as_text=True)
     assert {row.source for row in rows} == {"rollouts-x", "text-of-rollouts-x"}
     pairs = chat_prompts(4000, 0)

@@ -16,6 +16,7 @@ from workbench.saes.token_rows import TokenRow, text_rows
 
 if TYPE_CHECKING:
     from workbench.models.loading import Model
+    from workbench.models.sampling import Sampling
 
 Prompt = tuple[str, str]  # (system, user)
 Dialogue = tuple[str, str, str]  # (system, user, assistant)
@@ -65,26 +66,18 @@ def mixture(
 def _conversations(
     recipe: Recipe, model: Model, folder: Path, trait_prompts: TraitPrompts, rollouts: TraitRollouts | None
 ) -> Iterator[tuple[str, list[Dialogue]]]:
-    data, seed = recipe.data, recipe.seed
-    yield "chats", _sampled(model, chat_prompts(data.chats, seed), data, "chats", folder, seed)
-    for trait in data.traits:
-        source = f"rollouts-{trait}"
-        if rollouts is not None:
-            yield source, list(rollouts(trait))
-            continue
-        pairs = [pair for pair in trait_prompts(trait, "extraction") for _ in range(data.trait_samples)]
-        yield source, _sampled(model, pairs, data, source, folder, seed)
-
-
-def _sampled(
-    model: Model, prompts: Sequence[Prompt], data: DataMix, source: str, folder: Path, seed: int
-) -> list[Dialogue]:
-    found: list[Dialogue] = []
-    for keep in (False, True):  # what is held out is sampled apart: its files say so
-        part = [pair for pair in prompts if _held_out(pair) == keep]
-        responses = _responses(model, part, data, source, folder, seed)
-        found += [(*pair, response) for pair, response in zip(part, responses, strict=True)]
-    return found
+    """(source, its dialogues), the chats first; what has to be sampled is sampled together, in few large batches."""
+    data = recipe.data
+    wanted = [("chats", pair) for pair in chat_prompts(data.chats, recipe.seed)]
+    for trait in data.traits if rollouts is None else ():
+        pairs = trait_prompts(trait, "extraction")
+        wanted += [(f"rollouts-{trait}", pair) for pair in pairs for _ in range(data.trait_samples)]
+    found: dict[str, list[Dialogue]] = {}
+    for (source, pair), response in zip(wanted, answers(model, wanted, data, folder, recipe.seed), strict=True):
+        found.setdefault(source, []).append((*pair, response))
+    if rollouts is not None:
+        found |= {f"rollouts-{trait}": list(rollouts(trait)) for trait in data.traits}
+    yield from found.items()
 
 
 def _held_out(pair: Prompt) -> bool:
@@ -99,15 +92,6 @@ def chat_prompts(n: int, seed: int) -> list[Prompt]:
     pairs = [(system, user) for system in document["system"] for user in document["user"]]
     random.Random(derive_seed(seed, "chats")).shuffle(pairs)
     return [pairs[i % len(pairs)] for i in range(n)]
-
-
-def chat_rows(
-    model: Model, prompts: Sequence[Prompt], data: DataMix, *, source: str, folder: Path, seed: int
-) -> list[TokenRow]:
-    """The model's own chats as token rows; generated once, kept in `folder`/<source>-*.parquet part by part."""
-    responses = _responses(model, prompts, data, source, folder, seed)
-    dialogues = [(*pair, response) for pair, response in zip(prompts, responses, strict=True)]
-    return dialogue_rows(model, dialogues, data, source=source, seed=seed)
 
 
 def dialogue_rows(
@@ -131,30 +115,36 @@ def dialogue_rows(
     return rows
 
 
-def _responses(
-    model: Model, prompts: Sequence[Prompt], data: DataMix, source: str, folder: Path, seed: int
+def answers(
+    model: Model, wanted: Sequence[tuple[str, Prompt]], data: DataMix, folder: Path, seed: int
 ) -> list[str]:
+    """The model's answer to every (source, prompt); sampled once, kept in `folder`/chats-*.parquet part by part."""
     from workbench.base.store import read_parquet
     from workbench.models.generation import Sampling
 
     sampling = Sampling(max_new_tokens=data.max_new_tokens, temperature=1.0, top_p=1.0)
-    key = content_hash([model.weights_hash, str(model.dtype), list(prompts), asdict(sampling), seed])[:16]
+    key = content_hash([model.weights_hash, str(model.dtype), list(wanted), asdict(sampling), seed])[:16]
     responses: list[str] = []
     part = max(PART, data.chat_batch)
-    with track(f"Generating {source}", total=len(prompts), unit="chats") as step:
-        for first in range(0, len(prompts), part):
-            path = Path(folder) / f"{source}-{key}-{first:06d}.parquet"
+    with track("Generating chats", total=len(wanted), unit="chats") as step:
+        for first in range(0, len(wanted), part):
+            path = Path(folder) / f"chats-{key}-{first:06d}.parquet"
+            chunk = wanted[first : first + part]
             if not path.exists():
-                seeds = [derive_seed(seed, source, first + i) for i in range(len(prompts[first : first + part]))]
-                _sample(model, prompts[first : first + part], seeds, sampling, data.chat_batch, path)
-            found = read_parquet(path).column("response").to_pylist()
-            responses += found
-            step(len(found))
+                seeds = [derive_seed(seed, source, first + place) for place, (source, _) in enumerate(chunk)]
+                _sample(model, chunk, seeds, sampling, data.chat_batch, path)
+            responses += read_parquet(path).column("response").to_pylist()
+            step(len(chunk))
     return responses
 
 
 def _sample(
-    model: Model, prompts: Sequence[Prompt], seeds: Sequence[int], sampling: Any, batch_size: int, path: Path
+    model: Model,
+    wanted: Sequence[tuple[str, Prompt]],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    batch_size: int,
+    path: Path,
 ) -> None:
     """Answer the prompts and write one part."""
     import pyarrow as pa
@@ -163,13 +153,17 @@ def _sample(
     from workbench.models.generation import generate
     from workbench.models.prompts import tokenize_chat
 
-    tokens = [tokenize_chat(model, _messages(*pair), add_generation_prompt=True) for pair in prompts]
-    texts = [""] * len(prompts)
+    tokens = [tokenize_chat(model, _messages(*pair), add_generation_prompt=True) for _, pair in wanted]
+    texts = [""] * len(wanted)
     for places, results in generate(model, tokens, sampling, row_seeds=seeds, batch_size=batch_size):
         for place, result in zip(places, results, strict=True):
             texts[place] = result.text
-    systems, users = ([pair[side] for pair in prompts] for side in (0, 1))
-    write_parquet(path, pa.table({"system": systems, "user": users, "response": texts}))
+    sources, systems, users = ([row[i] for row in _flat(wanted)] for i in range(3))
+    write_parquet(path, pa.table({"source": sources, "system": systems, "user": users, "response": texts}))
+
+
+def _flat(wanted: Sequence[tuple[str, Prompt]]) -> list[tuple[str, str, str]]:
+    return [(source, *pair) for source, pair in wanted]
 
 
 def _messages(system: str, user: str) -> list[dict[str, str]]:

@@ -1,0 +1,231 @@
+"""What docs/saes.md quotes: the SAEs on the shelf and their cards, the speed of training, kills, memory, importers.
+
+    python scripts/evidence.py saes            # writes docs/evidence/saes.json
+    python scripts/saes_evidence.py --kills 10 # only this part, printed: a training run killed at ten random steps
+    python scripts/saes_evidence.py --memory   # only this part: peak memory of reading stores of one and of ten sizes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from workbench.base.provenance import made
+from workbench.base.store import read_json, sha256_file, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE = ROOT / "docs" / "evidence" / "saes.json"
+COMMAND, SEED = "make evidence TOPIC=saes", 0
+HOOK, D_MODEL, SHARD = "blocks.0.hook_resid_post", 64, 4_096
+STEPS, KILLS = 400, 10
+SAES = ("smollm2-135m-instruct",)
+
+
+def evidence() -> dict[str, Any]:
+    """What docs/evidence/saes.json holds."""
+    from importers_check import check
+
+    started = time.perf_counter()
+    speed = benchmark()
+    kills = killed(KILLS, SEED)
+    saes, inputs = shelf()
+    return {
+        "_made": made(COMMAND, SEED, time.perf_counter() - started, inputs),
+        "saes": saes,
+        "train_throughput_vs_saelens": speed["train_vs_saelens"],
+        "k_saes_cost_ratio": speed["k_saes_cost_ratio"],
+        "data_loading_share": speed["data_loading_share"],
+        "speed": speed,
+        "resume_identical": f"{kills['identical']} of {kills['kills']}",
+        "kills": kills,
+        "memory": memory(),
+        "importers": {name: one["max_abs_difference"] for name, one in check().items()},
+    }
+
+
+def evidence_quick() -> bool:
+    """Whether two killed runs end as an uninterrupted one."""
+    found = killed(2, SEED + 1)
+    return found["identical"] == found["kills"]
+
+
+def shelf() -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """(one row per SAE of the checkout's shelf, {weights file: sha256})."""
+    rows, inputs = [], {}
+    for config in sorted((ROOT / "saes").glob("**/cfg.json")):
+        folder = config.parent
+        card = read_json(folder / "card.json") if (folder / "card.json").exists() else {}
+        rows.append(row(str(folder.relative_to(ROOT / "saes")), read_json(config), card))
+        inputs[str((folder / "sae_weights.safetensors").relative_to(ROOT))] = sha256_file(folder / "sae_weights.safetensors")
+    return rows, inputs
+
+
+def row(name: str, cfg: dict[str, Any], card: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one SAE: those of its evaluation, else of its training (None where nothing was measured)."""
+    found = card.get("evaluation") or {}
+    headline = found.get("headline") or {}
+
+    def figure(key: str) -> Any:
+        return headline.get(key, found.get(key, card.get(key)))
+
+    keys = ("variance_explained", "l0", "ce_recovered", "dead_share", "persona_probe_gap", "seed_matched_top30")
+    n_tokens = card.get("n_train_tokens") or _trained(card)
+    return {
+        "id": name,
+        "d_sae": cfg["d_sae"],
+        "n_train_tokens": n_tokens,
+        **{key: figure(key) for key in keys},
+        "excess_over_soft_frozen": figure("excess_over_soft_frozen"),
+    }
+
+
+def _trained(card: dict[str, Any]) -> int | None:
+    training = (card.get("recipe") or {}).get("training") or {}
+    steps = training.get("n_steps", 0) + training.get("revive_steps", 0)
+    return steps * training["batch_size"] if steps else None
+
+
+def benchmark() -> dict[str, Any]:
+    """The JSON object that benchmarks/sae_training.py prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "benchmarks/sae_training.py"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=environment
+    )
+    return json.loads(done.stdout)
+
+
+def planted_store(folder: Path, n_shards: int) -> None:
+    """A store of seeded activations."""
+    import torch
+
+    from workbench.base.tensors import save_tensors
+
+    seeds = torch.Generator().manual_seed(0)
+    directions = torch.randn(2 * D_MODEL, D_MODEL, generator=seeds)
+    shards = []
+    for index in range(n_shards):
+        active = (torch.rand(SHARD, 2 * D_MODEL, generator=seeds) < 0.05).float()
+        name = f"shard-{index}.safetensors"
+        save_tensors(folder / name, {"activations": (active @ directions).bfloat16()})
+        files = {HOOK: {"file": name, "sha256": sha256_file(folder / name)}}
+        shards.append({"files": files, "n_tokens": SHARD, "sources": {"planted": SHARD}})
+    manifest = {
+        "key": f"planted-{n_shards}", "model": {"name": "planted"}, "hooks": [HOOK], "d_model": D_MODEL, "dtype": "bfloat16",
+        "shards": shards, "sources": {"planted": n_shards * SHARD}, "n_dropped": 0, "complete": True,
+    }  # fmt: skip
+    write_json(folder / "manifest.json", manifest)
+
+
+def child(store: Path, folder: Path) -> None:
+    """One training run of two SAEs; says every step on standard output."""
+    import torch
+
+    from workbench.saes.activations import ActivationStore
+    from workbench.saes.training import TrainingConfig, train_together
+
+    torch.set_num_threads(1)
+    config = TrainingConfig(d_sae=256, k=8, batch_size=256, n_steps=STEPS, revive_steps=20, checkpoint_every=25, log_every=10)
+    configs = {"a": config, "b": TrainingConfig(**{**vars(config), "seed": 1, "architecture": "topk"})}
+
+    def told(step: int) -> bool:
+        print(step, flush=True)
+        return False
+
+    train_together(ActivationStore.open(store), configs, {name: folder / name for name in configs}, stop_after=told)
+
+
+def killed(n_kills: int, seed: int) -> dict[str, Any]:
+    """{kills, identical, steps}: runs killed with SIGKILL at random steps, finished, compared byte for byte with a whole one."""
+    draw, steps, identical = random.Random(seed), [], 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        planted_store(folder / "store", 6)
+        run_child(folder / "store", folder / "whole")
+        expected = hashes(folder / "whole")
+        for number in range(n_kills):
+            steps.append(draw.randint(1, STEPS - 1))
+            run_child(folder / "store", folder / f"killed-{number}", kill_at=steps[-1])
+            run_child(folder / "store", folder / f"killed-{number}")
+            identical += hashes(folder / f"killed-{number}") == expected
+    return {"kills": n_kills, "identical": identical, "steps": steps, "files": sorted(expected)}
+
+
+def run_child(store: Path, folder: Path, kill_at: int | None = None) -> None:
+    """Train in a process of its own; with `kill_at`, kill it at that step."""
+    command = [sys.executable, __file__, "--child", str(store), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if kill_at is not None and int(line) >= kill_at:
+                process.send_signal(signal.SIGKILL)
+                break
+        code = process.wait()
+    expected = 0 if kill_at is None else -signal.SIGKILL
+    if code != expected:
+        raise SystemExit(f"a training run ended with {code}, not {expected}")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """{file: sha256} of the checkpoints and logs of a run."""
+    kept = ("checkpoint-*.safetensors", "checkpoint.json", "log.jsonl")
+    return {str(file.relative_to(folder)): sha256_file(file) for name in kept for file in sorted(folder.rglob(name))}
+
+
+def memory() -> dict[str, Any]:
+    """Peak memory of two epochs' batches from a store of 16 and of 160 shards, each read in a process of its own."""
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        for n_shards in (16, 160):
+            store = Path(name) / str(n_shards)
+            planted_store(store, n_shards)
+            command = [sys.executable, __file__, "--read", str(store)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found[str(n_shards)] = int(done.stdout)
+    return {"shards_peak_bytes": found, "ratio": found["160"] / found["16"]}
+
+
+def read(store: Path) -> int:
+    """Read two epochs and return the peak resident bytes."""
+    from workbench.saes.activations import ActivationStore
+
+    opened = ActivationStore.open(store)
+    batches = opened.batches(1024, seed=0)
+    for _ in range(2 * opened.n_tokens // 1024):
+        next(batches)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--child", nargs=2, type=Path, metavar=("STORE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(*options.child)
+    elif options.read:
+        print(read(options.read))
+    elif options.kills:
+        found = killed(options.kills, SEED)
+        print(json.dumps(found, indent=2))
+        return 0 if found["identical"] == found["kills"] else 1
+    elif options.memory:
+        print(json.dumps(memory(), indent=2))
+    else:
+        print(json.dumps(shelf()[0], indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
