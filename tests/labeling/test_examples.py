@@ -12,7 +12,7 @@ from workbench.labeling.examples import collect_evidence, nearest_features
 from workbench.labeling.streams import TokenDocument, is_scoring, rollout_stream, text_stream
 from workbench.labeling.tokens import token_strings
 from workbench.labeling.words import peak_word
-from workbench.saes.activations import activations_at
+from workbench.saes.token_rows import activations_at
 
 
 def test_planted_features_are_seen_on_exactly_their_words(tiny_model: Any) -> None:

@@ -13,9 +13,9 @@ from tests.saes.planted import lossless_sae, small_sae
 from workbench.base.errors import WorkbenchError
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
-from workbench.saes.activations import TokenRow
 from workbench.saes.evaluation import density, evaluate, evaluate_all
 from workbench.saes.evaluation.fitness import density_histogram
+from workbench.saes.token_rows import TokenRow
 
 
 def _rows(n: int = 6) -> list[TokenRow]:

@@ -145,7 +145,7 @@ def test_concepts_are_properties_of_the_token_itself(tiny_model) -> None:
 
 
 def test_a_sample_holds_the_tokens_it_says_and_no_first_ones(tiny_model) -> None:
-    from workbench.saes.activations import TokenRow
+    from workbench.saes.token_rows import TokenRow
 
     rows = [TokenRow(tuple(torch.randint(7, 300, (20,), generator=generator(i)).tolist()), "x") for i in range(5)]
     sample = token_sample(tiny_model, HookPoint(1), rows, n_tokens=50, batch_tokens=40)

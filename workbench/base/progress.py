@@ -42,7 +42,9 @@ def timings() -> dict[str, float]:
 
 @contextlib.contextmanager
 def track(label: str, total: int | None, unit: str = "items") -> Iterator[Step]:
-    """A context that yields `step(n=1)`; call it whenever `n` more `unit` are done.
+    """A context that yields `step(n=1, note="")`; call it whenever `n` more `unit` are done.
+
+    A `note` (the loss of a training step, say) is shown behind the label until the next one.
 
     `total` None means unknown: a count and the elapsed time are shown instead of a bar and the time left.
 
@@ -68,7 +70,7 @@ def _display(label: str, total: int | None, unit: str) -> contextlib.AbstractCon
     return _lines(label, total, unit) if wish else contextlib.nullcontext(_silent)
 
 
-def _silent(n: int = 1) -> None:
+def _silent(n: int = 1, note: str = "") -> None:
     pass
 
 
@@ -89,8 +91,10 @@ def _bar(label: str, total: int | None, unit: str) -> Iterator[Step]:
     progress = _open_shared()
     task = progress.add_task(label, total=total, unit=unit)
 
-    def step(n: int = 1) -> None:
+    def step(n: int = 1, note: str = "") -> None:
         progress.advance(task, n)
+        if note:
+            progress.update(task, description=f"{label} ({note})")
 
     try:
         yield step
@@ -157,14 +161,14 @@ def _count(done: int, total: float | None, unit: str) -> str:
 def _lines(label: str, total: int | None, unit: str) -> Iterator[Step]:
     """A line at the start, then after 10 s, 20 s, 40 s, ... up to one per minute, and one at the end."""
     started = time.perf_counter()
-    done, pause, next_line = 0, 10.0, 10.0
+    done, pause, next_line, latest = 0, 10.0, 10.0, ""
 
-    def step(n: int = 1) -> None:
-        nonlocal done, pause, next_line
-        done += n
+    def step(n: int = 1, note: str = "") -> None:
+        nonlocal done, pause, next_line, latest
+        done, latest = done + n, note or latest
         elapsed = time.perf_counter() - started
         if elapsed >= next_line:
-            _say(_line(label, done, total, unit, elapsed))
+            _say(_line(label, done, total, unit, elapsed) + (f"; {latest}" if latest else ""))
             pause = min(2 * pause, 60.0)
             next_line = elapsed + pause
 

@@ -106,10 +106,10 @@ class TrainingJob:
         steps = {
             "sample chats": sampled / SAMPLED_TOKENS_PER_SECOND,
             "capture activations": read / FORWARD_TOKENS_PER_SECOND,
-            f"train {len(self.recipe.plans)} SAE(s)": seconds,
+            "train": seconds,
         }
         sites = ", ".join(dict.fromkeys(plan.hook for plan in self.recipe.plans))
-        return _plan(f"SAEs for {self.recipe.model} at {sites}", self.folder, steps)
+        return _plan(f"{len(self.recipe.plans)} SAE(s) for {self.recipe.model} at {sites}", self.folder, steps)
 
     def run(self) -> dict[str, Any]:
         """Carry the file out, in a locked folder; every part resumes."""

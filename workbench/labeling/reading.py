@@ -16,7 +16,7 @@ from workbench.labeling.sightings import N_BINS, Sighting, Sightings, activation
 from workbench.labeling.streams import TokenDocument, is_scoring
 from workbench.labeling.tokens import special_ids, token_strings
 from workbench.labeling.words import words_of
-from workbench.saes.activations import SINK_RATIO, activations_at
+from workbench.saes.token_rows import SINK_RATIO, activations_at
 
 if TYPE_CHECKING:
     from workbench.models.model import Model

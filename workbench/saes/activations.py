@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import content_hash, read_json, sha256_file
-from workbench.saes.token_rows import SINK_RATIO, TokenRow, activations_at, text_rows  # noqa: F401
-from workbench.saes.token_rows import padded_rows as _padded  # noqa: F401
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -193,13 +191,16 @@ class JoinedActivations(Activations):
     def manifest(self) -> dict[str, Any]:  # type: ignore[override]
         first = self.parts[0].manifest
         sources: dict[str, int] = {}
+        hashes: dict[str, list[str]] = {}
         for part in self.parts:
             for name, count in part.manifest["sources"].items():
                 sources[name] = sources.get(name, 0) + count
+                hashes.setdefault(name, []).append(part.manifest.get("source_hashes", {}).get(name, ""))
         return {
             **{name: first[name] for name in ("model", "hook", "d_model", "dtype")},
             "key": content_hash([part.key for part in self.parts]),
             "sources": sources,
+            "source_hashes": {name: one[0] if len(one) == 1 else content_hash(one) for name, one in hashes.items()},
             "n_dropped": sum(part.manifest["n_dropped"] for part in self.parts),
         }
 

@@ -19,7 +19,7 @@ from workbench.base.progress import track
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import content_hash, read_json, sha256_file, write_json
 from workbench.models.hookpoints import HookPoint
-from workbench.saes.activations import MANIFEST, ActivationStore, HeldActivations
+from workbench.saes.activations import MANIFEST, ActivationStore, HeldActivations, verify_shards
 from workbench.saes.token_rows import SINK_RATIO, TokenRow, activations_at_hooks, padded_rows
 
 if TYPE_CHECKING:
@@ -72,12 +72,13 @@ def capture_stores(
 ) -> dict[HookPoint, ActivationStore]:
     """A store per hook point, of the rows in the order given (shuffle documents before), written shard by shard.
 
-    Resumes at the shard; a folder that holds anything else's activations is refused.
+    Resumes at the shard; a folder that holds anything else's activations is refused, and so is one that was damaged.
     """
     from workbench.base.tensors import save_tensors
 
     folder = Path(folder)
     manifest = _begin(folder, model, hooks, rows, options)
+    verify_shards(folder, manifest)
     groups = list(_groups(rows, options.tokens_per_shard(model.d_model)))
     if not manifest["complete"]:
         for index, group in _captured(model, hooks, groups, options, manifest, label):
@@ -140,6 +141,7 @@ def _manifest(
         "sink_ratio": SINK_RATIO,
         "keep_special": options.keep_special,
         "rows": content,
+        "source_hashes": _source_hashes(rows),
         "shards": [],
         "sources": {},
         "dropped": dict.fromkeys(DROPPED, 0),
@@ -154,6 +156,13 @@ def rows_hash(rows: Sequence[TokenRow]) -> str:
     for row in rows:
         digest.update(f"{row.source} {len(row.ids)} ".encode() + array("q", row.ids).tobytes())
     return digest.hexdigest()
+
+
+def _source_hashes(rows: Sequence[TokenRow]) -> dict[str, str]:
+    by_source: dict[str, list[TokenRow]] = {}
+    for row in rows:
+        by_source.setdefault(row.source, []).append(row)
+    return {source: rows_hash(part) for source, part in sorted(by_source.items())}
 
 
 def _begin(

@@ -23,6 +23,7 @@ from workbench.saes.parameters import WrittenOut, parameters_for
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SHOWN = {"loss": "loss", "l0": "L0", "variance_explained": "variance explained", "dead_share": "dead"}
 SAMPLE_TOKENS = 65_536
 """Activations that the scale and the start values are taken from."""
 
@@ -37,6 +38,7 @@ class Trainer:
         sample = data.sample(SAMPLE_TOKENS).float().cpu()
         self.scale = math.sqrt(data.d_model) / float(sample.norm(dim=1).mean())
         self.sae = parameters_for(sample * self.scale, config, device)
+        self.note = ""  # the latest row of the log, in words
         self.metrics = Metrics(folder, report_to=config.report_to, name=folder.name)
         self.step = 0
         self.silent = torch.zeros(config.d_sae, device=device)
@@ -141,6 +143,7 @@ class Trainer:
             "learning_rate": self.rate(),
         }
         self.metrics.write(row)
+        self.note = ", ".join(f"{name} {row[key]:.3g}" for key, name in _SHOWN.items())
 
     def _check_finite(self) -> None:
         if not math.isfinite(float(self.loss)):

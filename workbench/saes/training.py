@@ -74,7 +74,7 @@ def train_together(
                 for trainer in trainers:
                     if trainer.step == number and not trainer.done:
                         trainer.train_on(batch)
-                advance(1)
+                advance(1, trainers[0].note)
                 if stop_after is not None and stop_after(number + 1):
                     _checkpoint(trainers)
                     break

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.provenance import package_versions
-from workbench.base.store import content_hash
 from workbench.saes.activations import Activations
 from workbench.saes.interface import SparseAutoencoder
 from workbench.saes.recipe import Recipe, SaePlan
@@ -73,7 +72,7 @@ def firing_density(sae: SparseAutoencoder, activations: Tensor) -> Tensor:
 
 
 def training_data(data: Activations) -> dict[str, Any]:
-    """Tokens in all, and the share and the row count's hash of every kind of source."""
+    """Tokens in all, the share of every kind of source, and tokens and hash of every single one."""
     manifest = data.manifest
     kinds: dict[str, int] = {}
     for source, count in manifest["sources"].items():
@@ -84,9 +83,11 @@ def training_data(data: Activations) -> dict[str, Any]:
         "n_tokens": total,
         "n_dropped": manifest["n_dropped"],
         "shares": {name: count / total for name, count in sorted(kinds.items())},
-        "sources": dict(sorted(manifest["sources"].items())),
+        "sources": {
+            name: {"n_tokens": count, "sha256": manifest.get("source_hashes", {}).get(name)}
+            for name, count in sorted(manifest["sources"].items())
+        },
         "key": data.key,
-        "sources_hash": content_hash(dict(sorted(manifest["sources"].items()))),
         "dtype": manifest["model"].get("dtype"),
     }
 
