@@ -3,7 +3,7 @@
     python scripts/evidence.py main_job           # runs the main job in a new folder, times it, runs the benchmarks
     python scripts/evidence.py main_job --quick   # another seed, the vector only: is the AUC inside the stated interval?
     python scripts/evidence.py personas           # all traits, judges, transfer, kills: see personas_evidence.py
-    python scripts/evidence.py transfer           # the vectors in the second family: an hour or more after personas
+    python scripts/evidence.py transfer           # the vectors in the second family: 25 minutes, after personas
     python scripts/evidence.py methods            # extraction methods and blocks side by side
     python scripts/evidence.py judges             # both offline judges, seven minutes: see train_offline_judge.py
     python scripts/evidence.py scale              # planned and measured memory and time up to 7B: see scale_check.py

@@ -450,8 +450,8 @@ def transfer_table() -> str:
     lines = [
         "",
         "| trait | cosine of the carried vector with the target's own | permuted segments, 95% | carried placebos, 95% (p) "
-        "| rank among the target's vectors | odd, carried | carried placebos | odd, own | odd, random |",
-        "|" + "---|" * 9,
+        "| rank among the target's vectors | odd, carried | less control pairs | carried placebos | odd, own | random |",
+        "|" + "---|" * 10,
     ]
     for trait, row in carried["traits"].items():
         did = t["behaviour"].get(trait) or {}
@@ -462,10 +462,11 @@ def transfer_table() -> str:
             f"{number(row['null_q95'], 3)} ({number(row['p_permuted'], 3)})",
             f"{number(row['placebo_q95'], 3)} ({number(row['p_placebo'], 2)})",
             str(row["rank"]),
-            number(moved.get("odd"), 3),
-            span(moved.get("placebo_interval"), 3).strip(),
-            number(own.get("odd"), 3),
-            span(moved.get("random_interval"), 3).strip(),
+            number(moved.get("odd")),
+            number(moved.get("specific")) + span(moved.get("specific_interval")),
+            span(moved.get("placebo_interval")).strip(),
+            number(own.get("odd")),
+            span(moved.get("random_interval")).strip(),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     used, fit, asked = t["similarity_used"], carried["map"], t["shared_questions"]
@@ -479,10 +480,35 @@ def transfer_table() -> str:
         f"{fit['n_segments']:,} segments, explains {100 * fit['r2_held_out']:.0f}% of the variance of others (fitted on "
         f"permuted ones {100 * fit['r2_permuted']:.0f}%). The nearest of the target's own vectors is the right one for "
         f"{100 * carried['retrieval']:.0f}% of the carried traits (chance {100 * carried['chance']:.0f}%) and for "
-        f"{'–' if placebo is None else f'{100 * placebo:.0f}%'} of the carried placebos.",
+        f"{'–' if placebo is None else f'{100 * placebo:.0f}%'} of the {carried['n_placebos']} carried placebos "
+        f"(chance {100 / max(1, carried['n_placebos']):.0f}%). Mean cosine with the own counterpart: traits "
+        f"{number(carried['mean_matched'])}, placebos {number(carried['placebo_mean_matched'])}.",
+        "",
+        _pushed(t),
         "",
     ]
     return "\n".join(lines)
+
+
+def _pushed(t: dict[str, Any]) -> str:
+    """How many directions were pushed, and how many traits went beyond all of them."""
+    did = [row for row in t["behaviour"].values() if row]
+    n_random, n_placebos = ({row["carried"][key] for row in did} for key in ("n_random", "n_placebos"))
+    n = [max(n_random), max(n_placebos)]
+    carried, own = ([_beyond(row[name], "p", "n_random") for row in did] for name in ("carried", "own"))
+    placebos = [_beyond(row["carried"], "p_placebo", "n_placebos") for row in did]
+    return (
+        f"Pushed at {t['pushed']['dose']:g} median norms on the sealed pairs, beside {n[0]} random directions and "
+        f"{'at most ' * (len(n_placebos) > 1)}{n[1]} carried placebos per trait. Toward the trait by more than every random "
+        f"direction: the carried vector for {sum(carried)} of {len(did)} traits, the target's own for {sum(own)} (by chance at "
+        f"most {number(len(did) / (n[0] + 1), 1)}). By more than every carried placebo: the carried vector for {sum(placebos)} "
+        f"(by chance at most {number(len(did) / (n[1] + 1), 1)})."
+    )
+
+
+def _beyond(row: dict[str, Any], p: str, n: str) -> bool:
+    """Whether no direction of the null reaches the effect, in either direction."""
+    return row[p] is not None and row[p] < 1.5 / (row[n] + 1)
 
 
 def foreign_line() -> str:
