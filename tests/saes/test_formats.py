@@ -97,3 +97,16 @@ def test_an_unknown_sae_offers_the_nearest_names(tmp_path: Path, monkeypatch: py
     assert load_sae("tiny/blocks.1.hook_resid_post").id == "tiny/blocks.1.hook_resid_post"
     with pytest.raises(WorkbenchError, match=r"one of tiny/blocks\.1\.hook_resid_post"):
         load_sae("tiny/blocks.2.hook_resid_post")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn"])
+def test_an_sae_rounded_to_a_stored_type_is_what_comes_back(tmp_path: Path, dtype: str) -> None:
+    sae = small_sae()
+    expected = saelens.rounded(sae, dtype)
+    found = load_sae(saelens.write(sae, tmp_path, dtype=dtype))
+    for name in ("encoder", "encoder_bias", "decoder_directions", "decoder_bias"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    cosine = torch.nn.functional.cosine_similarity(found.decoder_directions, sae.decoder_directions, dim=1)
+    assert float(cosine.min()) > 0.995
+    theirs = SAE.load_from_disk(str(tmp_path))
+    assert torch.equal(theirs.W_dec.detach(), found.decoder_directions)

@@ -65,6 +65,7 @@ def test_an_sae_of_a_recipe_differs_by_its_own_keys_and_bad_ones_are_named() -> 
         ({"name": "x", "d_sea": 64}, "d_sae"),
         ({"name": "x", "data": "chats"}, "data of SAE x"),
         ({"name": "x", "weights": "none"}, "weights of SAE x"),
+        ({"name": "x", "stored_dtype": "int4"}, "stored_dtype of SAE x"),
         ({"name": "../x"}, "folder name"),
     ):
         with pytest.raises(WorkbenchError, match=message):

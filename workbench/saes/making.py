@@ -108,10 +108,11 @@ def carry_out(task: Pass) -> dict[str, Path]:
     held_out, seen = task.held_out.sample(HELD_OUT_TOKENS), task.data.sample(DENSITY_TOKENS)
     saved = {}
     for plan in task.plans:
-        sae = recalibrate(saes[plan.name], held_out, plan.target_l0)
+        sae = saelens.rounded(saes[plan.name], plan.stored_dtype)
+        sae = recalibrate(sae, held_out, plan.target_l0)
         card, density = training_card(task.recipe, plan, sae, task.data, seen, held_out, task.command)
         sae = replace(sae.to("cpu"), id=plan.name, card=card, density=density)
-        saved[plan.name] = saelens.write(sae, task.out / plan.name)
+        saved[plan.name] = saelens.write(sae, task.out / plan.name, dtype=plan.stored_dtype)
     return saved
 
 

@@ -15,6 +15,7 @@ from workbench.saes.config import TrainingConfig
 
 PLACES = ("disk", "memory")
 DATA = ("all", "corpus")
+STORED = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 WEIGHTS = ("own", "shuffled")
 
 
@@ -62,11 +63,12 @@ class SaePlan:
     data: str  # all, or corpus: no chats, no rollouts
     weights: str  # own, or shuffled: a control without what the model learned, on the same tokens
     target_l0: float
+    stored_dtype: str
     training: TrainingConfig
 
     def __post_init__(self) -> None:
         HookPoint.parse(self.hook)
-        for key, known in (("data", DATA), ("weights", WEIGHTS)):
+        for key, known in (("data", DATA), ("weights", WEIGHTS), ("stored_dtype", STORED)):
             if getattr(self, key) not in known:
                 raise unknown_name(f"{key} of SAE {self.name}", getattr(self, key), known)
         if not 0 < self.target_l0 <= self.training.d_sae:
@@ -87,6 +89,7 @@ class Recipe:
     activations: str = "disk"  # or memory: kept on the model's device, for a large GPU
     data: DataMix = field(default_factory=DataMix)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    stored_dtype: str = "float16"  # of the saved weights; float8_e4m3fn halves them
     target_l0: float = 0.0  # the saved threshold gives this mean number of active features on held-out text; 0 = k
     saes: tuple[dict[str, Any], ...] = ()  # each: name, any of SaePlan's other keys, and any of training's
     seed: int = 0
@@ -128,9 +131,9 @@ class Recipe:
         if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise WorkbenchError(f"an SAE of the recipe is named {name!r}", "a folder name", "give it a name")
         hook, data, weights = own.pop("hook", self.hook), own.pop("data", "all"), own.pop("weights", "own")
-        target = own.pop("target_l0", self.target_l0)
+        target, stored = own.pop("target_l0", self.target_l0), own.pop("stored_dtype", self.stored_dtype)
         training = _build(self.training, own, where=f"SAE {name}")
-        return SaePlan(name, hook, data, weights, float(target or training.k), training)
+        return SaePlan(name, hook, data, weights, float(target or training.k), stored, training)
 
     def swept(self, grid: Mapping[str, Sequence[Any]]) -> Recipe:
         """The recipe with every SAE in every combination of the values: {"k": [16, 32], "seed": [0, 1]} makes four of each.

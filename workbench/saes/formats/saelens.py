@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from workbench.base.store import read_json, sha256_file, write_json
 from workbench.saes.interface import SparseAutoencoder
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from workbench.saes.formats.files import Foreign
@@ -93,6 +95,7 @@ def write(
 ) -> Path:
     """Write a SAELens inference folder; weights are stored in `dtype` (SAELens loads them into the cfg's float32).
 
+    With an 8-bit `dtype` (float8_e4m3fn: half the size, three significant bits) biases and thresholds stay in float32.
     cfg.json is written last: a folder without it is unfinished.
     """
     import torch
@@ -107,10 +110,8 @@ def write(
     }
     if sae.threshold is not None:
         tensors["threshold"] = sae.threshold
-    kind = getattr(torch, dtype)
-    save_tensors(
-        Path(folder) / WEIGHTS, {k: v.detach().to("cpu", kind).contiguous() for k, v in tensors.items()}
-    )
+    stored = {name: tensor.detach().to("cpu", _kind(tensor, dtype)).contiguous() for name, tensor in tensors.items()}
+    save_tensors(Path(folder) / WEIGHTS, stored)
     if sae.density is not None:
         log_density = torch.log10(sae.density.float().cpu() + 1e-10)
         save_tensors(Path(folder) / "sparsity.safetensors", {"sparsity": log_density})
@@ -131,6 +132,20 @@ def write(
         write_json(Path(folder) / "card.json", sae.card)
     write_json(Path(folder) / "cfg.json", cfg)
     return Path(folder)
+
+
+def rounded(sae: SparseAutoencoder, dtype: str) -> SparseAutoencoder:
+    """The SAE as it will be read back from weights stored in `dtype`: what thresholds and figures should be taken on."""
+    names = ("encoder", "encoder_bias", "decoder_directions", "decoder_bias", "threshold")
+    tensors = {name: value for name in names if (value := getattr(sae, name)) is not None}
+    return replace(sae, **{name: value.to(_kind(value, dtype)).float() for name, value in tensors.items()})
+
+
+def _kind(tensor: Tensor, dtype: str) -> torch.dtype:
+    import torch
+
+    kind = getattr(torch, dtype)
+    return torch.float32 if kind.itemsize == 1 and tensor.dim() == 1 else kind
 
 
 def _density(folder: Path) -> Tensor | None:
