@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from sae_lens import SAE
+from safetensors.torch import load_file, save_file
 
 from tests.saes.planted import small_sae
 from workbench.base.errors import WorkbenchError
@@ -53,7 +56,7 @@ def test_hook_density_and_card_survive_saving(tmp_path: Path) -> None:
     sae = replace(small_sae(), density=torch.linspace(0, 1, 48), card={"l0": 3.5})
     saelens.write(sae, tmp_path)
     back = load_sae(tmp_path)
-    assert back.hook == sae.hook and back.card == {"l0": 3.5}
+    assert back.hook == sae.hook and back.card == {"l0": 3.5, "weights_hash": back.weights_hash}
     assert back.density is not None
     torch.testing.assert_close(back.density, sae.density, rtol=1e-4, atol=1e-8)
 
@@ -85,8 +88,9 @@ def test_an_unknown_architecture_and_run_time_normalisation_are_refused(tmp_path
 
 
 def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
-    sae = small_sae()
-    saelens.write(replace(sae, encoder_bias=sae.encoder_bias * float("nan")), tmp_path)
+    weights = saelens.write(small_sae(), tmp_path) / saelens.WEIGHTS
+    tensors = load_file(weights)
+    save_file(tensors | {"b_enc": tensors["b_enc"] * float("nan")}, weights)
     with pytest.raises(WorkbenchError, match="NaN or infinite values in b_enc"):
         load_sae(tmp_path)
 
@@ -110,3 +114,77 @@ def test_an_sae_rounded_to_a_stored_type_is_what_comes_back(tmp_path: Path, dtyp
     assert float(cosine.min()) > 0.995
     theirs = SAE.load_from_disk(str(tmp_path))
     assert torch.equal(theirs.W_dec.detach(), found.decoder_directions)
+
+
+# Writing: all or nothing
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "way_out"),
+    [("float16", 7e4, "bfloat16"), ("float8_e4m3fn", 500.0, "bfloat16"), ("float16", float("nan"), "train it again")],
+)
+def test_weights_that_the_stored_type_cannot_hold_are_refused_before_anything_is_written(
+    tmp_path: Path, dtype: str, size: float, way_out: str
+) -> None:
+    sae = small_sae()
+    sae.decoder_directions[3, 5] = size
+    for attempt in (lambda: saelens.write(sae, tmp_path / "new", dtype=dtype), lambda: saelens.rounded(sae, dtype)):
+        with pytest.raises(WorkbenchError, match="W_dec") as caught:
+            attempt()
+        assert dtype in caught.value.found and way_out in caught.value.remedy and caught.value.expected
+    assert not (tmp_path / "new").exists()
+    saelens.write(small_sae(), tmp_path / "old", dtype=dtype)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
+    with pytest.raises(WorkbenchError, match="W_dec"):
+        saelens.write(sae, tmp_path / "old", dtype=dtype)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()} == before
+
+
+@pytest.mark.parametrize("broken", ["save_tensors", "write_json", "replace"])
+def test_a_write_that_breaks_leaves_no_settings_beside_weights_of_another_sae(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    old = replace(small_sae(), density=torch.linspace(0, 1, 48), card={"l0": 3.5})
+    new = replace(small_sae(seed=1), architecture="topk", k=5, threshold=None, density=torch.ones(48), card={"l0": 5.0})
+    whole = load_sae(saelens.write(old, tmp_path)).weights_hash
+    targets = {"save_tensors": "workbench.base.tensors.save_tensors", "write_json": "workbench.saes.formats.saelens.write_json",
+               "replace": "os.replace"}  # fmt: skip
+    for fails_at in range(8):
+        calls = [0]
+        module, name = targets[broken].rsplit(".", 1)
+        real = getattr(__import__(module, fromlist=[name]), name)
+
+        def once(*given: object, calls: list = calls, real: Any = real, n: int = fails_at, **named: object) -> object:
+            calls[0] += 1
+            if calls[0] > n:
+                raise KeyboardInterrupt
+            return real(*given, **named)
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(targets[broken], once)
+            saelens.write(new, tmp_path)
+        try:
+            found = load_sae(tmp_path)
+        except WorkbenchError as error:
+            assert "cfg.json" in error.found
+        else:
+            assert found.architecture == ("jumprelu" if found.weights_hash == whole else "topk")
+            assert found.card["l0"] == (3.5 if found.weights_hash == whole else 5.0)
+        saelens.write(old, tmp_path)
+
+
+def test_nothing_of_an_sae_that_was_written_there_before_is_left(tmp_path: Path) -> None:
+    saelens.write(replace(small_sae(), density=torch.linspace(0, 1, 48), card={"l0": 3.5}), tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    found = load_sae(saelens.write(small_sae(seed=1), tmp_path))
+    assert found.density is None and found.card == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "cfg.json", "sae_weights.safetensors"]
+
+
+@pytest.mark.parametrize("k", ["Infinity", "-Infinity", "NaN", "1e400", "[5]", "true"])
+def test_a_k_that_is_no_whole_number_is_refused(tmp_path: Path, k: str) -> None:
+    saelens.write(replace(small_sae(), architecture="topk", k=5, threshold=None), tmp_path)
+    text = (tmp_path / "cfg.json").read_text()
+    (tmp_path / "cfg.json").write_text(text.replace('"k": 5', f'"k": {k}'))
+    with pytest.raises(WorkbenchError, match="a whole number of at least 1"):
+        load_sae(tmp_path)

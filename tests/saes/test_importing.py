@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pickle
 import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +101,51 @@ def test_an_id_that_is_taken_is_refused_unless_replaced(tmp_path: Path) -> None:
         import_sae(place)
     assert import_sae(place, replace=True).id == "model/blocks.3.hook_resid_post"
     assert import_sae(place, id="mine/second").id == "mine/second"
+
+
+def test_replacing_deletes_no_folder_that_is_not_an_sae(tmp_path: Path) -> None:
+    place, _ = SCRIPT.sparsify(tmp_path / "theirs")
+    mine, nested = tmp_path / "mine", tmp_path / "nested"
+    (mine / "thesis").mkdir(parents=True)
+    (mine / "thesis" / "chapter.txt").write_text("years of work")
+    import_sae(place, out=nested)
+    import_sae(place, out=nested / "second")
+    for folder in (mine, mine / "thesis" / "chapter.txt", nested):
+        with pytest.raises(WorkbenchError, match=r"holds|is a file") as caught:
+            import_sae(place, out=folder, replace=True)
+        assert caught.value.expected and caught.value.remedy
+    assert (mine / "thesis" / "chapter.txt").read_text() == "years of work"
+    assert load_sae(nested / "second").d_sae == SCRIPT.D_SAE
+    (mine / "cfg.json").write_text("{}")  # settings alone make no SAE
+    with pytest.raises(WorkbenchError, match="holds"):
+        import_sae(place, out=mine, replace=True)
+
+
+def test_an_empty_folder_and_an_sae_are_replaced_through_links_too(tmp_path: Path) -> None:
+    place, _ = SCRIPT.sparsify(tmp_path / "theirs")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    for name in ("ours", "link", "ours"):
+        assert load_sae(import_sae(place, out=tmp_path / name, replace=True).folder).d_sae == SCRIPT.D_SAE
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "ours", "theirs"]
+
+
+def test_a_replacement_that_fails_puts_the_old_sae_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, _ = SCRIPT.sparsify(tmp_path / "theirs")
+    kept = load_sae(import_sae(place, out=tmp_path / "ours").folder).weights_hash
+    real = os.replace
+
+    def fails(source: Any, target: Any) -> None:
+        if Path(target) == tmp_path / "ours" and not str(source).endswith(".old"):
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(WorkbenchError):
+        import_sae(place, out=tmp_path / "ours", replace=True)
+    assert load_sae(tmp_path / "ours").weights_hash == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
 def test_an_id_cannot_leave_the_shelf(tmp_path: Path) -> None:
@@ -222,6 +269,23 @@ def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
         archive.writestr("ae/data.pkl", b"\0" * (8 << 20))
     with pytest.raises(WorkbenchError, match="unpacks"):
         import_sae(tmp_path)
+
+
+def test_arrays_that_unpack_to_far_more_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "params.npz", W_enc=np.zeros((2048, 2048), dtype=np.float32))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("was read"))
+    with pytest.raises(WorkbenchError, match=r"unpacks from .* to 16,777"):
+        import_sae(tmp_path / "params.npz", "gemma_scope", model="a/b", hook="blocks.0.hook_resid_post")
+
+
+def test_compressed_arrays_are_read(tmp_path: Path) -> None:
+    place, reference = SCRIPT.gemma_scope(tmp_path / "theirs")
+    with np.load(place / "params.npz") as held:
+        arrays = dict(held)
+    np.savez_compressed(place / "params.npz", **arrays)
+    assert SCRIPT.difference(place, reference, tmp_path / "ours") < 1e-5
 
 
 @pytest.mark.parametrize("layout", ["dictionary_learning JumpReluAutoEncoder", "sparsify", "gemma_scope", "gemma_scope 2"])

@@ -117,6 +117,31 @@ def test_a_fixed_whitening_is_folded_in(tmp_path: Path, architecture: str, optio
     torch.testing.assert_close(ours.decode(codes), back.float(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"), [("mean", "lacks mean"), ("shape", "inverse_matrix has the shape"), ("nan", "NaN")]
+)
+def test_a_whitening_that_is_damaged_is_refused(tmp_path: Path, change: str, message: str) -> None:
+    _inference("standard", normalize_activations="covariance_whitening").save_model(tmp_path)
+    ActivationScaler(whitening=_whitening()).save(str(tmp_path / "activation_scaler.json"))
+    file = tmp_path / "activation_whitening.safetensors"
+    held = load_file(file)
+    changes = {"shape": {"inverse_matrix": torch.ones(D, 1)}, "nan": {"mean": held["mean"] * float("nan")}}
+    save_file({k: v for k, v in (held | changes.get(change, {})).items() if k != change}, file)
+    with pytest.raises(WorkbenchError, match=message) as caught:
+        load_sae(tmp_path)
+    assert caught.value.expected and caught.value.remedy
+
+
+def test_settings_that_are_no_object_are_refused(tmp_path: Path) -> None:
+    _inference("standard", normalize_activations="expected_average_only_in").save_model(tmp_path)
+    (tmp_path / "activation_scaler.json").write_text("[0.5]")
+    with pytest.raises(WorkbenchError, match="a JSON object"):
+        load_sae(tmp_path)
+    (tmp_path / "cfg.json").write_text("[]")
+    with pytest.raises(WorkbenchError):
+        load_sae(tmp_path)
+
+
 def test_a_scaling_that_is_not_told_is_asked_for(tmp_path: Path) -> None:
     theirs = _inference("standard", normalize_activations="expected_average_only_in")
     theirs.save_model(tmp_path)

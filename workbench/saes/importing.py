@@ -24,6 +24,7 @@ from workbench.saes.registry import list_saes, user_shelf
 if TYPE_CHECKING:
     from workbench.saes.formats.files import Foreign
 
+SAE_FILES = ("cfg.json", "sae_weights.safetensors")
 _ID = re.compile(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*){0,5}")
 
 
@@ -106,25 +107,60 @@ def checked_id(id: str) -> str:
 
 
 def put(folder: Path, id: str | None, replace: bool, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary folder, then rename it to `folder`: all or nothing."""
-    taken = folder.exists() and any(folder.iterdir()) if not folder.is_file() else True
-    if not replace and (taken or (id is not None and any(entry.id == id for entry in list_saes()))):
+    """Let `write` fill a temporary folder, then put it in the place of `folder`: all or nothing.
+
+    With `replace` an older SAE is moved aside first and deleted last; any other folder with something in it is refused.
+    """
+    folder = Path(os.path.realpath(folder))  # through a link, so that the link stays one
+    if not replace and (_taken(folder) or (id is not None and any(entry.id == id for entry in list_saes()))):
         what = f"the shelf has an SAE {id!r} already" if id is not None else f"{folder} is not empty"
         raise WorkbenchError(what, "a new place", "choose another with --name (or --out), or pass --replace")
+    if _taken(folder):
+        _check_sae_alone(folder)
     make_folder(folder.parent)
     temporary: Path | None = None
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:60]}.", dir=folder.parent))
         write(temporary)
         temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        _swap(temporary, folder)
     except OSError as error:
         raise describe_os_error(error, folder) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _taken(folder: Path) -> bool:
+    return folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+
+
+def _check_sae_alone(folder: Path) -> None:
+    """Refuse to delete anything but one SAE: a file, a folder without its two files, or with another SAE inside."""
+    if folder.is_file():
+        raise WorkbenchError(f"{folder} is a file", "a folder for the SAE", "choose another with --out")
+    remedy = "choose another with --name or --out, or delete it yourself"
+    if not all((folder / name).is_file() for name in SAE_FILES):
+        named = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
+        raise WorkbenchError(f"{folder} holds other things than an SAE ({named})", "an SAE, or an empty folder", remedy)
+    inside = next((path.parent for path in folder.glob("*/**/cfg.json")), None)
+    if inside is not None:
+        raise WorkbenchError(f"{folder} holds another SAE, in {inside.relative_to(folder)}", "one SAE alone", remedy)
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """`temporary` takes the place of `folder`, which comes back where that fails and is deleted where it does not."""
+    if not folder.exists():
+        os.replace(temporary, folder)
+        return
+    aside = temporary.with_name(temporary.name + ".old")
+    os.replace(folder, aside)
+    try:
+        os.replace(temporary, folder)
+    except BaseException:
+        os.replace(aside, folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _placed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ EIGHT_BIT = tuple(
     for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
     if hasattr(torch, name)
 )
+COMPRESSION = 8
+"""Trained weights compress to half at best; an archive that promises far more is made to fill the memory."""
 DTYPES = (torch.float32, torch.float64, *HALF, *EIGHT_BIT)
 
 
@@ -79,7 +82,7 @@ def load_pt(path: Path) -> dict[str, Any]:
             "a file written by torch.save of PyTorch 1.6 or newer (a zip archive)",
             "where you trust it, load it and save the tensors alone with torch.save; else download it again",
         )
-    _check_archive(path)
+    _check_archive(path, 1, "a file as torch.save writes it")  # which does not compress
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive raises almost anything
@@ -93,17 +96,18 @@ def load_pt(path: Path) -> dict[str, Any]:
     return dict(value)
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, most: int, expected: str) -> None:
+    """Refuse an archive that unpacks to more than `most` times its size (and a megabyte)."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
+    except FileNotFoundError as error:
+        raise describe_os_error(error, path, "read") from error
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise damaged(path, error) from error
     size = path.stat().st_size
-    if unpacked > size + (1 << 20):  # torch.save does not compress
-        raise WorkbenchError(
-            f"{path} unpacks from {size:,} to {unpacked:,} bytes", "a file as torch.save writes it", "do not trust it"
-        )
+    if unpacked > most * size + (1 << 20):
+        raise WorkbenchError(f"{path} unpacks from {size:,} to {unpacked:,} bytes", expected, "do not trust it")
 
 
 def _needs_code(path: Path, error: Exception) -> WorkbenchError:
@@ -126,6 +130,7 @@ def load_npz(path: Path) -> dict[str, Tensor]:
     """The named arrays of a .npz file as tensors; arrays that would need a pickle are refused."""
     import numpy
 
+    _check_archive(path, COMPRESSION, f"arrays of weights, which compress at most {COMPRESSION} times")
     try:
         with numpy.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -193,7 +198,8 @@ def check_numbers(tensor: Tensor, what: str, path: Path) -> None:
 def whole_number(value: Any, what: str, path: Path) -> int:
     """`value` (a number or a one-element tensor) as a positive int."""
     number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or number != int(number) or number < 1:
+    known = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    if not known or number != int(number) or number < 1:
         raise WorkbenchError(f"{path}: {what} is {value!r}", "a whole number of at least 1", "check the file")
     return int(number)
 

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import read_json, sha256_file, write_json
+from workbench.base.store import describe_os_error, make_folder, read_json, sha256_file, write_json
 from workbench.saes.interface import SparseAutoencoder
 
 if TYPE_CHECKING:
@@ -17,7 +20,14 @@ if TYPE_CHECKING:
 
     from workbench.saes.formats.files import Foreign
 
-WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+WEIGHTS, CONFIG, SPARSITY, CARD = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors", "card.json"
+_FIELDS = {
+    "W_enc": "encoder",
+    "b_enc": "encoder_bias",
+    "W_dec": "decoder_directions",
+    "b_dec": "decoder_bias",
+    "threshold": "threshold",
+}
 
 
 def claims(folder: Path) -> bool:
@@ -31,6 +41,7 @@ def read(folder: Path, file: Path | None = None) -> Foreign:
     Raises WorkbenchError for missing files, architectures or normalisations that cannot be read, and wrong shapes.
     """
     from workbench.base.tensors import load_tensors
+    from workbench.saes.formats.files import read_config
     from workbench.saes.formats.saelens_state import assemble, beside, modern
 
     folder = Path(folder)
@@ -41,7 +52,7 @@ def read(folder: Path, file: Path | None = None) -> Foreign:
                 f"a SAELens folder with cfg.json and {WEIGHTS}",
                 "check the path given to load_sae",
             )
-    cfg = modern(read_json(folder / CONFIG))
+    cfg = modern(read_config(folder / CONFIG))
     return assemble(
         cfg,
         load_tensors(folder / WEIGHTS),
@@ -61,7 +72,8 @@ def load(folder: Path, *, id: str | None = None, device: str = "cpu") -> SparseA
             "metadata.hook_name, such as blocks.15.hook_resid_post",
             "add it, or bring the SAE to the shelf with `workbench sae import FOLDER --hook ...`",
         )
-    card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
+    card = read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    card = card if isinstance(card, dict) else {}  # a stranger's
     return finished(sae, id=id or str(folder), hash=sha256_file(folder / WEIGHTS), card=card, folder=folder).to(device)
 
 
@@ -96,25 +108,44 @@ def write(
     """Write a SAELens inference folder; weights are stored in `dtype` (SAELens loads them into the cfg's float32).
 
     With an 8-bit `dtype` (float8_e4m3fn: half the size, three significant bits) biases and thresholds stay in float32.
-    cfg.json is written last: a folder without it is unfinished.
+    Numbers that `dtype` cannot hold are refused before anything is written. A card is kept with the hash of the weights that
+    it speaks of. An SAE that lies there is replaced: its cfg.json goes first and the new one comes last, so that a folder
+    with a cfg.json is whole.
     """
-    import torch
-
     from workbench.base.tensors import save_tensors
 
-    tensors = {
-        "W_enc": sae.encoder,
-        "b_enc": sae.encoder_bias,
-        "W_dec": sae.decoder_directions,
-        "b_dec": sae.decoder_bias,
-    }
-    if sae.threshold is not None:
-        tensors["threshold"] = sae.threshold
-    stored = {name: tensor.detach().to("cpu", _kind(tensor, dtype)).contiguous() for name, tensor in tensors.items()}
-    save_tensors(Path(folder) / WEIGHTS, stored)
-    if sae.density is not None:
-        log_density = torch.log10(sae.density.float().cpu() + 1e-10)
-        save_tensors(Path(folder) / "sparsity.safetensors", {"sparsity": log_density})
+    folder = Path(folder)
+    stored = {name: tensor.to("cpu").contiguous() for name, tensor in _stored(sae, dtype).items()}
+    make_folder(folder)
+    try:
+        part = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    except OSError as error:
+        raise describe_os_error(error, folder) from error
+    try:
+        save_tensors(part / WEIGHTS, stored)
+        if sae.density is not None:
+            save_tensors(part / SPARSITY, {"sparsity": _log_density(sae.density)})
+        if sae.card:
+            write_json(part / CARD, {**sae.card, "weights_hash": sha256_file(part / WEIGHTS)})
+        write_json(part / CONFIG, _config(sae, metadata))
+        _move(part, folder)
+    except OSError as error:
+        raise describe_os_error(error, folder) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _move(part: Path, folder: Path) -> None:
+    """The files of a complete SAE over those of an older one; what the new one has no file for is not left behind."""
+    for name in (CONFIG, SPARSITY, CARD):
+        (folder / name).unlink(missing_ok=True)
+    for name in (WEIGHTS, SPARSITY, CARD, CONFIG):
+        if (part / name).is_file():
+            os.replace(part / name, folder / name)
+
+
+def _config(sae: SparseAutoencoder, metadata: dict[str, Any] | None) -> dict[str, Any]:
     cfg: dict[str, Any] = {
         "architecture": sae.architecture,
         "d_in": sae.d_model,
@@ -126,19 +157,51 @@ def write(
         "reshape_activations": "none",
         "metadata": {"model_name": sae.model_name, "hook_name": str(sae.hook), **(metadata or {})},
     }
-    if sae.architecture == "topk":
-        cfg |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
-    if sae.card:
-        write_json(Path(folder) / "card.json", sae.card)
-    write_json(Path(folder) / "cfg.json", cfg)
-    return Path(folder)
+    return cfg | ({"k": sae.k, "rescale_acts_by_decoder_norm": False} if sae.architecture == "topk" else {})
 
 
 def rounded(sae: SparseAutoencoder, dtype: str) -> SparseAutoencoder:
-    """The SAE as it will be read back from weights stored in `dtype`: what thresholds and figures should be taken on."""
-    names = ("encoder", "encoder_bias", "decoder_directions", "decoder_bias", "threshold")
-    tensors = {name: value for name in names if (value := getattr(sae, name)) is not None}
-    return replace(sae, **{name: value.to(_kind(value, dtype)).float() for name, value in tensors.items()})
+    """The SAE as it will be read back from weights stored in `dtype`: what thresholds and figures should be taken on.
+
+    Numbers that `dtype` cannot hold are refused, as by `write`.
+    """
+    stored = _stored(sae, dtype)
+    return replace(sae, **{_FIELDS[name]: value.float() for name, value in stored.items()})
+
+
+def _stored(sae: SparseAutoencoder, dtype: str) -> dict[str, Tensor]:
+    """The tensors by their names in the file, in the types that they are stored in; finite, or refused."""
+    import torch
+
+    found: dict[str, Tensor] = {}
+    for name, attribute in _FIELDS.items():
+        if (tensor := getattr(sae, attribute)) is None:
+            continue
+        kind = _kind(tensor, dtype)
+        found[name] = tensor.detach().to(kind)
+        if not bool((tensor.abs() <= torch.finfo(kind).max).all()):  # some types turn the rest into NaN, some clip it
+            raise _too_large(name, tensor, dtype)
+    return found
+
+
+def _too_large(name: str, tensor: Tensor, dtype: str) -> WorkbenchError:
+    import torch
+
+    if not bool(torch.isfinite(tensor.float()).all()):
+        return WorkbenchError(
+            f"{name} holds NaN or infinite values before it is stored as {dtype}", "finite weights", "train it again"
+        )
+    return WorkbenchError(
+        f"{name} holds numbers up to {float(tensor.abs().max()):.4g}, which {dtype} cannot hold",
+        f"numbers up to {torch.finfo(getattr(torch, dtype)).max:.4g}",
+        "store it as float32 or bfloat16, which hold them",
+    )
+
+
+def _log_density(density: Tensor) -> Tensor:
+    import torch
+
+    return torch.log10(density.float().cpu() + 1e-10)
 
 
 def _kind(tensor: Tensor, dtype: str) -> torch.dtype:
@@ -151,5 +214,5 @@ def _kind(tensor: Tensor, dtype: str) -> torch.dtype:
 def _density(folder: Path) -> Tensor | None:
     from workbench.base.tensors import load_tensors
 
-    path = folder / "sparsity.safetensors"
+    path = folder / SPARSITY
     return (10.0 ** load_tensors(path)["sparsity"].float()) if path.is_file() else None

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import read_json
 from workbench.base.tensors import load_tensors
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.formats import folding
-from workbench.saes.formats.files import Foreign, check_numbers, checked, whole_number
+from workbench.saes.formats.files import Foreign, check_numbers, checked, need, read_config, whole_number
 from workbench.saes.formats.folding import Weights
 
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
@@ -126,7 +125,16 @@ def _fold_scale(weights: Weights, factor: float, rescaled: bool) -> Weights:
 
 
 def _fold_whitening(weights: Weights, where: Path, *, subtracts: bool) -> Weights:
-    held = {name: tensor.double() for name, tensor in load_tensors(where.parent / WHITENING).items()}
+    path, d_model = where.parent / WHITENING, weights.encoder.shape[0]
+    held = load_tensors(path)
+    expected = {"mean": [d_model], "matrix": [d_model, d_model], "inverse_matrix": [d_model, d_model]}
+    need(held, tuple(expected), path, "a whitening of the input")
+    for name, shape in expected.items():
+        check_numbers(held[name], name, path)
+        if list(held[name].shape) != shape:
+            found = f"{path}: {name} has the shape {list(held[name].shape)}"
+            raise WorkbenchError(found, f"{shape}, from the encoder's {d_model} rows", "copy the files of one SAE")
+    held = {name: held[name].double() for name in expected}
     return folding.fold_whitening(weights, held["mean"], held["matrix"], held["inverse_matrix"], subtracts_bias=subtracts)
 
 
@@ -134,7 +142,7 @@ def _scale(where: Path, cfg: Mapping[str, Any]) -> float | None:
     """What the input was multiplied by in training: beside the weights, or added to the configuration."""
     stated = cfg.get("norm_scaling_factor")
     if stated is None and (where.parent / SCALER).is_file():
-        stated = read_json(where.parent / SCALER).get("scaling_factor")
+        stated = read_config(where.parent / SCALER).get("scaling_factor")
     return float(stated) if isinstance(stated, (int, float)) and stated > 0 else None
 
 
