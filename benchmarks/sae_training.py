@@ -30,9 +30,9 @@ from pathlib import Path
 import torch
 
 from workbench.base.randomness import generator
-from workbench.base.store import read_json, sha256_file, write_json
-from workbench.base.tensors import save_tensors
-from workbench.saes.activations import MANIFEST, ActivationStore
+from workbench.base.store import read_json
+from workbench.saes.activations import ActivationStore
+from workbench.saes.capturing import store_given
 from workbench.saes.training import TrainingConfig, train, train_together
 
 HOOK = "blocks.0.hook_resid_post"
@@ -44,20 +44,12 @@ def made_store(folder: Path, d_model: int) -> ActivationStore:
     """A store of correlated activations: sparse sums of directions, so that no code is degenerate."""
     seeds = generator(0)
     directions = torch.randn(4 * d_model, d_model, generator=seeds)
-    shards = []
-    for index in range(N_SHARDS):
+
+    def shard() -> torch.Tensor:
         active = torch.rand(SHARD_TOKENS, 4 * d_model, generator=seeds) < 40 / (4 * d_model)
-        tokens = active.float() @ directions
-        name = f"shard-{index}.safetensors"
-        save_tensors(folder / name, {"activations": tokens.bfloat16()})
-        files = {HOOK: {"file": name, "sha256": sha256_file(folder / name)}}
-        shards.append({"files": files, "n_tokens": SHARD_TOKENS, "sources": {"made": SHARD_TOKENS}})
-    manifest = {
-        "key": "benchmark", "model": {"name": "made"}, "hooks": [HOOK], "d_model": d_model, "dtype": "bfloat16",
-        "shards": shards, "sources": {"made": N_SHARDS * SHARD_TOKENS}, "n_dropped": 0, "complete": True,
-    }  # fmt: skip
-    write_json(folder / MANIFEST, manifest)
-    return ActivationStore.open(folder)
+        return (active.float() @ directions).bfloat16()
+
+    return store_given(folder / "made", (shard() for _ in range(N_SHARDS)), hook=HOOK, model_name="made")
 
 
 def seconds_of(work: Callable[[], object], device: str) -> float:

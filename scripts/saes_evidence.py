@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.base.provenance import made
-from workbench.base.store import read_json, sha256_file, write_json
+from workbench.base.store import read_json, sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "saes.json"
@@ -108,22 +108,15 @@ def planted_store(folder: Path, n_shards: int) -> None:
     """A store of seeded activations."""
     import torch
 
-    from workbench.base.tensors import save_tensors
+    from workbench.saes.capturing import store_given
 
     seeds = torch.Generator().manual_seed(0)
     directions = torch.randn(2 * D_MODEL, D_MODEL, generator=seeds)
-    shards = []
-    for index in range(n_shards):
-        active = (torch.rand(SHARD, 2 * D_MODEL, generator=seeds) < 0.05).float()
-        name = f"shard-{index}.safetensors"
-        save_tensors(folder / name, {"activations": (active @ directions).bfloat16()})
-        files = {HOOK: {"file": name, "sha256": sha256_file(folder / name)}}
-        shards.append({"files": files, "n_tokens": SHARD, "sources": {"planted": SHARD}})
-    manifest = {
-        "key": f"planted-{n_shards}", "model": {"name": "planted"}, "hooks": [HOOK], "d_model": D_MODEL, "dtype": "bfloat16",
-        "shards": shards, "sources": {"planted": n_shards * SHARD}, "n_dropped": 0, "complete": True,
-    }  # fmt: skip
-    write_json(folder / "manifest.json", manifest)
+
+    def shard() -> Any:
+        return ((torch.rand(SHARD, 2 * D_MODEL, generator=seeds) < 0.05).float() @ directions).bfloat16()
+
+    store_given(folder, (shard() for _ in range(n_shards)), hook=HOOK, model_name="planted")
 
 
 def child(store: Path, folder: Path) -> None:

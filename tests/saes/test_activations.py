@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from workbench.base.errors import WorkbenchError
+from workbench.base.store import read_json, write_json
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.saes import activations, capturing
-from workbench.saes.activations import ActivationStore, JoinedActivations
-from workbench.saes.capturing import CaptureOptions, capture_held, capture_stores
+from workbench.saes.activations import ActivationStore
+from workbench.saes.capturing import CaptureOptions, capture_held, capture_stores, store_given
 from workbench.saes.token_rows import TokenRow
 
 HOOK = HookPoint(1)
@@ -41,8 +42,8 @@ def test_every_token_but_the_first_and_the_sinks_is_kept_and_counted(
     total = sum(len(r.ids) for r in rows)
     assert store.n_tokens + store.manifest["n_dropped"] == total
     assert store.manifest["n_dropped"] >= len(rows)
-    assert sum(sum(s["sources"].values()) for s in store.manifest["shards"]) == store.n_tokens
-    assert store.d_model == tiny_model.d_model and len(store.manifest["shards"]) > 1
+    assert sum(store.manifest["sources"].values()) == store.n_tokens
+    assert store.d_model == tiny_model.d_model and len(store.shards) > 1
 
 
 def test_stored_activations_are_the_models_own(tiny_model: Model, tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_an_interrupted_capture_goes_on_and_ends_identical(
         ActivationStore.open(tmp_path / "part")
     monkeypatch.setattr(capturing, "_capture_group", original)
     resumed = capture_store(tiny_model, HOOK, rows, tmp_path / "part", shard_tokens=100)
-    assert [s["files"] for s in resumed.manifest["shards"]] == [s["files"] for s in whole.manifest["shards"]]
+    assert resumed.shards == whole.shards and resumed.manifest == whole.manifest
 
 
 def test_other_rows_in_the_same_folder_are_refused(tiny_model: Model, tmp_path: Path) -> None:
@@ -95,14 +96,14 @@ def test_batches_start_anywhere_and_visit_every_token_once_an_epoch(
     later = store.batches(16, seed=4, start=23)
     for batch in first[23:]:
         torch.testing.assert_close(next(later), batch, rtol=0, atol=0)
-    per_epoch = store.n_tokens // 16 - len(store.manifest["shards"]) // activations.GROUP_SHARDS
+    per_epoch = store.n_tokens // 16 - len(store.shards) // activations.GROUP_SHARDS
     seen = torch.cat(first[:per_epoch])
     assert len(torch.unique(seen, dim=0)) == len(seen)
 
 
 def test_a_damaged_shard_is_found_by_its_hash(tiny_model: Model, tmp_path: Path) -> None:
     store = capture_store(tiny_model, HOOK, _rows(), tmp_path)
-    path = tmp_path / store.manifest["shards"][0]["files"][str(HOOK)]["file"]
+    path = tmp_path / store.shards[0]["files"][str(HOOK)]["file"]
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
@@ -139,16 +140,41 @@ def test_special_tokens_are_dropped_by_choice_and_counted(tiny_model: Model, tmp
     assert kept.manifest["dropped"]["position 0"] == len(rows)
 
 
-def test_sources_are_joined_and_another_hook_point_is_refused(tiny_model: Model, tmp_path: Path) -> None:
-    hooks = [HookPoint(0), HOOK]
-    one = capture_stores(tiny_model, hooks, _rows(), tmp_path / "a", CaptureOptions(shard_tokens=100))
-    other = capture_stores(tiny_model, hooks, _rows(seed=1), tmp_path / "b", CaptureOptions(shard_tokens=100))
-    joined = JoinedActivations([one[HOOK], other[HOOK]])
-    assert joined.n_tokens == one[HOOK].n_tokens + other[HOOK].n_tokens
-    assert sum(joined.manifest["sources"].values()) == joined.n_tokens
-    assert torch.equal(joined.shard(len(one[HOOK].sizes)), other[HOOK].shard(0))
-    with pytest.raises(WorkbenchError, match="one hook point"):
-        JoinedActivations([one[HOOK], other[HookPoint(0)]])
+def test_the_corpus_alone_is_what_the_model_did_not_write(tiny_model: Model, tmp_path: Path) -> None:
+    names = ("web", "chats", "rollouts-evil", "text-of-rollouts-evil", "books")
+    rows = [TokenRow(row.ids, names[i % len(names)]) for i, row in enumerate(_rows(60))]
+    options = CaptureOptions(shard_tokens=150)
+    store = capture_stores(tiny_model, [HOOK], rows, tmp_path, options)[HOOK]
+    corpus, held = store.of_corpus(), capture_held(tiny_model, [HOOK], rows, options)[HOOK].of_corpus()
+    assert set(corpus.manifest["sources"]) == {"web", "books"}
+    assert corpus.n_tokens == sum(corpus.manifest["sources"].values()) < store.n_tokens
+    assert corpus.key == held.key != store.key
+    for index, size in enumerate(corpus.sizes):
+        assert len(corpus.shard(index)) == size and torch.equal(corpus.shard(index), held.shard(index))
+    expected = capture_held(tiny_model, [HOOK], [row for row in rows if row.of_corpus])[HOOK]
+    found = torch.cat([corpus.shard(i) for i in range(len(corpus.sizes))]).float()
+    assert torch.cdist(found, torch.cat([t for t, _ in expected.shards]).float()).min(1).values.max() < 0.05  # float16, other batches
+
+
+def test_a_half_written_line_of_shards_is_dropped(tiny_model: Model, tmp_path: Path) -> None:
+    rows = _rows()
+    whole = capture_store(tiny_model, HOOK, rows, tmp_path / "whole", shard_tokens=100)
+    capture_store(tiny_model, HOOK, rows, tmp_path / "part", shard_tokens=100)
+    lines = (tmp_path / "part" / "shards.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "part" / "shards.jsonl").write_text("".join(lines[:2]) + lines[2][:30])
+    manifest = read_json(tmp_path / "part" / "manifest.json")
+    write_json(tmp_path / "part" / "manifest.json", {**manifest, "complete": False})
+    resumed = capture_store(tiny_model, HOOK, rows, tmp_path / "part", shard_tokens=100)
+    assert resumed.shards == whole.shards and resumed.manifest == whole.manifest
+
+
+def test_a_sample_has_as_many_tokens_as_asked_for_from_shards_all_over(tmp_path: Path) -> None:
+    shards = [torch.full((50, 4), float(index)) for index in range(40)]
+    store = store_given(tmp_path, shards, hook=str(HOOK), model_name="given")
+    assert len(store.sample(1000)) == 1000 and len(store.sample(10**6)) == 2000
+    assert len(store.sample(64)[:, 0].unique()) >= 16
+    with pytest.raises(WorkbenchError, match="holds a store already"):
+        store_given(tmp_path, shards, hook=str(HOOK), model_name="given")
 
 
 def test_an_activation_beyond_the_stored_type_is_refused(tiny_model: Model) -> None:

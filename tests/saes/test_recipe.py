@@ -11,10 +11,12 @@ import torch
 import yaml
 
 from workbench.base.errors import WorkbenchError
+from workbench.base.store import write_json
 from workbench.models.loading import Model
 from workbench.personas.traits import load_trait
 from workbench.saes import mixture, trainer
 from workbench.saes.config import TrainingConfig
+from workbench.saes.interface import SparseAutoencoder
 from workbench.saes.making import make_saes
 from workbench.saes.mixture import chat_prompts
 from workbench.saes.recipe import DataMix, Recipe
@@ -38,6 +40,10 @@ def test_the_shipped_recipe_is_valid() -> None:
         ({"modle": "x"}, "one of model"),
         ({"training": {"k": "many"}}, "k is 'many'"),
         ({"activations": "ram"}, "activations"),
+        ({"data": "foo"}, "a mapping"),
+        ({"training": [1]}, "a mapping"),
+        ({"training": {"decay": 2.0}}, "a share"),
+        ({"data": {"characters": -5}}, "1 or more"),
         ({"data": {"system_dropout": 3}}, "a probability"),
         ({"training": {"d_sae": -4}}, "positive number"),
         ([1, 2], "not a mapping"),
@@ -67,9 +73,13 @@ def test_an_sae_of_a_recipe_differs_by_its_own_keys_and_bad_ones_are_named() -> 
         ({"name": "x", "weights": "none"}, "weights of SAE x"),
         ({"name": "x", "stored_dtype": "int4"}, "stored_dtype of SAE x"),
         ({"name": "../x"}, "folder name"),
+        ({"name": "training/x"}, "folder name"),
+        ({"name": "x", "hook": 15}, "ook of SAE x"),
+        ({"name": "x", "target_l0": "many"}, "target_l0 of SAE x"),
+        ("x", "a mapping with a name"),
     ):
         with pytest.raises(WorkbenchError, match=message):
-            Recipe(saes=(bad,))
+            Recipe(saes=(bad,))  # type: ignore[arg-type]
     with pytest.raises(WorkbenchError, match="every name once"):
         Recipe(saes=({"name": "x"}, {"name": "x"}))
 
@@ -83,15 +93,43 @@ def test_a_sweep_is_the_grid_of_its_values() -> None:
     assert [plan.data for plan in swept.plans[4:]] == ["corpus"] * 4
 
 
-def test_chats_are_held_out_by_their_prompts_and_answers_can_be_read_as_text(tiny_model: Model, tmp_path: Path) -> None:
+def test_answers_can_be_read_as_text(tiny_model: Model, tmp_path: Path) -> None:
     data = DataMix(max_new_tokens=3, trait_text=1.0)
     wanted = [("rollouts-x", pair) for pair in chat_prompts(4, 0)]
     found = mixture.answers(tiny_model, wanted, data, tmp_path, 0)
     dialogues = [(*pair, answer) for (_, pair), answer in zip(wanted, found, strict=True)]
     rows = mixture.dialogue_rows(tiny_model, dialogues, data, source="rollouts-x", seed=0, as_text=True)
     assert {row.source for row in rows} == {"rollouts-x", "text-of-rollouts-x"}
-    pairs = chat_prompts(4000, 0)
-    assert 0.03 < sum(mixture._held_out(pair) for pair in pairs) / len(pairs) < 0.07
+
+
+def test_no_held_out_row_shares_a_document_or_a_user_prompt_with_training(
+    tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "corpus.txt"
+    text.write_text("\n\n".join(f"Line {i}: some words about the sea, its ships and its weather." for i in range(300)))
+    data = DataMix(corpus=str(text), characters=20_000, chats=600, traits=("evil",), max_new_tokens=1, system_dropout=0.5)
+    monkeypatch.setattr(mixture, "answers", lambda _, wanted, *__: ["yes"] * len(wanted))
+    evil = load_trait("evil")
+
+    def prompts(trait: str, split: str) -> list[tuple[str, str]]:
+        return [(f"You are {i}.", question.text) for question in evil.questions_of(split) for i in range(4)]
+
+    made = mixture.mixture(Recipe(data=data), tiny_model, tmp_path, prompts)
+    users = {user: mixture._held_out(user) for _, user in chat_prompts(5000, 0)}
+    assert 0.01 < sum(users.values()) / len(users) < 0.15
+    seen = {tuple(row.ids) for row in made.train}
+    for kind in ("corpus", "chats"):
+        assert made.held_out[kind] and not seen & {tuple(row.ids) for row in made.held_out[kind]}
+    decoded = [tiny_model.tokenizer.decode(row.ids) for row in made.train if not row.of_corpus]
+    assert not any(user in text for text in decoded for user, held in users.items() if held and len(user) > 12)
+
+
+def test_too_little_text_is_said_before_anything_is_read(tiny_model: Model, tmp_path: Path) -> None:
+    text = tmp_path / "corpus.txt"
+    text.write_text("One short line.")
+    data = DataMix(corpus=str(text), chats=0, traits=())
+    with pytest.raises(WorkbenchError, match="one document in twenty is held out"):
+        mixture.mixture(Recipe(data=data), tiny_model, tmp_path, lambda *_: [])
 
 
 def test_a_whole_run_trains_two_sites_and_controls_and_resumes_without_work(
@@ -129,10 +167,39 @@ def test_a_whole_run_trains_two_sites_and_controls_and_resumes_without_work(
     assert "chats" not in saes["corpus"].card["training_data"]["shares"]
     assert saes["shuffled"].model_name.endswith("-shuffled")
     assert saes["a"].density is not None and len(saes["a"].density) == 96
+    assert set(saes["a"].card["held_out_tokens"]) == {"corpus", "chats"}
+    assert set(saes["corpus"].card["held_out_tokens"]) == {"corpus"}
     before = {name: (folder / "sae_weights.safetensors").read_bytes() for name, folder in folders.items()}
+    evaluated = {**saes["a"].card, "evaluation": {"by": "somebody"}}
+    write_json(folders["a"] / "card.json", evaluated)
     monkeypatch.setattr(trainer.Trainer, "train_on", None)  # nothing is left to train
     again = make_saes(loaded, tmp_path / "out", trait_prompts=lambda *_: [])
     assert {name: (folder / "sae_weights.safetensors").read_bytes() for name, folder in again.items()} == before
+    assert load_sae(folders["a"]).card["evaluation"] == {"by": "somebody"}
+    more = Recipe.load(_write(tmp_path / "more.yaml", {**small, "saes": [*small["saes"], {"name": "moved", **site, "seed": 2}]}))
+    monkeypatch.undo()
+    monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: _copy(tiny_model))
+    assert set(make_saes(more, tmp_path / "out", trait_prompts=lambda *_: [])) == {*folders, "moved"}
+
+
+def test_an_sae_that_moves_to_another_site_is_not_taken_for_the_old_one(
+    tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "corpus.txt"
+    text.write_text("\n\n".join(f"Line {i}: some words about the sea, its ships and its weather." for i in range(300)))
+    data = DataMix(corpus=str(text), characters=20_000, chats=0, traits=())
+    training = TrainingConfig(d_sae=32, k=4, batch_size=128, n_steps=10, precision="float32")
+    monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: tiny_model)
+    sites = [{"name": "b", "hook": f"blocks.{block}.hook_resid_post"} for block in (0, 1)]
+    others = ({"name": "c", "hook": "blocks.1.hook_resid_post"}, {"name": "d", "hook": "blocks.0.hook_resid_post"})
+
+    def made(site: dict, folder: str) -> SparseAutoencoder:
+        recipe = Recipe(model="tiny", data=data, training=training, saes=(site, *others))
+        return load_sae(make_saes(recipe, tmp_path / folder, trait_prompts=lambda *_: [])["b"])
+
+    assert [str(made(site, folder).hook) for site, folder in zip(sites, "ab", strict=True)] == [site["hook"] for site in sites]
+    with pytest.raises(WorkbenchError, match="another config"):
+        made(sites[1], "a")
 
 
 def test_passes_as_cluster_tasks_make_the_same_saes(tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

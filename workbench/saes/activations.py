@@ -1,27 +1,30 @@
 """Activations to train on: shards on disk or a tensor in memory, read many times in shuffled batches.
 
-A store is a folder of safetensors shards ([n, d_model] in 16 bits) of one hook point and a `manifest.json` that names
-the model, the hook points, the sources with their token counts, and how many tokens were dropped and why. Stores that
-were captured from one pass through the model hold the same tokens, shard for shard. `capturing` writes them.
+A store is a folder of safetensors shards ([n, d_model] in 16 bits, and which tokens are corpus), a `shards.jsonl` with a
+line for each, and a `manifest.json` that names the model, the hook points, the sources with their token counts, and how many
+tokens were dropped and why. All hook points hold the same tokens, shard for shard. `capturing` writes stores.
 """
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import content_hash, read_json, sha256_file
+from workbench.saes.token_rows import OF_THE_MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MANIFEST = "manifest.json"
+MANIFEST, SHARDS = "manifest.json", "shards.jsonl"
 GROUP_SHARDS = 8
 """Shards in memory at a time, their tokens permuted together; the next group is read meanwhile."""
 
@@ -59,7 +62,7 @@ class Activations(ABC):
         """Endless shuffled batches from batch number `start` on: batch n is the same whatever `start` was.
 
         Every epoch visits the shards in a new order, `GROUP_SHARDS` at a time. Memory: two groups (the next one is
-        read by a thread while this one is served), whatever the size of the store.
+        read by a thread while this one is served) and a shard, whatever the size of the store.
         """
         import torch
 
@@ -100,16 +103,25 @@ class Activations(ABC):
         import torch
 
         members, seed, skipped = group
-        tokens = torch.cat([self.shard(m) for m in members])
-        return tokens, torch.randperm(len(tokens), generator=generator(seed)), skipped
+        total, filled = sum(self.sizes[m] for m in members), 0
+        first = self.shard(members[0])
+        tokens = torch.empty(total, self.d_model, dtype=first.dtype, device=first.device)
+        for member in members:
+            shard = first if member == members[0] else self.shard(member)
+            tokens[filled : filled + len(shard)] = shard
+            filled += len(shard)
+        return tokens, torch.randperm(total, generator=generator(seed)), skipped
 
-    def sample(self, n_tokens: int, *, n_shards: int = 16) -> Tensor:
-        """About `n_tokens` tokens as [n, d_model], stored as they are, from at most `n_shards` shards spread over all."""
+    def sample(self, n_tokens: int, *, least_shards: int = 16) -> Tensor:
+        """About `n_tokens` tokens [n, d_model], stored as they are, from shards spread over all: as few as hold them, but
+        `least_shards`. All tokens when there are not so many."""
         import torch
 
-        chosen = range(0, len(self.sizes), -(-len(self.sizes) // n_shards))
-        each = -(-n_tokens // len(chosen))
-        return torch.cat([self.shard(index)[:each] for index in chosen])
+        mean = max(1, self.n_tokens // len(self.sizes))
+        count = min(len(self.sizes), max(least_shards, -(-n_tokens // mean)))
+        chosen = [place * len(self.sizes) // count for place in range(count)]
+        each = -(-n_tokens // count)
+        return torch.cat([self.shard(index)[:each] for index in chosen])[:n_tokens]
 
 
 def _submit(reader: ThreadPoolExecutor, work: Any, *arguments: Any) -> Future[Any]:
@@ -118,27 +130,30 @@ def _submit(reader: ThreadPoolExecutor, work: Any, *arguments: Any) -> Future[An
 
 @dataclass(frozen=True)
 class ActivationStore(Activations):
-    """A finished store on disk, of one of its hook points."""
+    """A finished store on disk, of one of its hook points; with `corpus_only` what the model wrote itself is skipped."""
 
     folder: Path
     manifest: dict[str, Any]
+    shards: tuple[dict[str, Any], ...]
+    corpus_only: bool = False
 
     @staticmethod
     def open(folder: Path, *, hook: str | None = None, verify: bool = False) -> ActivationStore:
-        """The store in `folder` at `hook` (the only one when there is one); `verify` also checks every shard's hash.
+        """The store in `folder` at `hook` (the first one when none is named); `verify` also checks every shard's hash.
 
         WorkbenchError when the store is unfinished or damaged, or has no such hook point.
         """
-        manifest = read_json(Path(folder) / MANIFEST)
+        folder = Path(folder)
+        manifest, shards = read_json(folder / MANIFEST), read_shards(folder)
         if not manifest.get("complete"):
             raise WorkbenchError(
-                f"the activation store {folder} is unfinished ({len(manifest.get('shards', []))} shards)",
+                f"the activation store {folder} is unfinished ({len(shards)} shards)",
                 "a complete store",
                 "run the same training command again: it goes on where it stopped",
             )
         if verify:
-            verify_shards(Path(folder), manifest)
-        return ActivationStore(Path(folder), manifest).at(hook or manifest["hooks"][0])
+            verify_shards(folder, shards)
+        return ActivationStore(folder, manifest, tuple(shards)).at(hook or manifest["hooks"][0])
 
     def at(self, hook: str) -> ActivationStore:
         """The same tokens at another hook point of the store."""
@@ -146,79 +161,58 @@ class ActivationStore(Activations):
             raise unknown_name(f"hook point in {self.folder}", hook, self.manifest["hooks"])
         return replace(self, manifest={**self.manifest, "hook": hook})
 
-    @property
+    def of_corpus(self) -> ActivationStore:
+        """The corpus' tokens alone."""
+        return replace(self, manifest=corpus_manifest(self.manifest), corpus_only=True)
+
+    @cached_property
     def sizes(self) -> Sequence[int]:  # type: ignore[override]
-        return [shard["n_tokens"] for shard in self.manifest["shards"]]
+        return [shard["n_corpus" if self.corpus_only else "n_tokens"] for shard in self.shards]
 
     def shard(self, index: int) -> Tensor:
         from workbench.base.tensors import load_tensors
 
-        name = self.manifest["shards"][index]["files"][self.manifest["hook"]]["file"]
-        return load_tensors(self.folder / name)["activations"]
+        found = load_tensors(self.folder / self.shards[index]["files"][self.manifest["hook"]]["file"])
+        return found["activations"][found["of_corpus"]] if self.corpus_only else found["activations"]
 
 
 @dataclass(frozen=True, eq=False)
 class HeldActivations(Activations):
-    """Activations in the memory of one device: shard after shard, [n, d_model] each."""
+    """Activations in the memory of one device: (tokens [n, d_model], which of them are corpus [n]) shard after shard."""
 
-    shards: Sequence[Tensor]
+    shards: Sequence[tuple[Tensor, Tensor]]
     manifest: dict[str, Any]
+    corpus_only: bool = False
 
-    @property
+    def of_corpus(self) -> HeldActivations:
+        """The corpus' tokens alone."""
+        return HeldActivations(self.shards, corpus_manifest(self.manifest), corpus_only=True)
+
+    @cached_property
     def sizes(self) -> Sequence[int]:  # type: ignore[override]
-        return [len(shard) for shard in self.shards]
+        return [int(corpus.sum()) if self.corpus_only else len(tokens) for tokens, corpus in self.shards]
 
     def shard(self, index: int) -> Tensor:
-        return self.shards[index]
+        tokens, corpus = self.shards[index]
+        return tokens[corpus] if self.corpus_only else tokens
 
 
-@dataclass(frozen=True, eq=False)
-class JoinedActivations(Activations):
-    """Several sources as one: the shards of each, one after the other."""
-
-    parts: Sequence[Activations]
-
-    def __post_init__(self) -> None:
-        places = {(part.manifest["hook"], part.d_model) for part in self.parts}
-        if len(places) != 1:
-            raise WorkbenchError(
-                f"activations of {len(places)} places: {sorted(map(str, places))}",
-                "one hook point of one model",
-                "join stores of one site",
-            )
-
-    @property
-    def manifest(self) -> dict[str, Any]:  # type: ignore[override]
-        first = self.parts[0].manifest
-        sources: dict[str, int] = {}
-        hashes: dict[str, list[str]] = {}
-        for part in self.parts:
-            for name, count in part.manifest["sources"].items():
-                sources[name] = sources.get(name, 0) + count
-                hashes.setdefault(name, []).append(part.manifest.get("source_hashes", {}).get(name, ""))
-        return {
-            **{name: first[name] for name in ("model", "hook", "d_model", "dtype")},
-            "key": content_hash([part.key for part in self.parts]),
-            "sources": sources,
-            "source_hashes": {name: one[0] if len(one) == 1 else content_hash(one) for name, one in hashes.items()},
-            "n_dropped": sum(part.manifest["n_dropped"] for part in self.parts),
-        }
-
-    @property
-    def sizes(self) -> Sequence[int]:  # type: ignore[override]
-        return [size for part in self.parts for size in part.sizes]
-
-    def shard(self, index: int) -> Tensor:
-        for part in self.parts:
-            if index < len(part.sizes):
-                return part.shard(index)
-            index -= len(part.sizes)
-        raise IndexError(index)
+def corpus_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a store's corpus tokens."""
+    sources = {name: count for name, count in manifest["sources"].items() if not name.startswith(OF_THE_MODEL)}
+    return {**manifest, "sources": sources, "key": content_hash([manifest["key"], "corpus"])}
 
 
-def verify_shards(folder: Path, manifest: dict[str, Any]) -> None:
+def read_shards(folder: Path) -> list[dict[str, Any]]:
+    """The shards that were written, one JSON line each; a half-written last line is dropped."""
+    path = Path(folder) / SHARDS
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def verify_shards(folder: Path, shards: Sequence[dict[str, Any]]) -> None:
     """Refuse a store with a shard that is missing or not what was written."""
-    for shard in manifest["shards"]:
+    for shard in shards:
         for file in shard["files"].values():
             path = folder / file["file"]
             if not path.is_file() or sha256_file(path) != file["sha256"]:

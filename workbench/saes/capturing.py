@@ -7,9 +7,11 @@ model's median at that hook) and, by choice, special tokens such as chat delimit
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,16 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed, generator
-from workbench.base.store import content_hash, read_json, sha256_file, write_json
+from workbench.base.store import atomic_write, content_hash, read_json, sha256_file, write_json
 from workbench.models.hookpoints import HookPoint
-from workbench.saes.activations import MANIFEST, ActivationStore, HeldActivations, verify_shards
+from workbench.saes.activations import (
+    MANIFEST,
+    SHARDS,
+    ActivationStore,
+    HeldActivations,
+    read_shards,
+    verify_shards,
+)
 from workbench.saes.token_rows import SINK_RATIO, TokenRow, activations_at_hooks, padded_rows
 
 if TYPE_CHECKING:
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
 
     from workbench.models.loading import Model
 
-SCHEMA = 2
+SCHEMA = 3
 SHARD_BYTES = 75_497_472
 """65,536 tokens of 576 dimensions in 16 bits; wider models get fewer tokens a shard."""
 DROPPED = ("position 0", "sink", "special")
@@ -57,6 +66,7 @@ class _Group:
     """The kept tokens of some rows at every hook point, and the counts."""
 
     kept: Mapping[HookPoint, Tensor]
+    of_corpus: Tensor
     sources: Counter[str]
     dropped: Counter[str]
 
@@ -78,20 +88,54 @@ def capture_stores(
 
     folder = Path(folder)
     manifest = _begin(folder, model, hooks, rows, options)
-    verify_shards(folder, manifest)
-    groups = list(_groups(rows, options.tokens_per_shard(model.d_model)))
+    shards = read_shards(folder)
+    verify_shards(folder, shards)
+    atomic_write(folder / SHARDS, "".join(json.dumps(shard) + "\n" for shard in shards))  # without a half-written line
     if not manifest["complete"]:
-        for index, group in _captured(model, hooks, groups, options, manifest, label):
+        totals = _Totals.of(shards)
+        for index, group in _captured(model, hooks, rows, options, manifest["key"], label, skip=len(shards)):
             files = {}
             for hook, tokens in group.kept.items():
                 name = f"{hook}/shard-{index:05d}.safetensors"
-                save_tensors(folder / name, {"activations": tokens.cpu()})
+                save_tensors(folder / name, {"activations": tokens.cpu(), "of_corpus": group.of_corpus.cpu()})
                 files[str(hook)] = {"file": name, "sha256": sha256_file(folder / name)}
-            _count(manifest, group, files)
-            write_json(folder / MANIFEST, manifest)
-        manifest["complete"] = True
-        write_json(folder / MANIFEST, manifest)
+            _append(folder / SHARDS, {"files": files, **totals.add(group)})
+        write_json(folder / MANIFEST, {**manifest, **totals.to_json(), "complete": True})
     return {hook: ActivationStore.open(folder, hook=str(hook)) for hook in hooks}
+
+
+def store_given(
+    folder: Path, shards: Iterable[Tensor], *, hook: str, model_name: str, source: str = "given", of_corpus: bool = True
+) -> ActivationStore:
+    """A store of activations that you have already: each of `shards` [n, d_model] (shuffled, 16 bits) becomes one shard.
+
+    Nothing is filtered. Raises WorkbenchError when the folder holds a store.
+    """
+    import torch
+
+    from workbench.base.tensors import save_tensors
+
+    folder, totals, key, manifest = Path(folder), _Totals.of([]), hashlib.sha256(), {}
+    if (folder / MANIFEST).exists():
+        raise WorkbenchError(f"{folder} holds a store already", "a new folder", "choose another")
+    for index, tokens in enumerate(shards):
+        name, corpus = f"{hook}/shard-{index:05d}.safetensors", torch.full((len(tokens),), of_corpus)
+        save_tensors(folder / name, {"activations": tokens.cpu(), "of_corpus": corpus})
+        files = {hook: {"file": name, "sha256": sha256_file(folder / name)}}
+        group = _Group({HookPoint.parse(hook): tokens}, corpus, Counter({source: len(tokens)}), Counter())
+        _append(folder / SHARDS, {"files": files, **totals.add(group)})
+        key.update(files[hook]["sha256"].encode())
+        manifest = {"d_model": tokens.shape[1], "dtype": str(tokens.dtype).removeprefix("torch.")}
+    facts = {"schema": SCHEMA, "key": key.hexdigest(), "model": {"name": model_name}, "hooks": [hook], **manifest}
+    write_json(folder / MANIFEST, {**facts, **totals.to_json(), "complete": True})
+    return ActivationStore.open(folder)
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def capture_held(
@@ -103,49 +147,65 @@ def capture_held(
     label: str = "Capturing activations",
 ) -> dict[HookPoint, HeldActivations]:
     """The same activations kept in the memory of the model's device: for a large GPU, where a disk would be slow."""
-    manifest = _manifest(model, hooks, rows, options)
-    groups = list(_groups(rows, options.tokens_per_shard(model.d_model)))
-    shards: dict[HookPoint, list[Tensor]] = {hook: [] for hook in hooks}
-    for _, group in _captured(model, hooks, groups, options, manifest, label):
+    manifest, totals = _manifest(model, hooks, rows, options), _Totals.of([])
+    shards: dict[HookPoint, list[tuple[Tensor, Tensor]]] = {hook: [] for hook in hooks}
+    for _, group in _captured(model, hooks, rows, options, manifest["key"], label):
         for hook, tokens in group.kept.items():
-            shards[hook].append(tokens)
-        _count(manifest, group, {})
-    return {hook: HeldActivations(shards[hook], {**manifest, "hook": str(hook)}) for hook in hooks}
+            shards[hook].append((tokens, group.of_corpus.to(tokens.device)))
+        totals.add(group)
+    found = {**manifest, **totals.to_json(), "complete": True}
+    return {hook: HeldActivations(shards[hook], {**found, "hook": str(hook)}) for hook in hooks}
 
 
-def _count(manifest: dict[str, Any], group: _Group, files: dict[str, Any]) -> None:
-    n_tokens = len(next(iter(group.kept.values())))
-    manifest["shards"].append({"files": files, "n_tokens": n_tokens, "sources": dict(group.sources)})
-    for name, count in group.sources.items():
-        manifest["sources"][name] = manifest["sources"].get(name, 0) + count
-    for name, count in group.dropped.items():
-        manifest["dropped"][name] += count
-    manifest["n_dropped"] = sum(manifest["dropped"].values())
+@dataclass
+class _Totals:
+    """Tokens kept per source and dropped per reason, over all shards."""
+
+    sources: Counter[str]
+    dropped: Counter[str]
+
+    @classmethod
+    def of(cls, shards: Sequence[dict[str, Any]]) -> _Totals:
+        """Those of shards that are there already."""
+        parts = [(Counter(shard["sources"]), Counter(shard["dropped"])) for shard in shards]
+        return cls(sum((one for one, _ in parts), Counter()), sum((one for _, one in parts), Counter()))
+
+    def add(self, group: _Group) -> dict[str, Any]:
+        """Count a group; what the shard's own line says of it."""
+        self.sources += group.sources
+        self.dropped += group.dropped
+        n_tokens, n_corpus = len(group.of_corpus), int(group.of_corpus.sum())
+        counts = {"sources": dict(group.sources), "dropped": dict(group.dropped)}
+        return {"n_tokens": n_tokens, "n_corpus": n_corpus, **counts}
+
+    def to_json(self) -> dict[str, Any]:
+        """{sources, dropped, n_dropped}."""
+        dropped = {name: self.dropped[name] for name in DROPPED}
+        return {"sources": dict(self.sources), "dropped": dropped, "n_dropped": sum(dropped.values())}
+
+
+def capture_key(
+    model: Model, hooks: Sequence[HookPoint], rows: Sequence[TokenRow], options: CaptureOptions = CaptureOptions()
+) -> str:
+    """The hash of what a capture depends on: model, hook points, rows, filter, storage."""
+    dtype, per_shard = options.stored(model), options.tokens_per_shard(model.d_model)
+    what = [model.weights_hash, str(model.dtype), list(map(str, hooks)), dtype, options.keep_special, per_shard]
+    return content_hash([SCHEMA, *what, rows_hash(rows)])
 
 
 def _manifest(
     model: Model, hooks: Sequence[HookPoint], rows: Sequence[TokenRow], options: CaptureOptions
 ) -> dict[str, Any]:
-    dtype, per_shard = options.stored(model), options.tokens_per_shard(model.d_model)
-    content = rows_hash(rows)
-    names = [str(hook) for hook in hooks]
     return {
         "schema": SCHEMA,
-        "key": content_hash(
-            [SCHEMA, model.weights_hash, str(model.dtype), names, dtype, options.keep_special, per_shard, content]
-        ),
+        "key": capture_key(model, hooks, rows, options),
         "model": model.description(),
-        "hooks": names,
+        "hooks": list(map(str, hooks)),
         "d_model": model.d_model,
-        "dtype": dtype,
+        "dtype": options.stored(model),
         "sink_ratio": SINK_RATIO,
         "keep_special": options.keep_special,
-        "rows": content,
         "source_hashes": _source_hashes(rows),
-        "shards": [],
-        "sources": {},
-        "dropped": dict.fromkeys(DROPPED, 0),
-        "n_dropped": 0,
         "complete": False,
     }
 
@@ -170,6 +230,7 @@ def _begin(
 ) -> dict[str, Any]:
     fresh = _manifest(model, hooks, rows, options)
     if not (folder / MANIFEST).exists():
+        write_json(folder / MANIFEST, fresh)
         return fresh
     manifest = read_json(folder / MANIFEST)
     if manifest.get("key") != fresh["key"]:
@@ -197,27 +258,28 @@ def _groups(rows: Sequence[TokenRow], shard_tokens: int) -> Iterator[list[TokenR
 def _captured(
     model: Model,
     hooks: Sequence[HookPoint],
-    groups: list[list[TokenRow]],
+    rows: Sequence[TokenRow],
     options: CaptureOptions,
-    manifest: dict[str, Any],
+    key: str,
     label: str,
+    skip: int = 0,
 ) -> Iterator[tuple[int, _Group]]:
-    """(shard number, its shuffled tokens) of every group that the manifest does not have yet."""
+    """(shard number, its shuffled tokens) of every group of rows after the first `skip`."""
     import torch
 
     limits = SINK_RATIO * model.norm_medians(hooks)
     special = _special_ids(model) if not options.keep_special else None
     dtype = getattr(torch, options.stored(model))
-    with track(label, total=sum(len(row.ids) for group in groups for row in group), unit="tokens") as step:
-        for index, rows in enumerate(groups):
-            if index < len(manifest["shards"]):
-                step(sum(len(row.ids) for row in rows))
+    groups = _groups(rows, options.tokens_per_shard(model.d_model))
+    with track(label, total=sum(len(row.ids) for row in rows), unit="tokens") as step:
+        for index, members in enumerate(groups):
+            if index < skip:
+                step(sum(len(row.ids) for row in members))
                 continue
-            group = _capture_group(model, hooks, rows, limits, special, dtype, options.batch_tokens, step)
-            size = len(next(iter(group.kept.values())))
-            places = torch.randperm(size, generator=generator(derive_seed(manifest["key"], index)))
+            group = _capture_group(model, hooks, members, limits, special, dtype, options.batch_tokens, step)
+            places = torch.randperm(len(group.of_corpus), generator=generator(derive_seed(key, index)))
             kept = {hook: tokens[places.to(tokens.device)] for hook, tokens in group.kept.items()}
-            yield index, _Group(kept, group.sources, group.dropped)
+            yield index, _Group(kept, group.of_corpus[places], group.sources, group.dropped)
 
 
 def _special_ids(model: Model) -> Tensor:
@@ -239,6 +301,7 @@ def _capture_group(
     import torch
 
     kept: dict[HookPoint, list[Tensor]] = {hook: [] for hook in hooks}
+    of_corpus: list[Tensor] = []
     sources: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     for ids, mask, members in padded_rows(rows, batch_tokens):
@@ -246,12 +309,14 @@ def _capture_group(
         present = mask.bool().to(ids.device)
         keep, n_dropped = _filter(found, limits, ids, present, special)
         dropped += n_dropped
-        for row, count in zip(members, keep.sum(1).tolist(), strict=True):
+        counts = keep.sum(1).cpu()
+        for row, count in zip(members, counts.tolist(), strict=True):
             sources[row.source] += count
+        of_corpus.append(torch.tensor([row.of_corpus for row in members]).repeat_interleave(counts))
         for hook, acts in found.items():
             kept[hook].append(_stored(acts[keep.to(acts.device)], dtype))
         step(int(mask.sum()))
-    return _Group({hook: torch.cat(parts) for hook, parts in kept.items()}, sources, dropped)
+    return _Group({hook: torch.cat(parts) for hook, parts in kept.items()}, torch.cat(of_corpus), sources, dropped)
 
 
 def _stored(tokens: Tensor, dtype: Any) -> Tensor:

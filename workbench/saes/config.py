@@ -15,6 +15,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 STARTS = ("data", "random")
 REPORTERS = ("none", "tensorboard", "wandb")
 _NAMED = {"architecture": ARCHITECTURES, "precision": PRECISIONS, "start": STARTS, "report_to": REPORTERS}
+_NOT_NEGATIVE = ("revive_steps", "revive_rate", "aux_coefficient", "sparsity_coefficient", "dead_after_tokens")
+_SHARES = ("warm_up", "decay", "sparsity_warm_up", "tether")
 _POSITIVE = ("d_sae", "k", "batch_size", "n_steps", "learning_rate", "checkpoint_every", "log_every", "aux_every")
 
 
@@ -30,9 +32,10 @@ class TrainingConfig:
     learning_rate: float = 6e-4  # Adam
     warm_up: float = 0.03  # share of the steps with a rising rate
     decay: float = 0.3  # share of the steps at the end with a falling rate
-    revive_steps: int = 0  # steps after those: dead features restart on what is reconstructed worst, at a low falling rate
+    revive_steps: int = 0  # steps after those, at a low falling rate: dead features restart on what is reconstructed worst
+    # (a tethered decoder's stay where they are)
     revive_rate: float = 0.25  # of the learning rate, at the first revival step
-    aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead features (topk family)
+    aux_coefficient: float = 1 / 32  # weight of the auxiliary loss on dead features, where it is applied (topk family)
     dead_after_tokens: int = 400_000  # a feature silent for so many tokens counts as dead
     aux_every: int = 4  # apply the auxiliary loss on every n-th step
     sparsity_coefficient: float = 1.0  # l1 (standard, gated) or l0 (jumprelu) coefficient of SAELens
@@ -53,14 +56,18 @@ class TrainingConfig:
         for name, known in _NAMED.items():
             if getattr(self, name) not in known:
                 raise unknown_name(f"training.{name}", str(getattr(self, name)), known)
-        if self.revive_steps < 0:
-            raise _wrong(f"revive_steps is {self.revive_steps}", "0 or more")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise _wrong(f"{name} is {getattr(self, name)!r}", "0 or more")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise _wrong(f"{name} is {getattr(self, name)!r}", "a share between 0 and 1")
         if self.k > self.d_sae:
             raise _wrong(f"k is {self.k} of d_sae {self.d_sae} features", "k below d_sae")
         if self.architecture == "topk" and self.k != int(self.k):
             raise _wrong(f"k is {self.k}", "a whole number of active features for topk")
-        if not 0 <= self.tether <= 1:
-            raise _wrong(f"tether is {self.tether}", "a cosine between 0 and 1")
+        if any(isinstance(width, bool) or not isinstance(width, int) for width in self.matryoshka):
+            raise _wrong(f"matryoshka is {list(self.matryoshka)}", "whole numbers")
         self._check_levels()
 
     def _check_levels(self) -> None:

@@ -1,8 +1,9 @@
 """One training step of the topk family with its gradients written out, so that every large product runs in low precision.
 
-The parameters are named as in SAELens' training SAEs; tests hold the gradients against the autograd of its
+The parameters are named as in SAELens' training SAEs; tests hold the gradients of the loss against the autograd of its
 `BatchTopKTrainingSAE`, `TopKTrainingSAE` and `MatryoshkaBatchTopKTrainingSAE`, which spends most of its time in dense
-float32 element-wise work. Nothing here waits for a GPU, but for the auxiliary loss.
+float32 element-wise work. The auxiliary loss on dead features is that of Gao et al. with its gradient kept to the dead
+features' own parameters: SAELens' reaches b_dec as well. Nothing here waits for a GPU, but for the auxiliary loss.
 
 With x [batch, d_model], xc = x - b_dec, pre = xc W_enc + b_enc, codes = pre where it is among the largest (k per token
 on average for batchtopk, k of every token for topk; always above 0), e = codes W_dec - xc and loss = mean_b |e_b|^2:
@@ -45,7 +46,7 @@ def batch_threshold(pre: Tensor, k: float, rows: int) -> Tensor:
     sample = pre[:rows]
     count = min(int(k * len(sample)), sample.numel())
     smallest_kept = sample.float().flatten().topk(count, sorted=False).values.min()
-    return torch.nextafter(smallest_kept, smallest_kept.new_tensor(-torch.inf)).clamp_min(0.0)
+    return torch.nextafter(smallest_kept, torch.full_like(smallest_kept, -torch.inf)).clamp_min(0.0)
 
 
 def set_gradients(
@@ -96,8 +97,8 @@ def set_gradients(
 
 def _largest(pre: Tensor, k: float, threshold_rows: int) -> tuple[Tensor, Tensor]:
     threshold = batch_threshold(pre, k, threshold_rows)
-    if pre.is_cuda:  # reading the threshold would wait for the device
-        return torch.where(pre > threshold, pre, 0.0), threshold
+    if pre.is_cuda:  # reading the threshold would wait for the device; in `pre`'s precision it is the smallest kept value
+        return torch.where(pre >= threshold.to(pre.dtype), pre, 0.0), threshold
     # One pass; pre * mask would copy the mask twice.
     return torch.nn.functional.threshold(pre, float(threshold), 0.0), threshold
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.base.store import write_json
+from workbench.base.store import content_hash, read_json, write_json
 from workbench.models.hookpoints import HookPoint
-from workbench.saes.activations import Activations, JoinedActivations
-from workbench.saes.capturing import CaptureOptions, capture_held, capture_stores
+from workbench.saes.activations import Activations
+from workbench.saes.capturing import CaptureOptions, capture_held, capture_key, capture_stores
 from workbench.saes.mixture import Mixture, TraitPrompts, TraitRollouts, mixture
 from workbench.saes.recipe import WEIGHTS, Recipe, SaePlan
 
@@ -29,7 +29,7 @@ class Pass:
     recipe: Recipe
     plans: tuple[SaePlan, ...]
     data: Activations
-    held_out: Activations
+    held_out: Mapping[str, Activations]
     out: Path
     device: str
     command: str
@@ -57,72 +57,88 @@ def make_saes(
     SAEs of one site, share of the data and batch size are trained in one pass, at most `saes_per_pass` of them; `run`
     carries the passes out (`workbench.cluster.on_ray` does so as tasks of a cluster).
     """
-
-    from workbench.models.loading import load_model
-    from workbench.models.randomised import with_shuffled_weights
-
     out = Path(out)
     write_json(out / "recipe.json", recipe.to_json())
-    model = load_model(recipe.model, dtype=recipe.capture_dtype, device=device)
-    rows = mixture(recipe, model, out / "chats", trait_prompts, rollouts)
     folders: dict[str, Path] = {}
     for weights in WEIGHTS:
-        plans = recipe.plans_on(weights)
-        if plans:
-            model = with_shuffled_weights(model, seed=recipe.seed) if weights == "shuffled" else model
-            stores = _captured(recipe, plans, model, rows, out / "activations" / weights)
-            on, passes = str(model.device), _passes(plans, saes_per_pass)
-            tasks = [Pass(recipe, one, _data(stores, one[0]), _held_out(stores, one[0]), out, on, command) for one in passes]
+        if recipe.plans_on(weights):
+            tasks = _tasks(recipe, weights, out, trait_prompts, rollouts, device, command, saes_per_pass)
             for saved in run(carry_out, tasks):
                 folders |= saved
     return folders
 
 
+def _tasks(
+    recipe: Recipe, weights: str, out: Path, trait_prompts: TraitPrompts, rollouts: TraitRollouts | None,
+    device: str | None, command: str, saes_per_pass: int | None,
+) -> list[Pass]:  # fmt: skip
+    """The passes over the activations of the model as it is, or with shuffled weights; neither model nor text stay in memory."""
+    from workbench.models.loading import load_model
+    from workbench.models.randomised import with_shuffled_weights
+
+    plans = recipe.plans_on(weights)
+    model = load_model(recipe.model, dtype=recipe.capture_dtype, device=device)
+    rows = mixture(recipe, model, out / "chats", trait_prompts, rollouts)
+    model = with_shuffled_weights(model, seed=recipe.seed) if weights == "shuffled" else model
+    stores = _captured(recipe, plans, model, rows, out / "activations")
+    tasks = []
+    for together in _passes(plans, saes_per_pass):
+        hook, corpus = HookPoint.parse(together[0].hook), together[0].data == "corpus"
+        data = stores["train"][hook]
+        held_out = {kind: stores[kind][hook] for kind in rows.held_out if kind == "corpus" or not corpus}
+        tasks.append(Pass(recipe, together, data.of_corpus() if corpus else data, held_out, out, str(model.device), command))
+    return tasks
+
+
 def _captured(
     recipe: Recipe, plans: Sequence[SaePlan], model: Model, rows: Mixture, folder: Path
-) -> dict[str, Mapping[HookPoint, Activations]]:
-    """The activations of every kind of rows at every site."""
+) -> dict[str, Mapping[HookPoint, Any]]:
+    """The activations of every part of the rows at every site; a folder per text, model and set of sites."""
     data = recipe.data
     options = CaptureOptions(dtype=data.stored_dtype, keep_special=data.keep_special, batch_tokens=data.batch_tokens)
     hooks = [HookPoint.parse(hook) for hook in dict.fromkeys(plan.hook for plan in plans)]
 
-    def captured(kind: str, part: Sequence[TokenRow]) -> Mapping[HookPoint, Activations]:
-        label = f"Capturing {kind.replace('_', '-')} text"
+    def captured(part: str, members: Sequence[TokenRow]) -> Mapping[HookPoint, Any]:
+        label = "Capturing activations" if part == "train" else f"Capturing held-out {part}"
         if recipe.activations == "memory":
-            return capture_held(model, hooks, part, options, label=label)
-        return capture_stores(model, hooks, part, folder / kind, options, label=label)
+            return capture_held(model, hooks, members, options, label=label)
+        place = folder / f"{part}-{capture_key(model, hooks, members, options)[:12]}"
+        return capture_stores(model, hooks, members, place, options, label=label)
 
-    kinds = {"corpus": rows.corpus, "chats": rows.chats, "held_out": rows.held_out}
-    return {kind: captured(kind, part) for kind, part in kinds.items() if part}
+    return {part: captured(part, members) for part, members in {"train": rows.train, **rows.held_out}.items()}
 
 
 def carry_out(task: Pass) -> dict[str, Path]:
-    """Train, calibrate and save the SAEs that read the same batches."""
+    """Train, calibrate and save the SAEs that read the same batches; what is saved already stays as it is."""
     from workbench.saes.formats import saelens
+    from workbench.saes.trainer import training_key
     from workbench.saes.training import recalibrate, train_together
-    from workbench.saes.training_card import DENSITY_TOKENS, training_card
+    from workbench.saes.training_card import DENSITY_TOKENS, in_proportion, training_card
 
-    folders = {plan.name: task.out / "training" / plan.name for plan in task.plans}
-    configs = {plan.name: plan.training for plan in task.plans}
-    saes = train_together(task.data, configs, folders, seed=task.recipe.seed, device=task.device)
-    held_out, seen = task.held_out.sample(HELD_OUT_TOKENS), task.data.sample(DENSITY_TOKENS)
-    saved = {}
-    for plan in task.plans:
+    seed = task.recipe.seed
+    keys = {plan.name: content_hash([training_key(task.data, plan.training, seed), plan.target_l0, plan.stored_dtype])
+            for plan in task.plans}  # fmt: skip
+    left = [plan for plan in task.plans if not _is_saved(task.out / plan.name, keys[plan.name])]
+    saved = {plan.name: task.out / plan.name for plan in task.plans}
+    if not left:
+        return saved
+    folders = {plan.name: task.out / "training" / plan.name for plan in left}
+    configs = {plan.name: plan.training for plan in left}
+    saes = train_together(task.data, configs, folders, seed=seed, device=task.device)
+    held_out, seen = in_proportion(task.data, task.held_out, HELD_OUT_TOKENS), task.data.sample(DENSITY_TOKENS)
+    for plan in left:
         sae = saelens.rounded(saes[plan.name], plan.stored_dtype)
-        sae = recalibrate(sae, held_out, plan.target_l0)
+        sae = recalibrate(sae, held_out.tokens, plan.target_l0)
         card, density = training_card(task.recipe, plan, sae, task.data, seen, held_out, task.command)
-        sae = replace(sae.to("cpu"), id=plan.name, card=card, density=density)
-        saved[plan.name] = saelens.write(sae, task.out / plan.name, dtype=plan.stored_dtype)
+        sae = replace(sae.to("cpu"), id=plan.name, card={**card, "training_key": keys[plan.name]}, density=density)
+        saelens.write(sae, saved[plan.name], dtype=plan.stored_dtype)
     return saved
 
 
-def _data(stores: Mapping[str, Mapping[HookPoint, Activations]], plan: SaePlan) -> Activations:
-    kinds = ("corpus",) if plan.data == "corpus" else ("corpus", "chats")
-    return JoinedActivations([stores[kind][HookPoint.parse(plan.hook)] for kind in kinds if kind in stores])
-
-
-def _held_out(stores: Mapping[str, Mapping[HookPoint, Activations]], plan: SaePlan) -> Activations:
-    return stores["held_out"][HookPoint.parse(plan.hook)]
+def _is_saved(folder: Path, key: str) -> bool:
+    """Whether the folder holds this very SAE: its card may say more by now than training knew."""
+    whole = all((folder / name).is_file() for name in ("cfg.json", "card.json", "sae_weights.safetensors"))
+    return whole and read_json(folder / "card.json").get("training_key") == key
 
 
 def _passes(plans: Sequence[SaePlan], most: int | None) -> list[tuple[SaePlan, ...]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed
 from workbench.base.store import content_hash, read_yaml
@@ -22,17 +24,18 @@ Prompt = tuple[str, str]  # (system, user)
 Dialogue = tuple[str, str, str]  # (system, user, assistant)
 TraitPrompts = Callable[[str, str], Sequence[Prompt]]  # (trait, split) -> prompts
 TraitRollouts = Callable[[str], Sequence[Dialogue]]  # trait -> what was sampled before on its extraction questions
+HELD_OUT_CHARACTERS = 1_000_000
+"""Corpus text held out at most: thresholds and figures need no more."""
 PART = 512
 """Chats in one file: what an interruption costs at most."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Token rows by kind, each in a seeded order."""
+    """Token rows in a seeded order; what is held out by kind (corpus, chats), kinds without rows left out."""
 
-    corpus: list[TokenRow]
-    chats: list[TokenRow]
-    held_out: list[TokenRow]
+    train: list[TokenRow]
+    held_out: dict[str, list[TokenRow]]
 
 
 def mixture(
@@ -44,23 +47,38 @@ def mixture(
 ) -> Mixture:
     """The rows to train on and the rows to set thresholds on; chats are sampled once and kept in `folder`.
 
-    Held out: one document in twenty by the hash of its text, one chat in twenty by the hash of its prompts. `rollouts`
-    gives what an extraction sampled on the traits' extraction questions; without it they are sampled here.
+    Held out: one document in twenty by the hash of its text, and the chats of one user prompt (or question of a trait) in
+    twenty by the hash of the prompt, whatever the system prompt. `rollouts` gives what an extraction sampled on the traits'
+    extraction questions; without it they are sampled here.
     """
     data = recipe.data
-    corpus = corpus_rows(model, data, "train", characters=data.characters, per_source=data.per_source)
-    of_one_source = data.per_source if Path(data.corpus).is_file() else 2_000  # a file is one source
-    held_out = corpus_rows(model, data, "held_out", characters=120_000, per_source=of_one_source)
+    train = corpus_rows(model, data, "train", characters=data.characters)
+    corpus = corpus_rows(model, data, "held_out", characters=min(HELD_OUT_CHARACTERS, max(20_000, data.characters // 20)))
     chats: list[TokenRow] = []
     for source, dialogues in _conversations(recipe, model, folder, trait_prompts, rollouts):
-        train = [one for one in dialogues if not _held_out(one[:2])]
-        other = [one for one in dialogues if _held_out(one[:2])]
+        seen = [one for one in dialogues if not _held_out(one[1])]
+        other = [one for one in dialogues if _held_out(one[1])]
         of_trait = source.startswith("rollouts-")
-        chats += dialogue_rows(model, train, data, source=source, seed=recipe.seed, as_text=of_trait)
-        held_out += dialogue_rows(model, other, data, source=source, seed=recipe.seed)
-    for part, name in ((corpus, "rows"), (chats, "chats"), (held_out, "held-out rows")):
+        train += dialogue_rows(model, seen, data, source=source, seed=recipe.seed, as_text=of_trait)
+        chats += dialogue_rows(model, other, data, source=source, seed=recipe.seed)
+    held_out = {kind: rows for kind, rows in (("corpus", corpus), ("chats", chats)) if rows}
+    for part, name in ((train, "rows"), (corpus, "held-out corpus"), (chats, "held-out chats")):
         random.Random(derive_seed(recipe.seed, name)).shuffle(part)
-    return Mixture(corpus, chats, held_out)
+    _check(recipe, train, held_out)
+    return Mixture(train, held_out)
+
+
+def _check(recipe: Recipe, train: list[TokenRow], held_out: dict[str, list[TokenRow]]) -> None:
+    """Refuse a mix that nothing can be trained or calibrated on, before anything is read through the model."""
+    corpus_only = [plan.name for plan in recipe.plans if plan.data == "corpus"]
+    if not train or not held_out or (corpus_only and "corpus" not in held_out):
+        wanted = "corpus" if corpus_only and held_out else "text"
+        raise WorkbenchError(
+            f"{recipe.data.corpus} and {recipe.data.chats} chats give {len(train)} rows to train on and, held out, "
+            f"{ {kind: len(rows) for kind, rows in held_out.items()} or 'none'}",
+            f"rows of both: one document in twenty is held out, and documents need 16 tokens; there is no {wanted} to hold out",
+            "give data.corpus more documents (some hundreds), or raise data.characters or data.chats",
+        )
 
 
 def _conversations(
@@ -80,10 +98,11 @@ def _conversations(
     yield from found.items()
 
 
-def _held_out(pair: Prompt) -> bool:
+def _held_out(user: str) -> bool:
+    """By the user's words alone: most chats are read without their system prompt."""
     from workbench.saes.corpus import HELD_OUT_PERCENT, Document
 
-    return Document.of("\n".join(pair), "chat").bucket < HELD_OUT_PERCENT
+    return Document.of(user, "chat").bucket < HELD_OUT_PERCENT
 
 
 def chat_prompts(n: int, seed: int) -> list[Prompt]:
@@ -108,10 +127,10 @@ def dialogue_rows(
     for system, user, response in dialogues:
         head = [] if coin.random() < data.system_dropout else [{"role": "system", "content": system}]
         messages = [*head, {"role": "user", "content": user}, {"role": "assistant", "content": response}]
-        rows.append(TokenRow(tokenize_chat(model, messages).ids, source))
+        rows.append(TokenRow(array("i", tokenize_chat(model, messages).ids), source))
         if as_text and coin.random() < data.trait_text and response.strip():
             ids = model.tokenizer(response, add_special_tokens=False)["input_ids"]
-            rows.append(TokenRow(tuple(ids), f"text-of-{source}"))
+            rows.append(TokenRow(array("i", ids), f"text-of-{source}"))
     return rows
 
 
@@ -170,20 +189,12 @@ def _messages(system: str, user: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
-def corpus_rows(
-    model: Model, data: DataMix, role: str, *, characters: int, per_source: int
-) -> list[TokenRow]:
-    """Corpus documents of a role as token rows."""
+def corpus_rows(model: Model, data: DataMix, role: str, *, characters: int) -> list[TokenRow]:
+    """Corpus documents of a role as token rows; a labelled set gives its share of `data.per_source` at most."""
     from workbench.saes import corpus
 
-    path = Path(data.corpus)
-    source = _split_file(path, role) if path.is_file() else corpus.documents(data.corpus, role)
-    spread = corpus.spread(source, characters=characters, per_source=per_source, cut=data.cut)
+    own = Path(data.corpus).is_file()
+    per_source = characters if own else max(1, data.per_source * characters // max(data.characters, characters))
+    found = corpus.source(data.corpus, role)
+    spread = corpus.spread(found, characters=characters, per_source=per_source, cut=data.cut)
     return text_rows(model, spread, max_tokens=data.max_tokens_per_document)
-
-
-def _split_file(path: Path, role: str) -> Any:
-    from workbench.saes import corpus
-
-    held_out = role == "held_out"
-    return (d for d in corpus.text_file(path) if (d.bucket < corpus.HELD_OUT_PERCENT) == held_out)

@@ -74,12 +74,16 @@ class WrittenOut(nn.Module):
 
 
 def _atoms(centred: Tensor, config: TrainingConfig) -> Tensor:
+    """Start rows [d_sae, d_model] of unit norm.
+
+    Seeds take different activations of the sample [n, d_model] as long as it has enough: two SAEs that started from the same
+    ones would have features in common that neither learned.
+    """
     seed = generator(derive_seed(config.seed, "noise"))
     noise = torch.randn(config.d_sae, centred.shape[1], generator=seed) / math.sqrt(centred.shape[1])
     if config.start == "data":
-        chosen = torch.randint(
-            len(centred), (config.d_sae,), generator=generator(derive_seed(config.seed, "atoms"))
-        )
+        order = torch.randperm(len(centred), generator=generator(derive_seed("atoms")))
+        chosen = order[(config.seed * config.d_sae + torch.arange(config.d_sae)) % len(centred)]
         atoms = centred[chosen]
         noise = atoms / atoms.norm(dim=1, keepdim=True) + 0.5 * noise
     return noise / noise.norm(dim=1, keepdim=True)
@@ -129,7 +133,8 @@ class Penalised(nn.Module):
         coefficients = {
             name: one.value * min(1.0, (step + 1) / max(1, one.warm_up_steps)) for name, one in wanted.items()
         }
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16" and x.is_cuda):
+        precision = getattr(torch, self.config.precision)
+        with torch.autocast(x.device.type, precision, enabled=precision != torch.float32):
             output = self.sae.training_forward_pass(
                 TrainStepInput(
                     sae_in=x, coefficients=coefficients, dead_neuron_mask=dead, n_training_steps=step, is_logging_step=False

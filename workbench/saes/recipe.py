@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
@@ -13,6 +14,10 @@ from workbench.base.store import read_yaml
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.config import TrainingConfig
 
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+RESERVED = ("training", "activations", "chats", "recipe.json")
+_LEAST = {"chats": 0, "trait_samples": 0, "characters": 1, "per_source": 1, "cut": 1, "max_tokens_per_document": 1,
+          "max_new_tokens": 1, "chat_batch": 1, "batch_tokens": 1}  # fmt: skip
 PLACES = ("disk", "memory")
 DATA = ("all", "corpus")
 STORED = ("float32", "float16", "bfloat16", "float8_e4m3fn")
@@ -29,7 +34,7 @@ class DataMix:
 
     corpus: str = "sae-probes"  # a source of saes.corpus, or a path to a .txt / .jsonl file
     characters: int = 13_000_000  # of corpus text in all
-    per_source: int = 450_000  # characters of one labelled set at most
+    per_source: int = 450_000  # characters of one labelled set at most (a file of yours is one source without a limit)
     cut: int = 1_100  # characters of one document at most
     max_tokens_per_document: int = 256
     chats: int = 1_200  # conversations of the model itself under the prompts of chat_prompts.yaml
@@ -45,6 +50,9 @@ class DataMix:
     batch_tokens: int = 2_048  # positions of one capturing pass
 
     def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise WorkbenchError(f"data.{name} is {getattr(self, name)}", f"{least} or more", "mend the config")
         for name in ("system_dropout", "trait_text"):
             if not 0 <= getattr(self, name) <= 1:
                 raise WorkbenchError(
@@ -98,7 +106,7 @@ class Recipe:
         if self.activations not in PLACES:
             raise unknown_name("activations", self.activations, PLACES)
         names = [plan.name for plan in self.plans]
-        if len(set(names)) != len(names):
+        if len({name.casefold() for name in names}) != len(names):
             raise WorkbenchError(f"SAE names {names}", "every name once", "mend saes in the config")
 
     @staticmethod
@@ -126,13 +134,23 @@ class Recipe:
         return tuple(plan for plan in self.plans if plan.weights == weights)
 
     def _plan(self, entry: dict[str, Any]) -> SaePlan:
+        if not isinstance(entry, dict):
+            raise WorkbenchError(f"saes holds {entry!r}", "a mapping with a name", "see docs/train_an_sae.md")
         own = dict(entry)
         name = own.pop("name", None)
-        if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise WorkbenchError(f"an SAE of the recipe is named {name!r}", "a folder name", "give it a name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.split("/")[0].casefold() in RESERVED:
+            raise WorkbenchError(
+                f"an SAE of the recipe is named {name!r}",
+                "a folder name of letters, digits, '-', '_' and '.' (parts joined by '/'), not training, activations or chats",
+                "give it a name",
+            )
         hook, data, weights = own.pop("hook", self.hook), own.pop("data", "all"), own.pop("weights", "own")
         target, stored = own.pop("target_l0", self.target_l0), own.pop("stored_dtype", self.stored_dtype)
         training = _build(self.training, own, where=f"SAE {name}")
+        if isinstance(target, bool) or not isinstance(target, (int, float)):
+            raise WorkbenchError(f"target_l0 of SAE {name} is {target!r}", "a number", "mend the config")
+        if not isinstance(hook, str):
+            raise WorkbenchError(f"hook of SAE {name} is {hook!r}", "a site such as blocks.15.hook_resid_post", "mend the config")
         return SaePlan(name, hook, data, weights, float(target or training.k), stored, training)
 
     def swept(self, grid: Mapping[str, Sequence[Any]]) -> Recipe:
@@ -155,6 +173,8 @@ class Recipe:
 
 def _build(base: Any, document: dict[str, Any], *, where: str) -> Any:
     """`base` with the document's values; lists become tuples, whole numbers floats where those are expected."""
+    if not isinstance(document, dict):
+        raise WorkbenchError(f"{where} is {document!r}", "a mapping of keys to values", "mend the config")
     known = {f.name: f for f in fields(base)}
     values: dict[str, Any] = {}
     for key, value in document.items():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from workbench.models.hookpoints import HookPoint
@@ -19,24 +20,38 @@ SINK_RATIO = 10.0
 _TOGETHER = 4_096
 
 
+OF_THE_MODEL = ("chats", "rollouts-", "text-of-")
+"""Beginnings of the sources that the model wrote itself; all others are corpus."""
+
+
 @dataclass(frozen=True)
 class TokenRow:
-    """The token ids of one document or chat, and the source they count under."""
+    """The token ids of one document or chat (an array takes four bytes a token), and the source they count under."""
 
-    ids: tuple[int, ...]
+    ids: Sequence[int]
     source: str
+
+    @property
+    def of_corpus(self) -> bool:
+        """Whether somebody else wrote it: no chat, no rollout."""
+        return not self.source.startswith(OF_THE_MODEL)
 
 
 def text_rows(
     model: Model, documents: Iterable[Any], *, max_tokens: int = 256, min_tokens: int = 16
 ) -> list[TokenRow]:
-    """Documents as token rows without special tokens, cut to `max_tokens`; shorter than `min_tokens` are left out."""
+    """Documents as token rows, behind the start token where the tokenizer wants one, cut to `max_tokens`.
+
+    Those shorter than `min_tokens` are left out.
+    """
     rows, remaining = [], iter(documents)
+    tokenizer = model.tokenizer
+    start = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] else []
     while part := list(islice(remaining, _TOGETHER)):  # fast tokenizers take many texts at once
-        tokens = model.tokenizer([document.text for document in part], add_special_tokens=False)["input_ids"]
+        tokens = tokenizer([document.text for document in part], add_special_tokens=False)["input_ids"]
         for document, ids in zip(part, tokens, strict=True):
             if len(ids) >= min_tokens:
-                rows.append(TokenRow(tuple(ids[:max_tokens]), document.source))
+                rows.append(TokenRow(array("i", [*start, *ids][:max_tokens]), document.source))
     return rows
 
 
@@ -56,7 +71,7 @@ def padded_rows(
         lengths = torch.tensor([len(row.ids) for row in members])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         ids = torch.zeros(mask.shape, dtype=torch.long)
-        ids[mask] = torch.tensor([token for row in members for token in row.ids])
+        ids[mask] = torch.tensor(array("q", chain.from_iterable(row.ids for row in members)))
         yield ids, mask.long(), members
         start = stop
 

@@ -24,17 +24,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHOWN = {"loss": "loss", "l0": "L0", "variance_explained": "variance explained", "dead_share": "dead"}
+SCHEMA = 1
 SAMPLE_TOKENS = 65_536
 """Activations that the scale and the start values are taken from."""
+
+
+def training_key(data: Activations, config: TrainingConfig, seed: int) -> str:
+    """What a trained SAE depends on: config, model, rows, filter, site, and the order of the batches."""
+    settings = {key: value for key, value in asdict(config).items() if key not in ("report_to", "checkpoint_every", "log_every")}
+    return content_hash([SCHEMA, settings, data.key, data.manifest["hook"], seed])
 
 
 class Trainer:
     """The mutable state of one training run; `begin` makes one, or takes up the checkpoint in its folder."""
 
-    def __init__(self, data: Activations, config: TrainingConfig, folder: Path, device: str) -> None:
+    def __init__(self, data: Activations, config: TrainingConfig, folder: Path, device: str, seed: int) -> None:
         self.data, self.config, self.folder, self.device = data, config, folder, device
-        settings = {key: value for key, value in asdict(config).items() if key != "report_to"}
-        self.key = content_hash([settings, data.key])
+        self.key = training_key(data, config, seed)
+        self.torn = False
         sample = data.sample(SAMPLE_TOKENS).float().cpu()
         self.scale = math.sqrt(data.d_model) / float(sample.norm(dim=1).mean())
         self.sae = parameters_for(sample * self.scale, config, device)
@@ -47,11 +54,19 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.sae.parameters(), lr=config.learning_rate, fused=True)
 
     @classmethod
-    def begin(cls, data: Activations, config: TrainingConfig, folder: Path, device: str) -> Trainer:
-        """A new run, or the one whose checkpoint is in `folder`; another config's or other data's is refused."""
-        trainer = cls(data, config, Path(folder), device)
+    def begin(
+        cls, data: Activations, config: TrainingConfig, folder: Path, device: str, seed: int | None = None
+    ) -> Trainer:
+        """A new run, or the one whose checkpoint is in `folder`; that of another config, site, data or order is refused.
+
+        `seed` is that of the order of the batches (default: the config's).
+        """
+        trainer = cls(data, config, Path(folder), device, config.seed if seed is None else seed)
+        for left in trainer.folder.glob(".checkpoint-*.part"):  # by a process that was killed while it wrote
+            left.unlink()
         if (trainer.folder / "checkpoint.json").exists():
             trainer._resume()
+        trainer.metrics.forget_after(trainer.step)
         return trainer
 
     @property
@@ -71,11 +86,13 @@ class Trainer:
 
     def train_on(self, activations: Tensor) -> None:
         """One step on raw activations [batch, d_model] of the right device; checkpoints when it is time."""
+        self.torn = True  # until the step is whole, nothing of it may be kept
         batch = activations * self.scale
         if self.config.revive_steps and self.step == self.config.n_steps and self.config.written_out:
             self.revive(batch)
         dead = self.dead() if self.step % self.config.aux_every == 0 and self.config.aux_coefficient else None
         self.update(self.sae.set_gradients(batch, dead, self.step), batch)
+        self.torn = False
         if self.step % self.config.checkpoint_every == 0 or self.done:
             self.checkpoint()
 
@@ -106,6 +123,8 @@ class Trainer:
         much like it. After the resampling of Bricken et al. 2023 (Towards Monosemanticity); Adam's moments restart too.
         """
         assert isinstance(self.sae, WrittenOut)
+        if self.config.tether:
+            return
         sae, dead = self.sae, self.dead().nonzero().squeeze(1)
         with torch.no_grad():
             centred = batch - sae.b_dec
@@ -146,10 +165,11 @@ class Trainer:
         self.note = ", ".join(f"{name} {row[key]:.3g}" for key, name in _SHOWN.items())
 
     def _check_finite(self) -> None:
-        if not math.isfinite(float(self.loss)):
+        finite = all(bool(parameter.isfinite().all()) for parameter in self.sae.parameters())
+        if not (finite and math.isfinite(float(self.loss))):
             raise WorkbenchError(
-                f"the training loss became {float(self.loss)} by step {self.step}",
-                "a finite loss",
+                f"the training of {self.folder.name} diverged by step {self.step} (loss {float(self.loss):.3g})",
+                "a finite loss and finite weights",
                 f"lower training.learning_rate; the last checkpoint in {self.folder} is intact",
             )
 
@@ -192,7 +212,6 @@ class Trainer:
                 self.optimizer.state[parameter] = {
                     key: value.to(self.device) for key, value in state.items() if value is not None
                 }
-        self.metrics.forget_after(self.step)
 
     def finished(self) -> SparseAutoencoder:
         """The trained SAE on raw activations, named after its model and hook point."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +21,7 @@ from workbench.saes.interface import SparseAutoencoder
 if TYPE_CHECKING:
     from torch import Tensor
 
+logger = logging.getLogger(__name__)
 __all__ = ["TrainingConfig", "recalibrate", "train", "train_together"]
 
 
@@ -52,42 +57,77 @@ def train_together(
     """Train several SAEs in one pass over the data: each batch is read once and given to all of them.
 
     The batches are those of `seed` for all; every SAE ends with the weights that it would have alone on them. One that
-    is ahead of the others after an interruption waits. `loading.json` in the first folder says how long the loop waited
-    for data.
+    is ahead of the others after an interruption waits. One that diverges stops alone, and its error is raised at the end.
+    Ctrl-C waits for the end of the step and saves. `loading.json` in the first folder says how long the loop waited for data.
     """
     from workbench.saes.trainer import Trainer
 
     batch_size = _one_batch_size(configs)
     trainers = [
-        Trainer.begin(data, config, Path(folders[name]), device) for name, config in configs.items()
+        Trainer.begin(data, config, Path(folders[name]), device, seed) for name, config in configs.items()
     ]
     total = max(config.total_steps for config in configs.values())
     first = min(trainer.step for trainer in trainers)
+    failed: dict[int, WorkbenchError] = {}
     clock = _Clock()
     try:
-        with track(_label(configs), total=total, unit="steps") as advance:
+        with track(_label(configs), total=total, unit="steps") as advance, _interrupts_wait() as interrupted:
             advance(first)
             batches = data.batches(batch_size, seed=seed, start=first, device=device)
             for number in range(first, total):
                 with clock.waiting():
                     batch = next(batches)
-                for trainer in trainers:
-                    if trainer.step == number and not trainer.done:
-                        trainer.train_on(batch)
+                for place, trainer in enumerate(trainers):
+                    if trainer.step == number and not trainer.done and place not in failed:
+                        try:
+                            trainer.train_on(batch)
+                        except WorkbenchError as error:  # it diverged: the others go on
+                            logger.error("%s", error)
+                            failed[place] = error
                 advance(1, trainers[0].note)
-                if stop_after is not None and stop_after(number + 1):
-                    _checkpoint(trainers)
+                if interrupted():
+                    raise KeyboardInterrupt
+                if (stop_after is not None and stop_after(number + 1)) or len(failed) == len(trainers):
+                    _checkpoint(trainers, failed)
                     break
     except KeyboardInterrupt:
-        _checkpoint(trainers)
+        _checkpoint(trainers, failed)
         raise
-    clock.write(Path(next(iter(folders.values()))))
+    finally:
+        for trainer in trainers:
+            trainer.metrics.close()
+    if failed:
+        raise next(iter(failed.values()))
+    if not device.startswith("cuda"):  # there the wait for a batch is a wait for the steps before it
+        clock.write(Path(next(iter(folders.values()))))
     return {name: trainer.finished() for name, trainer in zip(configs, trainers, strict=True)}
 
 
-def _checkpoint(trainers: list) -> None:
-    for trainer in trainers:
-        if trainer.step:
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[Callable[[], bool]]:
+    """A context in which Ctrl-C waits for the end of the step; called, the value says whether it came. A second does not wait."""
+    came = False
+    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)  # a job in the background of a shell
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield lambda: came
+        return
+
+    def note(*_: object) -> None:
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _checkpoint(trainers: list, failed: Mapping[int, WorkbenchError]) -> None:
+    """Save every run that has made a step, but one that is in the middle of one."""
+    for place, trainer in enumerate(trainers):
+        if trainer.step and not trainer.torn and place not in failed:
             trainer.checkpoint()
 
 
@@ -143,7 +183,7 @@ def recalibrate(sae: SparseAutoencoder, activations: Tensor, l0: float) -> Spars
     values = []
     for part in activations.split(4096):
         pre = sae.pre_activations(part.to(sae.device).float())
-        values.append(pre.topk(min(int(4 * l0), sae.d_sae), dim=1, sorted=False).values.flatten())
+        values.append(pre.topk(min(max(8, int(4 * l0)), sae.d_sae), dim=1, sorted=False).values.flatten())
     pool = torch.cat(values)
-    level = pool.topk(int(l0 * len(activations)), sorted=False).values.min().clamp_min(0.0)
+    level = pool.topk(max(1, int(l0 * len(activations))), sorted=False).values.min().clamp_min(0.0)
     return replace(sae, threshold=torch.full_like(sae.threshold, float(level)))

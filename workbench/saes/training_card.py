@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.provenance import package_versions
 from workbench.saes.activations import Activations
 from workbench.saes.interface import SparseAutoencoder
 from workbench.saes.recipe import Recipe, SaePlan
+from workbench.saes.token_rows import OF_THE_MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,20 +20,45 @@ DENSITY_TOKENS = 1_000_000
 PART = 4_096
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out activations [n, d_model] mixed as the training data are, and the tokens of each kind among them."""
+
+    tokens: Tensor
+    kinds: dict[str, int]
+
+
+def in_proportion(data: Activations, held_out: Mapping[str, Activations], n_tokens: int) -> HeldOut:
+    """At most `n_tokens` held-out tokens, corpus and chats in the proportion of the training data (of the kinds there are)."""
+    import torch
+
+    sources = data.manifest["sources"]
+    chats = sum(count for name, count in sources.items() if name.startswith(OF_THE_MODEL))
+    trained = {"corpus": sum(sources.values()) - chats, "chats": chats}
+    kinds = {kind: trained[kind] for kind in held_out if trained[kind] and held_out[kind].n_tokens}
+    total = sum(kinds.values())
+    size = min([n_tokens, *(held_out[kind].n_tokens * total // count for kind, count in kinds.items())])
+    wanted = {kind: max(1, size * count // total) for kind, count in kinds.items()}
+    return HeldOut(torch.cat([held_out[kind].sample(count) for kind, count in wanted.items()]), wanted)
+
+
 def training_card(
-    recipe: Recipe, plan: SaePlan, sae: SparseAutoencoder, data: Activations, seen: Tensor, held_out: Tensor, command: str
+    recipe: Recipe, plan: SaePlan, sae: SparseAutoencoder, data: Activations, seen: Tensor, held_out: HeldOut, command: str
 ) -> tuple[dict[str, Any], Tensor]:
-    """(card, density [d_sae]): `held_out` [n, d_model] are activations of documents and chats that training never saw.
+    """(card, density [d_sae]); the figures are on held-out documents and chats, the thresholds were set on the same.
 
     `dead_share` is the share of features that fire on none of the training tokens `seen` [n, d_model]; `density` is
     taken there.
     """
     density = firing_density(sae, seen)
     card = {
-        **reconstruction(sae, held_out),
+        **reconstruction(sae, held_out.tokens),
+        "held_out_tokens": held_out.kinds,
         "dead_share": float((density == 0).float().mean()),
         "dense_share": float((density > 0.1).float().mean()),
+        "density_tokens": len(seen),
         "training_data": training_data(data),
+        "epochs": plan.training.total_steps * plan.training.batch_size / data.n_tokens,
         "n_train_tokens": plan.training.total_steps * plan.training.batch_size,
         "plan": {**vars(plan), "training": vars(plan.training)},
         "recipe": recipe.to_json(),
@@ -76,7 +103,7 @@ def training_data(data: Activations) -> dict[str, Any]:
     manifest = data.manifest
     kinds: dict[str, int] = {}
     for source, count in manifest["sources"].items():
-        kind = source if _of_model(source) else "corpus"
+        kind = source if source.startswith(OF_THE_MODEL) else "corpus"
         kinds[kind] = kinds.get(kind, 0) + count
     total = sum(kinds.values())
     return {
@@ -90,8 +117,3 @@ def training_data(data: Activations) -> dict[str, Any]:
         "key": data.key,
         "dtype": manifest["model"].get("dtype"),
     }
-
-
-def _of_model(source: str) -> bool:
-    prefixes: Sequence[str] = ("chats", "rollouts", "text-of-")
-    return source.startswith(tuple(prefixes))
