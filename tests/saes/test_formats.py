@@ -114,6 +114,7 @@ def test_an_sae_rounded_to_a_stored_type_is_what_comes_back(tmp_path: Path, dtyp
     assert float(cosine.min()) > 0.995
     theirs = SAE.load_from_disk(str(tmp_path))
     assert torch.equal(theirs.W_dec.detach(), found.decoder_directions)
+    assert (theirs.cfg.metadata.hook_name, theirs.cfg.metadata.model_name) == (str(sae.hook), sae.model_name)
 
 
 # Writing: all or nothing

@@ -19,14 +19,15 @@ def training_curves(log: Sequence[Mapping[str, Any]], *, name: str) -> Figure:
     x, y = Scale(0, last, LEFT, RIGHT), Scale(0, 1, BOTTOM, TOP)
     body = _frame(x, y, "step", "share")
     ends = []
-    for (key, _), line in zip(CURVES, LINES, strict=False):
-        points = [(x(row["step"]), y(min(1.0, max(0.0, row[key])))) for row in log]
+    for (key, label), line in zip(CURVES, LINES, strict=False):
+        known = [(row["step"], row[key]) for row in log if row.get(key) is not None]
+        points = [(x(step), y(min(1.0, max(0.0, value)))) for step, value in known]
         if points:
             body.append(tag("path", d=_path(points), class_=line))
-            ends.append(points[-1][1])
-    for (key, label), height in zip(CURVES, _apart(ends), strict=False):
-        body.append(words(f"{label} {log[-1][key]:.3f}", RIGHT + 8, height + 4, font_size=12))
-    spoken = ", ".join(f"{label} {log[-1][key]:.3f}" for key, label in CURVES) if log else "no steps yet"
+            ends.append((f"{label} {known[-1][1]:.3f}", points[-1][1]))
+    for (text, _), height in zip(ends, _apart([end for _, end in ends]), strict=True):
+        body.append(words(text, RIGHT + 8, height + 4, font_size=12))
+    spoken = ", ".join(text for text, _ in ends) or "no steps yet"
     return drawing(600, 284, body, title=f"Training of {name}", description=f"after {last} steps: {spoken}")
 
 

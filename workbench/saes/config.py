@@ -45,7 +45,7 @@ class TrainingConfig:
     tether: float = 0.0  # least cosine of every decoder row with its start; .8 = soft-frozen, 1 = frozen, 0 = free
     precision: str = "bfloat16"  # of the large products; parameters and optimiser stay float32
     seed: int = 0
-    checkpoint_every: int = 500  # steps
+    checkpoint_every: int = 100  # steps
     log_every: int = 50  # steps
     report_to: str = "none"  # log.jsonl alone, or tensorboard or wandb beside it
 

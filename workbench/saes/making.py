@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.errors import WorkbenchError
 from workbench.base.store import content_hash, read_json, write_json
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.activations import Activations
@@ -58,13 +59,13 @@ def make_saes(
     carries the passes out (`workbench.cluster.on_ray` does so as tasks of a cluster).
     """
     out = Path(out)
-    write_json(out / "recipe.json", recipe.to_json())
     folders: dict[str, Path] = {}
     for weights in WEIGHTS:
         if recipe.plans_on(weights):
             tasks = _tasks(recipe, weights, out, trait_prompts, rollouts, device, command, saes_per_pass)
             for saved in run(carry_out, tasks):
                 folders |= saved
+    write_json(out / "recipe.json", recipe.to_json())
     return folders
 
 
@@ -78,6 +79,8 @@ def _tasks(
 
     plans = recipe.plans_on(weights)
     model = load_model(recipe.model, dtype=recipe.capture_dtype, device=device)
+    for plan in plans:
+        _check_block(plan, model)
     rows = mixture(recipe, model, out / "chats", trait_prompts, rollouts)
     model = with_shuffled_weights(model, seed=recipe.seed) if weights == "shuffled" else model
     stores = _captured(recipe, plans, model, rows, out / "activations")
@@ -88,6 +91,15 @@ def _tasks(
         held_out = {kind: stores[kind][hook] for kind in rows.held_out if kind == "corpus" or not corpus}
         tasks.append(Pass(recipe, together, data.of_corpus() if corpus else data, held_out, out, str(model.device), command))
     return tasks
+
+
+def _check_block(plan: SaePlan, model: Model) -> None:
+    if HookPoint.parse(plan.hook).block >= model.n_blocks:
+        raise WorkbenchError(
+            f"SAE {plan.name} is to read {plan.hook}, but {model.name} has {model.n_blocks} blocks",
+            f"a block from 0 to {model.n_blocks - 1}",
+            "mend hook in the config",
+        )
 
 
 def _captured(
@@ -113,7 +125,7 @@ def carry_out(task: Pass) -> dict[str, Path]:
     from workbench.saes.formats import saelens
     from workbench.saes.trainer import training_key
     from workbench.saes.training import recalibrate, train_together
-    from workbench.saes.training_card import DENSITY_TOKENS, in_proportion, training_card
+    from workbench.saes.training_card import DENSITY_TOKENS, in_proportion, reconstruction, training_card
 
     seed = task.recipe.seed
     keys = {plan.name: content_hash([training_key(task.data, plan.training, seed), plan.target_l0, plan.stored_dtype])
@@ -129,6 +141,12 @@ def carry_out(task: Pass) -> dict[str, Path]:
     for plan in left:
         sae = saelens.rounded(saes[plan.name], plan.stored_dtype)
         sae = recalibrate(sae, held_out.tokens, plan.target_l0)
+        if (found := reconstruction(sae, held_out.tokens)["variance_explained"]) < 0:
+            raise WorkbenchError(
+                f"{plan.name} reconstructs held-out activations worse than their mean does (variance explained {found:.3g})",
+                "a training that converged",
+                f"lower training.learning_rate and delete {folders[plan.name]}; nothing was saved",
+            )
         card, density = training_card(task.recipe, plan, sae, task.data, seen, held_out, task.command)
         sae = replace(sae.to("cpu"), id=plan.name, card={**card, "training_key": keys[plan.name]}, density=density)
         saelens.write(sae, saved[plan.name], dtype=plan.stored_dtype)

@@ -26,8 +26,6 @@ TraitPrompts = Callable[[str, str], Sequence[Prompt]]  # (trait, split) -> promp
 TraitRollouts = Callable[[str], Sequence[Dialogue]]  # trait -> what was sampled before on its extraction questions
 HELD_OUT_CHARACTERS = 1_000_000
 """Corpus text held out at most: thresholds and figures need no more."""
-PART = 512
-"""Chats in one file: what an interruption costs at most."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,8 @@ def mixture(
     """
     data = recipe.data
     train = corpus_rows(model, data, "train", characters=data.characters)
-    corpus = corpus_rows(model, data, "held_out", characters=min(HELD_OUT_CHARACTERS, max(20_000, data.characters // 20)))
+    least = min(20_000, data.characters // 4)
+    corpus = corpus_rows(model, data, "held_out", characters=min(HELD_OUT_CHARACTERS, max(least, data.characters // 20)))
     chats: list[TokenRow] = []
     for source, dialogues in _conversations(recipe, model, folder, trait_prompts, rollouts):
         seen = [one for one in dialogues if not _held_out(one[1])]
@@ -144,7 +143,7 @@ def answers(
     sampling = Sampling(max_new_tokens=data.max_new_tokens, temperature=1.0, top_p=1.0)
     key = content_hash([model.weights_hash, str(model.dtype), list(wanted), asdict(sampling), seed])[:16]
     responses: list[str] = []
-    part = max(PART, data.chat_batch)
+    part = data.chat_batch  # what an interruption costs at most
     with track("Generating chats", total=len(wanted), unit="chats") as step:
         for first in range(0, len(wanted), part):
             path = Path(folder) / f"chats-{key}-{first:06d}.parquet"

@@ -171,6 +171,14 @@ class Recipe:
         return asdict(self)
 
 
+def _number(value: Any) -> Any:
+    """A float from a whole number, and from "2e-3", which YAML reads as text (it wants 2.0e-3)."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
+
+
 def _build(base: Any, document: dict[str, Any], *, where: str) -> Any:
     """`base` with the document's values; lists become tuples, whole numbers floats where those are expected."""
     if not isinstance(document, dict):
@@ -186,8 +194,8 @@ def _build(base: Any, document: dict[str, Any], *, where: str) -> Any:
             continue
         if isinstance(default, tuple) and isinstance(value, list):
             value = tuple(value)
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+        if isinstance(default, float) and not isinstance(value, bool):
+            value = _number(value)
         number = isinstance(default, int) and isinstance(value, float) and key == "k"
         if not number and (not isinstance(value, type(default)) or isinstance(value, bool) != isinstance(default, bool)):
             raise WorkbenchError(

@@ -112,7 +112,7 @@ class Trainer:
         self.threshold = 0.99 * old + 0.01 * result.threshold.float()
         self.loss = result.loss
         self.step += 1
-        if self.step % self.config.log_every == 0:
+        if self.step % self.config.log_every == 0 or self.done:
             self._log(result, batch)
 
     def revive(self, batch: Tensor) -> None:
@@ -157,12 +157,16 @@ class Trainer:
             "loss": float(result.loss),
             "variance_explained": 1 - float(result.loss) / variance,
             "l0": float(result.l0),
-            "dead_share": float(self.dead().float().mean()),
+            "dead_share": float(self.dead().float().mean()) if self._can_be_dead(len(batch)) else None,
             "threshold": float(self.threshold),
             "learning_rate": self.rate(),
         }
         self.metrics.write(row)
-        self.note = ", ".join(f"{name} {row[key]:.3g}" for key, name in _SHOWN.items())
+        self.note = ", ".join(f"{name} {row[key]:.3g}" for key, name in _SHOWN.items() if row[key] is not None)
+
+    def _can_be_dead(self, batch_size: int) -> bool:
+        """Whether enough tokens were seen for a silent feature to count as dead."""
+        return self.step * batch_size > self.config.dead_after_tokens
 
     def _check_finite(self) -> None:
         finite = all(bool(parameter.isfinite().all()) for parameter in self.sae.parameters())

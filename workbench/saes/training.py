@@ -57,8 +57,9 @@ def train_together(
     """Train several SAEs in one pass over the data: each batch is read once and given to all of them.
 
     The batches are those of `seed` for all; every SAE ends with the weights that it would have alone on them. One that
-    is ahead of the others after an interruption waits. One that diverges stops alone, and its error is raised at the end.
-    Ctrl-C waits for the end of the step and saves. `loading.json` in the first folder says how long the loop waited for data.
+    is ahead of the others after an interruption waits; one that diverges stops alone, and its error is raised at the end.
+    Ctrl-C and SIGTERM wait for the end of the step and save. `loading.json` in the first folder says how long the loop
+    waited for data.
     """
     from workbench.saes.trainer import Trainer
 
@@ -105,7 +106,7 @@ def train_together(
 
 @contextlib.contextmanager
 def _interrupts_wait() -> Iterator[Callable[[], bool]]:
-    """A context in which Ctrl-C waits for the end of the step; called, the value says whether it came. A second does not wait."""
+    """A context in which Ctrl-C and SIGTERM wait for the end of the step; called, the value says whether one came."""
     came = False
     ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)  # a job in the background of a shell
     if ignored or threading.current_thread() is not threading.main_thread():
@@ -115,13 +116,17 @@ def _interrupts_wait() -> Iterator[Callable[[], bool]]:
     def note(*_: object) -> None:
         nonlocal came
         came = True
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: came
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _checkpoint(trainers: list, failed: Mapping[int, WorkbenchError]) -> None:
@@ -143,7 +148,7 @@ def _one_batch_size(configs: Mapping[str, TrainingConfig]) -> int:
 
 
 def _label(configs: Mapping[str, TrainingConfig]) -> str:
-    return "Training the SAE" if len(configs) == 1 else f"Training {len(configs)} SAEs"
+    return f"Training {next(iter(configs))}" if len(configs) == 1 else f"Training {len(configs)} SAEs"
 
 
 class _Clock:

@@ -65,7 +65,7 @@ def training_card(
         "command": command,
         "versions": package_versions(),
         "model": data.manifest["model"],
-        "author": {"kind": "model", "name": "claude"},
+        "author": {"kind": "program", "name": "persona-workbench"},
     }
     return card, density
 

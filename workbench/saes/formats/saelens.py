@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workbench.saes.formats.files import Foreign
 
 WEIGHTS, CONFIG, SPARSITY, CARD = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors", "card.json"
+LAYOUT = "6.54.0"  # the version of SAELens whose layout is written
 _FIELDS = {
     "W_enc": "encoder",
     "b_enc": "encoder_bias",
@@ -155,7 +156,12 @@ def _config(sae: SparseAutoencoder, metadata: dict[str, Any] | None) -> dict[str
         "apply_b_dec_to_input": sae.subtract_bias,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {"model_name": sae.model_name, "hook_name": str(sae.hook), **(metadata or {})},
+        "metadata": {
+            "sae_lens_version": LAYOUT,  # SAELens takes a configuration without one for its old layout, and drops the rest
+            "model_name": sae.model_name,
+            "hook_name": str(sae.hook),
+            **(metadata or {}),
+        },
     }
     return cfg | ({"k": sae.k, "rescale_acts_by_decoder_norm": False} if sae.architecture == "topk" else {})
 
