@@ -98,3 +98,31 @@ def test_settings_out_of_range_are_told_in_three_parts(workbench, shelf):
     answer = workbench("sae", "eval", "smollm2-135m-instruct/blocks.1.hook_resid_post", "--tokens", "0", "--plan")
     assert answer.code == 2
     assert "tokens is 0" in answer.err
+
+
+def test_the_saes_go_where_the_model_is(sae, monkeypatch):
+    from types import SimpleNamespace
+
+    import torch
+
+    from workbench.cli.sae_evaluation import EvaluationJob
+
+    given = {}
+
+    def stop(own, model, *, controls, other_seeds, **_):
+        given.update(sae=own, **controls, **other_seeds)
+        raise InterruptedError
+
+    monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr("workbench.saes.evaluation.card.evaluation_card", stop)
+    twins = [replace_name(sae, name) for name in ("control", "twin")]
+    job = EvaluationJob(str(sae), "a-model", controls=(str(twins[0]),), other_seeds=(str(twins[1]),))
+    with pytest.raises(InterruptedError):
+        job.run(None, write_card=False)
+    assert [str(one.device) for one in given.values()] == ["meta"] * 3
+
+
+def replace_name(folder, name):
+    import shutil
+
+    return shutil.copytree(folder, folder.with_name(name))

@@ -10,6 +10,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import generator
 from workbench.maths.geometry import isotropic_directions
 from workbench.saes.evaluation.dictionaries import (
+    activation_directions,
     mean_l0,
     principal_directions,
     random_dictionary,
@@ -32,6 +33,20 @@ def test_a_random_dictionary_fires_as_often_as_the_sae(kind: str) -> None:
     assert mean_l0(other, x) == pytest.approx(mean_l0(sae, x), rel=0.02)
     assert other.decoder_directions.shape == sae.decoder_directions.shape
     torch.testing.assert_close(other.decoder_directions.norm(dim=1), torch.ones(sae.d_sae))
+
+
+def test_a_random_dictionary_fires_as_often_on_all_texts_not_only_on_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae, x = small_sae(threshold=2.0), _activations()
+    x[:1000] *= 0.1  # a first text set of quiet tokens
+    whole = random_dictionary(sae, x, kind="random_covariance")
+    monkeypatch.setattr("workbench.saes.evaluation.fitness.VALUES_AT_ONCE", 500 * sae.d_sae)
+    other = random_dictionary(sae, x, kind="random_covariance")
+    assert mean_l0(other, x) == pytest.approx(mean_l0(sae, x), rel=0.01)
+    assert whole.threshold is not None and other.threshold is not None
+    torch.testing.assert_close(other.threshold, whole.threshold)  # whatever is held at once
+    monkeypatch.setattr("workbench.saes.evaluation.dictionaries.KEPT_VALUES", 2000)
+    few = random_dictionary(sae, x, kind="random_covariance")
+    assert mean_l0(few, x) == pytest.approx(mean_l0(sae, x), rel=0.1)  # from tokens that are spread over the sets
 
 
 def test_random_directions_have_the_covariance_that_was_asked_for() -> None:
@@ -82,6 +97,25 @@ def test_a_permuted_decoder_is_stable_and_another_seed_is_not() -> None:
     assert stability(decoder, permuted, lists=top)["seed_matched"] == 1
     other = stability(decoder, isotropic_directions(300, 64, generator(2)), lists=top)
     assert other["seed_matched"] == other["seed_matched_lists"]["evil"] == 0  # the best of 300 in 64 dimensions is near .4
+
+
+def test_features_that_stayed_at_the_data_they_started_from_match_no_better_than_the_data() -> None:
+    x = _activations(4000, 16)
+    frozen, twin = (activation_directions(x, 300, seed) for seed in (0, 1))
+    shared = len({tuple(row.tolist()) for row in frozen} & {tuple(row.tolist()) for row in twin})
+    assert 5 < shared < 60  # two draws from one store share starts
+    null = stability(frozen, activation_directions(x, 300, 2))["seed_matched"]
+    assert stability(frozen, twin)["seed_matched"] == pytest.approx(null, abs=0.12)
+    assert null > 0.3 > stability(frozen, isotropic_directions(300, 16, generator(4)))["seed_matched"]
+
+
+def test_directions_of_activations_are_distinct_centred_and_no_more_than_there_are() -> None:
+    x = torch.cat([_activations(50, 8), _activations(50, 8).mean(0, keepdim=True)])  # the last one is the mean: no direction
+    rows = activation_directions(x, 200, 0)
+    assert rows.shape == (50, 8)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(50))
+    assert len(rows.unique(dim=0)) == 50
+    assert stability(rows, rows)["n_directions"] == 50
 
 
 def test_matches_are_signed_mutual_and_counted_among_the_living() -> None:

@@ -21,6 +21,7 @@ from workbench.saes.evaluation.controls import all_excesses, control_kind, exces
 from workbench.saes.evaluation.markdown import card_markdown
 from workbench.saes.evaluation.personas import PersonaRollouts
 from workbench.saes.evaluation.pooling import text_chat
+from workbench.saes.evaluation.stability import NULLS
 from workbench.saes.evaluation.writing import check_writable, merged, with_section, write_evaluation
 
 
@@ -81,6 +82,8 @@ def test_the_card_of_a_lossless_sae_says_so_beside_its_controls(made: dict[str, 
     assert headline["persona_probe_gap"] == 0
     assert headline["seed_matched"] == headline["seed_matched_top30"] == 1
     assert made["stability"]["random_covariance"]["seed_matched"] < 0.2
+    assert headline["seed_matched_null"] == max(made["stability"][null]["seed_matched"] for null in NULLS) < 0.2
+    assert headline["seed_matched_top30_null"] is not None
     assert made["expression"]["mean"]["planted/lossless"][-1] == pytest.approx(1, abs=1e-5)  # d_model atoms
     assert set(made["expression"]["per_vector"]) == {"other", "planted"}
     assert made["probing"] is None
@@ -98,7 +101,7 @@ def test_the_markdown_has_every_section_and_shows_the_gate(made: dict[str, Any])
     for title in ("Fitness", "k-sparse probing", "Persona probing", "Expression", "Splitting", "Stability", "Excess"):
         assert f"### {title}" in text
     assert "**Fitness gate: passed.**" in text
-    assert "not measured: dead_share" in text
+    assert "not measured here: dead_share" in text
 
 
 def test_finished_parts_are_kept_and_another_sae_makes_its_own(
@@ -120,6 +123,39 @@ def test_finished_parts_are_kept_and_another_sae_makes_its_own(
         evaluation_card(replace(sae, weights_hash="other"), tiny_model, settings=settings, parts=tmp_path)
 
 
+def _changed(rollouts: PersonaRollouts, field: str) -> PersonaRollouts:
+    one = rollouts.chats[0]
+    return replace(rollouts, **{
+        "positive": {"positive": ~rollouts.positive},
+        "question": {"question": rollouts.question.flip(0)},
+        "judged": {"judged": rollouts.judged.flip(0) + torch.arange(16)},
+        "cells": {"cells": tuple((score, make) for make, score in rollouts.cells)},
+        "in_context": {"in_context": rollouts.in_context[1:]},
+        "spans": {"chats": (replace(one, spans={"response": ((3, len(one.ids)),)}), *rollouts.chats[1:])},
+        "vector": {"vector": 2 * rollouts.vector},
+    }[field])  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["positive", "question", "judged", "cells", "in_context", "spans", "vector"])
+def test_a_part_is_measured_again_when_anything_of_the_rollouts_changed(
+    tiny_model: Model, tmp_path: Path, field: str
+) -> None:
+    sae, rollouts = lossless_sae(tiny_model.d_model, 1), _rollouts(tiny_model.d_model)
+    for value, given in (("first", rollouts), ("first", replace(rollouts)), ("again", _changed(rollouts, field))):
+        run = card_module._Run(sae, tiny_model, [given], {}, {}, _settings(), tmp_path)
+        assert run.part("personas", lambda value=value: value) == value
+
+
+def test_figures_of_a_strangers_card_are_not_taken_over(tiny_model: Model, texts: None) -> None:
+    figures = {"dead_share": 0.0, "evaluation": {"headline": {"dead_share": 0.0, "persona_probe_gap": 0.0}}}
+    sae = replace(lossless_sae(tiny_model.d_model, 1), card=figures, density=torch.ones(2 * tiny_model.d_model))
+    made = evaluation_card(sae, tiny_model, settings=_settings())
+    assert made["headline"]["dead_share"] is None
+    assert made["gate"]["unmeasured"] == ["dead_share", "persona_probe_gap"]
+    own = replace(sae, card={"dead_share": 0.03, "weights_hash": sae.weights_hash})
+    assert evaluation_card(own, tiny_model, settings=_settings())["headline"]["dead_share"] == 0.03
+
+
 def test_without_personas_and_controls_the_card_says_what_it_lacks(tiny_model: Model, texts: None) -> None:
     made = evaluation_card(lossless_sae(tiny_model.d_model, 1), tiny_model, settings=_settings())
     assert made["personas"]["summary"] == {"persona_probe_auc": None, "persona_probe_gap": None}
@@ -135,7 +171,8 @@ def test_an_sae_that_is_silent_fails_the_gate(
 ) -> None:
     sae = lossless_sae(tiny_model.d_model, 1)
     silent = replace(
-        sae, encoder=torch.zeros_like(sae.encoder), encoder_bias=torch.full((sae.d_sae,), -1.0), card={"dead_share": 1.0}
+        sae, encoder=torch.zeros_like(sae.encoder), encoder_bias=torch.full((sae.d_sae,), -1.0),
+        card={"dead_share": 1.0, "weights_hash": sae.weights_hash},
     )
     gate = evaluation_card(silent, tiny_model, settings=_settings())["gate"]
     assert gate["passed"] is False

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from workbench.base.errors import WorkbenchError
 from workbench.saes.evaluation.gate import Limits, card_figure, check_fitness, require_fit, warn_unless_fit
 
+
+@dataclass(frozen=True)
+class Weights:
+    """An SAE as the gate sees it."""
+
+    card: Any
+    weights_hash: str = "these"
+
+
+def these(card: dict) -> Weights:
+    """Weights whose card was written for them."""
+    return Weights(card | {"weights_hash": "these"})
+
+
 GOOD = {"variance_explained": 0.86, "ce_recovered": 0.99, "dead_share": 0.01, "l0": 48.0}
 
 
 def test_a_good_card_passes_and_names_what_was_not_measured() -> None:
-    gate = check_fitness(GOOD)
+    gate = check_fitness(these(GOOD))
     assert gate.passed is True
     assert gate.failures == ()
     assert gate.unmeasured == ("persona_probe_gap",)
@@ -32,24 +48,26 @@ def test_a_good_card_passes_and_names_what_was_not_measured() -> None:
     ],
 )
 def test_every_limit_fails_alone_and_says_what_is_needed(change: dict, message: str) -> None:
-    gate = check_fitness(GOOD | change)
+    gate = check_fitness(these(GOOD | change))
     assert (gate.passed, gate.failures) == (False, (message,))
 
 
 def test_a_card_without_figures_is_unmeasured_neither_fit_nor_unfit() -> None:
-    gate = check_fitness({"author": "somebody", "l0": None, "dead_share": float("nan"), "ce_recovered": True})
+    gate = check_fitness(
+        these({"author": "somebody", "l0": None, "dead_share": float("nan"), "ce_recovered": True})
+    )
     assert gate.passed is None
     assert set(gate.unmeasured) == {"variance_explained", "ce_recovered", "dead_share", "l0", "persona_probe_gap"}
     with pytest.raises(WorkbenchError) as caught:
         require_fit("foreign", gate)
     assert caught.value.exit_code == 2
-    assert caught.value.found == "the SAE foreign is unmeasured"
+    assert caught.value.found == "the SAE foreign is unmeasured here"
     assert "workbench sae eval foreign --write-card" in caught.value.remedy
 
 
 def test_a_strict_check_refuses_with_every_reason() -> None:
     with pytest.raises(WorkbenchError) as caught:
-        require_fit("poor", check_fitness(GOOD | {"variance_explained": 0.1, "dead_share": 0.9}))
+        require_fit("poor", check_fitness(these(GOOD | {"variance_explained": 0.1, "dead_share": 0.9})))
     assert "variance explained is 0.1" in caught.value.found
     assert "share of dead features is 0.9" in caught.value.found
     assert caught.value.expected and caught.value.remedy
@@ -57,20 +75,43 @@ def test_a_strict_check_refuses_with_every_reason() -> None:
 
 def test_warnings_are_loud(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        warn_unless_fit("poor", check_fitness(GOOD | {"l0": 900}))
-        warn_unless_fit("foreign", check_fitness({}))
+        warn_unless_fit("poor", check_fitness(these(GOOD | {"l0": 900})))
+        warn_unless_fit("foreign", check_fitness(Weights({})))
     assert "poor FAILS the fitness gate: active features per token (L0) is 900" in caplog.text
-    assert "poor: not measured: persona_probe_gap" in caplog.text
-    assert "foreign is unmeasured" in caplog.text
+    assert "poor: not measured here: persona_probe_gap" in caplog.text
+    assert "foreign is unmeasured here" in caplog.text
 
 
 def test_what_was_evaluated_goes_before_what_training_said() -> None:
-    card = GOOD | {"evaluation": {"headline": {"variance_explained": 0.3, "l0": None}}}
-    assert card_figure(card, "variance_explained") == 0.3
-    assert card_figure(card, "l0") == 48
-    assert check_fitness(card).passed is False
+    sae = these(GOOD | {"evaluation": {"weights_hash": "these", "headline": {"variance_explained": 0.3, "l0": None}}})
+    assert card_figure(sae, "variance_explained") == 0.3
+    assert card_figure(sae, "l0") == 48
+    assert check_fitness(sae).passed is False
+
+
+@pytest.mark.parametrize("recorded", [{}, {"weights_hash": "others"}, {"weights_hash": None}, {"weights_hash": ["these"]}])
+def test_figures_that_do_not_name_these_weights_count_for_nothing(recorded: dict) -> None:
+    strangers = Weights(GOOD | recorded | {"evaluation": {"headline": GOOD | {"persona_probe_gap": 0.0}, **recorded}})
+    assert check_fitness(strangers).passed is None
+    with pytest.raises(WorkbenchError, match="unmeasured here"):
+        require_fit("strangers", check_fitness(strangers))
+    measured = Weights(strangers.card | {"evaluation": {"headline": {"l0": 900.0}, "weights_hash": "these"}})
+    gate = check_fitness(measured)
+    assert (gate.passed, len(gate.failures)) == (False, 1)
+    assert "dead_share" in gate.unmeasured
+
+
+@pytest.mark.parametrize("evaluation", ["good", [GOOD], {"headline": [1], "weights_hash": "these"}, {"weights_hash": "these"}])
+def test_a_card_of_odd_shape_is_unmeasured(evaluation: Any) -> None:
+    assert check_fitness(Weights({"evaluation": evaluation})).passed is None
+    assert check_fitness(Weights(["a", "list"])).passed is None
+
+
+def test_a_card_without_its_sae_is_refused() -> None:
+    with pytest.raises(WorkbenchError, match="without its weights"):
+        check_fitness(GOOD)  # pyright: ignore[reportArgumentType]
 
 
 def test_limits_can_be_chosen() -> None:
-    assert check_fitness(GOOD, Limits(variance_explained=0.9)).passed is False
-    assert check_fitness(GOOD, Limits(variance_explained=0.9)).to_dict()["limits"]["variance_explained"] == 0.9
+    assert check_fitness(these(GOOD), Limits(variance_explained=0.9)).passed is False
+    assert check_fitness(these(GOOD), Limits(variance_explained=0.9)).to_dict()["limits"]["variance_explained"] == 0.9

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,6 +146,53 @@ def test_labelled_texts_are_balanced_seeded_unique_and_never_trained_on() -> Non
     train, test = one.split()
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(60))
     assert (len(train), int(one.labels[test].sum())) == (36, 12)
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An asset of two sets; "1_own" holds a third of texts whose first 160 characters are a training document's."""
+    import zstandard
+
+    from workbench.saes.corpus import HELD_OUT_PERCENT, Document
+
+    held, trained = [], []
+    for i in range(3000):
+        text = f"{i} " + "the same long beginning of a text, " * 6
+        is_held = Document.of(text, "x").bucket < HELD_OUT_PERCENT
+        (held if is_held else trained).append(text)
+    near = []
+    for text in trained[:200]:
+        ends = (f"{text}another end {j}" for j in range(200))
+        near.append(next(end for end in ends if Document.of(end, "x").bucket < HELD_OUT_PERCENT))
+    own = [(text, str(i % 2)) for i, text in enumerate([*held[:100], *near])]
+    for name, rows in {"0_first": [(text, "0") for text in trained[:200]], "1_own": own, "2_hate_own": own}.items():
+        table = io.StringIO()
+        csv.writer(table).writerows([("prompt", "target"), *rows])
+        (tmp_path / f"{name}.csv.zst").write_bytes(zstandard.ZstdCompressor().compress(table.getvalue().encode()))
+    monkeypatch.setattr("workbench.models.assets.asset_path", lambda _: tmp_path)
+    labelled.training_beginnings.cache_clear()
+    yield tmp_path
+    labelled.training_beginnings.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["1_own", "2_hate_own"])
+def test_texts_that_begin_as_a_training_document_does_are_left_out(sets: Path, name: str) -> None:
+    from workbench.saes.corpus import documents
+
+    found = labelled.labelled_texts(labelled.ProbeSet(name, "1", ""), n_rows=400, max_characters=400, seed=0)
+    trained = {one.text[:160] for one in documents("sae-probes", "train")}
+    assert len(trained) == 200
+    assert 20 <= len(found.texts) <= 100
+    assert not [text for text in found.texts if text[:160] in trained]
+
+
+@pytest.mark.assets
+def test_the_sets_that_ship_hold_what_their_concept_says() -> None:
+    listed, _ = labelled.probe_sets()
+    for one in listed:
+        found = labelled.labelled_texts(one, n_rows=100, max_characters=400, seed=0)
+        news = [text for text, label in zip(found.texts, found.labels, strict=True) if "news" in one.concept and not label]
+        assert not [text for text in news if "#include" in text or ("import " in text[:200] and ";" in text)], one.name
 
 
 @pytest.mark.assets

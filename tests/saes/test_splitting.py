@@ -13,6 +13,7 @@ from workbench.saes.evaluation.splitting import (
     CONCEPTS,
     absorption,
     firing_counts,
+    halves,
     main_feature,
     neighbour_pairs,
     splitting,
@@ -95,7 +96,8 @@ def _absorbing(rate: float) -> tuple[SparseAutoencoder, TokenSample, torch.Tenso
     x = 0.05 * torch.randn(4000, D_MODEL, generator=random)
     x[:, 0] += 2.0 * labels
     x[:, 1] += 2.0 * (labels & (torch.rand(4000, generator=random) < rate))
-    return _sae(decoder, encoder), TokenSample(x, torch.zeros(4000, dtype=torch.int64)), labels
+    ids = torch.randint(0, 300, (4000,), generator=random) + 300 * labels
+    return _sae(decoder, encoder), TokenSample(x, ids, torch.arange(4000) // 40), labels
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
@@ -127,6 +129,29 @@ def test_labels_that_no_feature_knows_are_not_measured() -> None:
     assert "fewer than 50 examples" in absorption(sae, sample, few)["reason"]
 
 
+def test_halves_share_no_document_and_no_token_type_and_are_of_one_size() -> None:
+    random = generator(3)
+    ids = torch.randint(0, 50, (6000,), generator=random).square() // 50  # some types are far commoner than others
+    labels, documents = ids % 3 == 0, torch.arange(6000) // 30
+    make, score = halves(ids, documents, labels)
+    for values in (ids, documents):
+        assert not set(values[make].tolist()) & set(values[score].tolist())
+    for side in (labels, ~labels):
+        n = [int((half & side).sum()) for half in (make, score)]
+        assert min(n) > 0.8 * max(n) and sum(n) > 0.4 * int(side.sum())
+
+
+def test_a_probe_that_learnt_documents_or_tokens_by_heart_finds_nothing() -> None:
+    sae = _absorbing(0.3)[0]
+    random = generator(6)
+    documents, ids = torch.arange(4000) // 40, torch.randint(0, 300, (4000,), generator=random)
+    for codes in (documents, ids):  # the label is a property of the document, or of the token's identity
+        x = torch.randn(300, D_MODEL, generator=random)[codes] + 0.05 * torch.randn(4000, D_MODEL, generator=random)
+        labels = (torch.rand(300, generator=random) < 0.5)[codes]
+        found = absorption(sae, TokenSample(x, ids, documents), labels)
+        assert abs(found["probe_auc"] - 0.5) < 0.25
+
+
 def test_the_main_feature_is_the_one_that_tells_best() -> None:
     sae, sample, labels = _absorbing(0.1)
     feature, area = main_feature(sae, sample.activations, labels)
@@ -144,6 +169,13 @@ def test_concepts_are_properties_of_the_token_itself(tiny_model) -> None:
     assert CONCEPTS["capital"](" Apple") and CONCEPTS["starts_with_s"](" sun") and not CONCEPTS["number"](" x1")
 
 
+def test_documents_of_joined_samples_stay_apart() -> None:
+    from workbench.saes.evaluation.card import _joined
+
+    one = TokenSample(torch.ones(3, 2), torch.arange(3), torch.tensor([0, 1, 1]))
+    assert _joined([one, one, one]).documents.tolist() == [0, 1, 1, 2, 3, 3, 4, 5, 5]
+
+
 def test_a_sample_holds_the_tokens_it_says_and_no_first_ones(tiny_model) -> None:
     from workbench.saes.token_rows import TokenRow
 
@@ -151,3 +183,4 @@ def test_a_sample_holds_the_tokens_it_says_and_no_first_ones(tiny_model) -> None
     sample = token_sample(tiny_model, HookPoint(1), rows, n_tokens=50, batch_tokens=40)
     assert len(sample) == len(sample.activations) == 50
     assert sample.ids.tolist() == [token for row in rows for token in row.ids[1:]][:50]
+    assert sample.documents.tolist() == [i for i in range(5) for _ in range(19)][:50]

@@ -84,6 +84,8 @@ class EvaluationJob:
         if write_card:
             check_writable(sae)
         model = load_model(self.model, dtype=self.dtype, device=self.device)
+        sae = sae.to(model.device)
+        controls, others = ({name: one.to(model.device) for name, one in some.items()} for some in (controls, others))
         value = evaluation_card(
             sae,
             model,
@@ -101,9 +103,8 @@ class EvaluationJob:
     def _loaded(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         from workbench.saes.registry import load_sae
 
-        device = self.device if self.device not in (None, "auto") else "cpu"
-        controls, others = ([load_sae(name, device=device) for name in names] for names in (self.controls, self.other_seeds))
-        return load_sae(self.sae, device=device), {one.id: one for one in controls}, {one.id: one for one in others}
+        controls, others = ({(one := load_sae(name)).id: one for name in names} for names in (self.controls, self.other_seeds))
+        return load_sae(self.sae), controls, others
 
     def _vectors(self, model: Model, sae: SparseAutoencoder) -> dict[str, Any]:
         """The vectors of finished runs of this model that know the SAE's hook; runs of other models are passed over."""
@@ -278,10 +279,10 @@ def show_card(value: dict[str, Any]) -> None:
     ]
     table("beside controls", ("control", "claim", "this SAE", "control", "excess", "95%"), claims, right=(2, 3, 4))
     gate = value["gate"]
-    say(f"fitness gate: {'passed' if gate['passed'] else 'FAILED'}")
+    say(f"fitness gate: {'unmeasured' if gate['passed'] is None else 'passed' if gate['passed'] else 'FAILED'}")
     for failure in gate["failures"]:
         say(f"  {failure}")
     if gate["unmeasured"]:
-        say(f"  not measured: {', '.join(gate['unmeasured'])}")
+        say(f"  not measured here: {', '.join(gate['unmeasured'])}")
     for path in value["written"]:
         say(f"written: {path}")

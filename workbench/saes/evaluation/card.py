@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def evaluation_card(
     value["stability"] = run.stability(other_seeds or {}, value["personas"])
     value["excess"] = run.excess(value)
     value["headline"] = headline(value, sae)
-    gate = check_fitness({**sae.card, "evaluation": value})
+    gate = check_fitness(replace(sae, card={**sae.card, "evaluation": value}))
     warn_unless_fit(sae.id, gate)
     value["gate"] = gate.to_dict()
     return value | {"seconds": round(time.perf_counter() - started, 1), "versions": package_versions()}
@@ -153,9 +153,7 @@ class _Run:
             if name not in self._made:
                 self._made[name] = made()
             return self._made[name]
-        traits = {
-            one.trait: [content_hash([chat.ids for chat in one.chats]), one.vector.tolist()] for one in self.personas
-        }
+        traits = {one.trait: one.identity() for one in self.personas}
         named = {name: vector.tolist() for name, vector in self.vectors.items()}
         path = self.folder / f"{name}-{content_hash([self.identity(), traits, named])[:16]}.json"
         if not path.is_file():
@@ -268,20 +266,33 @@ class _Run:
     def stability(
         self, others: Mapping[str, SparseAutoencoder], personas: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """Per other seed the matched shares; `seed_matched_top30` is that of a trait's top features, mean over traits."""
+        """Per other seed and null the matched shares; `seed_matched_top30` is that of a trait's top features, mean over traits.
+
+        Beside each share of another seed stands the larger one of the two nulls.
+        """
+        from workbench.saes.evaluation.dictionaries import activation_directions
         from workbench.saes.evaluation.splitting import firing_counts
-        from workbench.saes.evaluation.stability import stability
+        from workbench.saes.evaluation.stability import NULLS, stability
 
         if not others:
             return None
         check_site([self.sae, *others.values()], self.model)
         alive = firing_counts(self.sae, self.sample.activations) > 0
         lists = {one["trait"]: one["top_features"] for one in personas["traits"]}
-        found = {}
-        for name, other in {**others, "random_covariance": self.random["random_covariance"]}.items():
-            one = stability(self.sae.decoder_directions, other.decoder_directions, alive=alive, lists=lists)
+        own, seed = self.sae.decoder_directions, self.settings.seed
+        compared = {name: other.decoder_directions for name, other in others.items()} | {
+            "activations": activation_directions(self.sample.activations, len(own), seed),
+            "random_covariance": self.random["random_covariance"].decoder_directions,
+        }
+        found: dict[str, Any] = {}
+        for name, directions in compared.items():
+            one = stability(own, directions.to(own.device), alive=alive, lists=lists)
             shares = list(one["seed_matched_lists"].values())
             found[name] = one | {"seed_matched_top30": sum(shares) / len(shares) if shares else None}
+        for key in ("seed_matched", "seed_matched_top30"):
+            null = max((found[name][key] for name in NULLS if found[name][key] is not None), default=None)
+            for name in others:
+                found[name][f"{key}_null"] = null
         return found
 
     def excess(self, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,8 +314,12 @@ def _joined(samples: Sequence[TokenSample]) -> TokenSample:
 
     from workbench.saes.evaluation.sample import TokenSample
 
-    parts = [torch.cat([getattr(one, name) for one in samples]) for name in ("activations", "ids")]
-    return TokenSample(*parts)
+    firsts = [sum(one.n_documents for one in samples[:i]) for i in range(len(samples))]
+    return TokenSample(
+        torch.cat([one.activations for one in samples]),
+        torch.cat([one.ids for one in samples]),
+        torch.cat([one.documents + first for one, first in zip(samples, firsts, strict=True)]),
+    )
 
 
 def _first(rows: Sequence[ChatTokens], n_tokens: int) -> list[ChatTokens]:

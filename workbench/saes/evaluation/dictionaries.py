@@ -1,4 +1,4 @@
-"""The dictionaries that an SAE has to beat: random directions, and principal components."""
+"""The dictionaries that an SAE has to beat: random directions, the activations themselves, and principal components."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.base.errors import unknown_name
 from workbench.base.randomness import derive_seed, generator
-from workbench.saes.evaluation.fitness import VALUES_AT_ONCE, pieces
+from workbench.saes.evaluation.fitness import pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
 
 RANDOM_KINDS = ("random_isotropic", "random_covariance")
+KEPT_VALUES = 2**24
+"""Codes above a random dictionary's threshold that are held while it is sought (64 MiB of float32)."""
 
 
 def random_directions(kind: str, activations: Tensor, n: int, seed: int) -> Tensor:
@@ -27,6 +29,21 @@ def random_directions(kind: str, activations: Tensor, n: int, seed: int) -> Tens
         raise unknown_name("random dictionary", kind, RANDOM_KINDS)
     drawn = covariance_matched_directions(activations, n, random)
     return drawn / drawn.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def activation_directions(activations: Tensor, n: int, seed: int) -> Tensor:
+    """At most `n` unit directions of different tokens of `activations [m, d_model]`, about their mean: what `start: data` is.
+
+    There are fewer than `n` where there are fewer tokens.
+    """
+    import torch
+
+    centred = activations.float() - activations.float().mean(0)
+    lengths = centred.norm(dim=1)
+    usable = (lengths > 1e-6 * lengths.max()).nonzero().flatten()
+    random = generator(derive_seed("directions of activations", seed))
+    chosen = usable[torch.randperm(len(usable), generator=random)[:n]]
+    return centred[chosen] / lengths[chosen, None]
 
 
 def random_dictionary(
@@ -44,7 +61,7 @@ def random_dictionary(
     directions = random_directions(kind, activations, sae.d_sae, seed).to(sae.device)
     mean = activations.float().mean(0).to(sae.device)
     l0 = mean_l0(sae, activations)
-    threshold = _threshold(directions, (activations.float().to(sae.device) - mean), l0)
+    threshold = _threshold(directions, activations, mean, l0)
     return SparseAutoencoder(
         id=kind,
         hook=sae.hook,
@@ -65,12 +82,23 @@ def mean_l0(sae: SparseAutoencoder, activations: Tensor) -> float:
     return fired / max(len(activations), 1)
 
 
-def _threshold(directions: Tensor, centred: Tensor, l0: float) -> float:
-    """The value that `l0` of the codes exceed on an average token, on as many tokens as fit in memory."""
-    some = centred[: max(1, VALUES_AT_ONCE // len(directions))]
-    values = (some @ directions.T).flatten()
-    rank = min(max(round(l0 * len(some)), 1), len(values))
-    return max(float(values.kthvalue(len(values) - rank + 1).values), 0.0)
+def _threshold(directions: Tensor, activations: Tensor, mean: Tensor, l0: float) -> float:
+    """The value that `l0` of the codes exceed on an average token.
+
+    On all tokens; where more than `KEPT_VALUES` codes would exceed it, on fewer, spread evenly over all text sets.
+    """
+    import torch
+
+    n = min(len(activations), max(1, int(KEPT_VALUES / max(l0, 1e-6))))
+    tokens = activations[torch.arange(n) * len(activations) // n]
+    rank = min(max(round(l0 * n), 1), n * len(directions) - 1) + 1
+    top = torch.empty(0, device=directions.device)
+    for part in pieces(tokens, len(directions)):
+        codes = ((part.float().to(directions.device) - mean) @ directions.T).flatten()
+        codes = codes if len(top) < rank else codes[codes > top.min()]
+        top = torch.cat([top, codes])
+        top = top.topk(min(rank, len(top)), sorted=False).values
+    return max(float(top.min()), 0.0)
 
 
 def principal_directions(activations: Tensor) -> Tensor:

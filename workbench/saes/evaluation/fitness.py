@@ -36,7 +36,7 @@ class Row(Protocol):
     """Anything with token ids: a `TokenRow`, a `ChatTokens`."""
 
     @property
-    def ids(self) -> tuple[int, ...]:
+    def ids(self) -> Sequence[int]:
         """Token ids."""
         ...
 

@@ -1,7 +1,8 @@
 """The fitness gate: is an SAE good enough that a decomposition with it means something?
 
 The limits are conventions, stated here and printed with every failure. Variance explained, loss recovered and dead share are
-the limits below which the report calls an SAE poor.
+the limits below which the report calls an SAE poor. A figure counts only where the card records that it was measured on these
+very weights (their hash): a card may have been copied from another SAE, or be a stranger's.
 """
 
 from __future__ import annotations
@@ -10,11 +11,21 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from workbench.base.errors import WorkbenchError
 
 logger = logging.getLogger(__name__)
+
+
+class Carded(Protocol):
+    """An SAE, as far as the gate looks at it."""
+
+    @property
+    def card(self) -> dict[str, Any]: ...
+
+    @property
+    def weights_hash(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -69,44 +80,63 @@ _RULES = (
 )
 
 
-def check_fitness(card: Mapping[str, Any], limits: Limits | None = None) -> Gate:
-    """What the card's figures say against the limits; the figures measured by `workbench sae eval` go before older ones.
+def check_fitness(sae: Carded, limits: Limits | None = None) -> Gate:
+    """What the SAE's card says against the limits; the figures measured by `workbench sae eval` go before older ones.
 
-    Works on any card: a figure that is missing (or not finite) is listed as unmeasured and fails nothing.
+    Works on any card: a figure that is missing, not finite or not recorded to be of these weights (`weights_hash` in the
+    evaluation, or in the card for what training measured) is listed as unmeasured and fails nothing.
     """
+    if isinstance(sae, Mapping):
+        raise WorkbenchError(
+            "the gate was given a card without its weights",
+            "an SAE, so that the card's figures can be told to be of its weights",
+            "check_fitness(load_sae(...))",
+        )
     values = asdict(limits or Limits())
     failures, unmeasured = [], []
     for key, name, limit, rising in _RULES:
-        figure = card_figure(card, key)
-        if figure is None:
+        value = card_figure(sae, key)
+        if value is None:
             if key not in unmeasured:
                 unmeasured.append(key)
             continue
         bound = values[limit]
-        if (figure < bound) if rising else (figure > bound):
-            failures.append(f"{name} is {figure:.3g}, {'at least' if rising else 'at most'} {bound:g} is needed")
+        if (value < bound) if rising else (value > bound):
+            failures.append(f"{name} is {value:.3g}, {'at least' if rising else 'at most'} {bound:g} is needed")
     measured = len(unmeasured) < len({key for key, *_ in _RULES})
     return Gate(not failures if measured else None, tuple(failures), tuple(unmeasured), values)
 
 
-def card_figure(card: Mapping[str, Any], key: str) -> float | None:
-    """A headline figure of a card: from its evaluation, else from what training measured; None when it is not known."""
-    for place in ((card.get("evaluation") or {}).get("headline") or {}, card):
-        value = place.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
+def card_figure(sae: Carded, key: str) -> float | None:
+    """A headline figure of these weights: from the evaluation, else from what training measured; None when it is not known."""
+    evaluation = sae.card.get("evaluation") if isinstance(sae.card, Mapping) else None
+    if of_these_weights(evaluation, sae) and (found := figure(evaluation.get("headline"), key)) is not None:
+        return found
+    return figure(sae.card, key) if of_these_weights(sae.card, sae) else None
+
+
+def of_these_weights(record: Any, sae: Carded) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a card, or an evaluation, says that it is about the weights of this SAE."""
+    return isinstance(record, Mapping) and record.get("weights_hash") == sae.weights_hash
+
+
+def figure(record: Any, key: str) -> float | None:
+    """The finite number under that key, if there is one."""
+    value = record.get(key) if isinstance(record, Mapping) else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
     return None
 
 
 def warn_unless_fit(name: str, gate: Gate) -> None:
     """Log a warning for every failure, and say so when an SAE (or a figure of it) was never measured."""
     if gate.passed is None:
-        logger.warning("%s is unmeasured: nothing is known about its fitness. Run `workbench sae eval %s`.", name, name)
+        logger.warning("%s is unmeasured here: no figure is of these weights. Run `workbench sae eval %s`.", name, name)
         return
     for failure in gate.failures:
         logger.warning("%s FAILS the fitness gate: %s.", name, failure)
     if gate.unmeasured:
-        logger.warning("%s: not measured: %s.", name, ", ".join(gate.unmeasured))
+        logger.warning("%s: not measured here: %s.", name, ", ".join(gate.unmeasured))
 
 
 def require_fit(name: str, gate: Gate) -> None:
@@ -115,7 +145,7 @@ def require_fit(name: str, gate: Gate) -> None:
         return
     if gate.passed is None:
         raise WorkbenchError(
-            f"the SAE {name} is unmeasured",
+            f"the SAE {name} is unmeasured here",
             "an SAE with measured fitness, as you asked for a strict check",
             f"run `workbench sae eval {name} --write-card`",
         )

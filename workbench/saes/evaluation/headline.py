@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from workbench.saes.evaluation.gate import figure, of_these_weights
+from workbench.saes.evaluation.stability import NULLS
+
 if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
 
@@ -29,16 +32,20 @@ def headline(value: Mapping[str, Any], sae: SparseAutoencoder) -> dict[str, Any]
         }
     found["absorption_rate"] = value["splitting"][sae.id]["absorption_rate"]
     found["neighbour_share"] = value["splitting"][sae.id]["neighbour_share"]
-    seeds = [one for name, one in (value["stability"] or {}).items() if name != "random_covariance"]
+    seeds = [one for name, one in (value["stability"] or {}).items() if name not in NULLS]
     if seeds:
-        found["seed_matched"] = seeds[0]["seed_matched"]
-        found["seed_matched_top30"] = seeds[0]["seed_matched_top30"]
+        names = ("seed_matched", "seed_matched_null", "seed_matched_top30", "seed_matched_top30_null")
+        found |= {name: seeds[0][name] for name in names}
     return found
 
 
 def _dead_share(sae: SparseAutoencoder) -> float | None:
-    """From training's card or the densities saved beside the weights: few tokens cannot tell a rare feature from a dead one."""
-    stated = sae.card.get("dead_share")
-    if isinstance(stated, (int, float)):
-        return float(stated)
+    """Training's own count, from the card or the densities saved with it, if the card says that it is of these weights.
+
+    Counted anew it would need many tokens: few cannot tell a rare feature from a dead one.
+    """
+    if not of_these_weights(sae.card, sae):
+        return None
+    if (stated := figure(sae.card, "dead_share")) is not None:
+        return stated
     return None if sae.density is None else float((sae.density <= 2e-10).double().mean())

@@ -1,13 +1,15 @@
 """Labelled texts for probing: sets of the `sae-probes` asset, chosen by name in data/probe_sets.yaml.
 
 No text on which the SAE may have been trained is used: of the sets that SAE training reads, only documents of the held-out
-role (`saes.corpus`); sets with reserved words (hate, offensive, toxic, ...) are never trained on and used whole. The asset
+role (`saes.corpus`); sets with reserved words (hate, offensive, toxic, ...) are never trained on. Of neither is a text used
+that begins (first 160 characters) as a training document does: the sets share texts, some with other ends. The asset
 holds no out-of-distribution sets: a probe's transfer is measured on another set of the same concept from another source.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 CHARACTERS_PER_TOKEN = 12  # an upper bound that keeps tokenizing cheap; the cut itself is in tokens
 TEST_SHARE = 0.4
+BEGINNING = 160
+"""Characters; what `saes.corpus` tells repeated documents by."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def labelled_texts(one: ProbeSet, *, n_rows: int, max_characters: int, seed: int
     reserved = any(word in one.name.lower() for word in RESERVED_WORDS)
     sides: dict[bool, dict[str, None]] = {True: {}, False: {}}
     for text, target in _rows(one.name):
-        if reserved or Document.of(text, one.name).bucket < HELD_OUT_PERCENT:
+        untrained = reserved or Document.of(text, one.name).bucket < HELD_OUT_PERCENT
+        if untrained and hash(text[:BEGINNING]) not in training_beginnings():
             sides[target == one.positive][text[:max_characters]] = None
     both = sides[True].keys() & sides[False].keys()
     random = generator(derive_seed("probe set", one.name, seed))
@@ -93,6 +98,14 @@ def labelled_texts(one: ProbeSet, *, n_rows: int, max_characters: int, seed: int
     texts = [(text, label) for label, side in chosen.items() for text in side]
     order = torch.randperm(len(texts), generator=random).tolist()
     return LabelledTexts(one.name, tuple(texts[i][0] for i in order), torch.tensor([texts[i][1] for i in order]))
+
+
+@functools.cache
+def training_beginnings() -> frozenset[int]:
+    """Hashes of the first characters of every document of the role that SAEs are trained on; read once, in five seconds."""
+    from workbench.saes.corpus import documents
+
+    return frozenset(hash(one.text[:BEGINNING]) for one in documents("sae-probes", "train"))
 
 
 def _draw(texts: list[str], n: int, random: Any) -> list[str]:

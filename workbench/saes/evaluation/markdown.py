@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from workbench.saes.evaluation.stability import NULLS
+
 if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
 
@@ -59,10 +61,11 @@ def _cell(value: Any) -> str:
 
 def _gate(value: Mapping[str, Any]) -> Iterator[str]:
     gate = value["gate"]
-    yield f"**Fitness gate: {'passed' if gate['passed'] else 'FAILED'}.**"
+    verdict = "unmeasured" if gate["passed"] is None else "passed" if gate["passed"] else "FAILED"
+    yield f"**Fitness gate: {verdict}.**"
     yield from (f"- {failure}" for failure in gate["failures"])
     if gate["unmeasured"]:
-        yield f"- not measured: {', '.join(gate['unmeasured'])}"
+        yield f"- not measured here: {', '.join(gate['unmeasured'])}"
 
 
 def _fitness(value: Mapping[str, Any]) -> Iterator[str]:
@@ -132,8 +135,13 @@ def _stability(value: Mapping[str, Any]) -> Iterator[str]:
     if not value["stability"]:
         yield "Not measured: no SAE of another seed was given."
         return
-    names = ("seed_matched", "seed_matched_top30", "mean_best_cosine")
-    yield from _table(("compared with", *names), [(k, *(one[n] for n in names)) for k, one in value["stability"].items()])
+    names = ("seed_matched", "seed_matched_top30", "mean_best_cosine", "n_directions")
+    rows = [
+        (f"null: {name}" if name in NULLS else name, *(one.get(n) for n in names)) for name, one in value["stability"].items()
+    ]
+    yield from _table(("compared with", *names), rows)
+    yield ""
+    yield "The nulls learnt nothing: directions of real activations, and random ones with the activations' covariance."
 
 
 def _excess(value: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.randomness import derive_seed, generator
+from workbench.base.store import content_hash
 from workbench.saes.evaluation.probing import N_FOLDS, RAW, fit_probe, mean_difference
 
 if TYPE_CHECKING:
@@ -44,6 +45,15 @@ class PersonaRollouts:
     cells: tuple[tuple[Tensor, Tensor], ...]
     vector: Tensor
     in_context: tuple[ChatTokens, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """What a figure made from these rollouts depends on: hashes of all of it."""
+        from workbench.base.tensors import tensor_hash
+
+        tensors = {name: getattr(self, name) for name in ("positive", "question", "judged", "vector")}
+        tensors |= {f"cells.{i}.{j}": mask for i, cell in enumerate(self.cells) for j, mask in enumerate(cell)}
+        chats = [[(chat.ids, chat.spans) for chat in rows] for rows in (self.chats, self.in_context)]
+        return {"tensors": tensor_hash(tensors), "chats": content_hash(chats)}
 
 
 @dataclass(frozen=True, eq=False)

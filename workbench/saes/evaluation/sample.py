@@ -18,10 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TokenSample:
-    """`activations [n, d_model]` (float32, CPU) and the tokens `ids [n]` that they stand at; no position 0, no sinks."""
+    """`activations [n, d_model]` (float32, CPU) and the tokens `ids [n]` that they stand at; no position 0, no sinks.
+
+    `documents [n]` numbers the rows that the tokens come from, from 0.
+    """
 
     activations: Tensor
     ids: Tensor
+    documents: Tensor
+
+    @property
+    def n_documents(self) -> int:
+        return int(self.documents.max()) + 1 if len(self.documents) else 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,8 +53,8 @@ def token_sample(
 
     limit = float("inf") if sink_ratio is None else sink_ratio * float(model.norm_medians([hook])[0])
     found: list[Tensor] = []
-    parts: list[tuple[Tensor, Tensor]] = []
-    n = 0
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    n = first = 0
     with track(label, total=n_tokens, unit="tokens") as step, model.hooked({hook: lambda x: found.append(x.detach())}):
         for batch in _batches(rows, batch_tokens):
             if n >= n_tokens:
@@ -57,11 +65,12 @@ def token_sample(
             keep = mask.bool()
             keep[:, :n_skipped] = False
             keep &= acts.norm(dim=-1) <= limit
-            parts.append((acts[keep][: n_tokens - n], ids[keep][: n_tokens - n]))
+            places = torch.arange(first, first + len(batch))[:, None].expand_as(keep)
+            parts.append((acts[keep][: n_tokens - n], ids[keep][: n_tokens - n], places[keep][: n_tokens - n]))
+            first += len(batch)
             n += len(parts[-1][1])
             step(len(parts[-1][1]))
-    activations, tokens = (torch.cat(part) for part in zip(*parts, strict=True))
-    return TokenSample(activations, tokens)
+    return TokenSample(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _batches(rows: Sequence[Row], batch_tokens: int) -> list[list[Row]]:

@@ -6,10 +6,11 @@ pair that means nearly the same; the pair is *nested* when the rarer of the two 
 
 *Absorption* (Chanin et al. 2024, arXiv 2409.14507), on concepts that a small model has: properties of the token itself (it
 opens with a capital, is a number, begins with s, ...), which the tokenizer labels without error. The probe direction is the
-logistic one on raw activations, made on half of the tokens; the main feature is the one with the best AUC there. On the other
-half: the share of positive tokens that the probe finds on which the main feature is silent and another feature, whose decoder
-direction points along the probe (cosine > .025), gives at least two fifths of what the active features add along it. A
-simplification of Chanin et al.: their first-letter task is spelling, which needs a model that can spell.
+logistic one on raw activations, made on one half; the main feature is the one with the best AUC there. On the other half, which
+shares neither a document nor a token type with the first (as Chanin et al. keep words apart): the share of positive tokens that
+the probe finds on which the main feature is silent and another feature, whose decoder direction points along the probe
+(cosine > .025), gives at least two fifths of what the active features add along it. A simplification of Chanin et al.: their
+first-letter task is spelling, which needs a model that can spell.
 """
 
 from __future__ import annotations
@@ -179,29 +180,48 @@ def absorption(
 
     from workbench.maths.statistics import auc
 
-    half = torch.arange(len(labels)) % 2 == 0
-    if min(int((labels[part] == side).sum()) for part in (half, ~half) for side in (True, False)) < MIN_EXAMPLES:
+    make, score = halves(sample.ids, sample.documents, labels)
+    if min(int((labels[part] == side).sum()) for part in (make, score) for side in (True, False)) < MIN_EXAMPLES:
         return {"absorption_rate": None, "reason": f"fewer than {MIN_EXAMPLES} examples a class and half"}
-    train = _balanced(half, labels, max_train, seed)
+    train = _balanced(make, labels, max_train, seed)
     probe = fit_probe(sample.activations[train], labels[train])
     scores = probe.scores(sample.activations)
     direction = torch.nn.functional.normalize(probe.weight / probe.spread, dim=0).float()
     main, main_auc = main_feature(sae, sample.activations[train], labels[train])
     known: dict[str, Any] = {
-        "probe_auc": float(auc(scores[~half], labels[~half])),
+        "probe_auc": float(auc(scores[score], labels[score])),
         "main_feature": main,
         "main_auc": main_auc,
     }
     if main_auc < MIN_MAIN_AUC:
         return known | {"absorption_rate": None, "reason": f"no feature tells the concept at an AUC of {MIN_MAIN_AUC}"}
-    boundary = (scores[half & labels].mean() + scores[half & ~labels].mean()) / 2
-    found = ~half & labels & (scores > boundary)
+    boundary = (scores[make & labels].mean() + scores[make & ~labels].mean()) / 2
+    found = score & labels & (scores > boundary)
     silent, absorbed = _absorbed(sae, sample.activations[found], main, direction)
     return known | {
         "n_found": int(found.sum()),
         "main_recall": 1 - silent / max(int(found.sum()), 1),
         "absorption_rate": absorbed / max(int(found.sum()), 1),
     }
+
+
+def halves(ids: Tensor, documents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(tokens that make the probe, tokens that are scored), bool `[n]`: no document and no token type on both sides.
+
+    Every second document, and of each class token types of (about) half its tokens; the other two quarters are left out.
+    """
+    import torch
+
+    early = documents.unique(return_inverse=True)[1] % 2 == 0
+    types, index = ids.unique(return_inverse=True)
+    chosen, given = torch.zeros(len(types), dtype=torch.bool), torch.zeros(len(types), dtype=torch.bool)
+    for side in (labels, ~labels):
+        counts = index[side].bincount(minlength=len(types)) * ~given
+        balance = 0
+        for place in counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())].tolist():
+            chosen[place], given[place] = balance <= 0, True
+            balance += int(counts[place]) if balance <= 0 else -int(counts[place])
+    return early & chosen[index], ~early & ~chosen[index]
 
 
 def main_feature(sae: SparseAutoencoder, activations: Tensor, labels: Tensor) -> tuple[int, float]:

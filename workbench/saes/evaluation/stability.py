@@ -1,5 +1,9 @@
 """Are the features there again in an SAE of another seed? Matched decoder directions, one to one.
 
+What a match is worth is told by `NULLS`: the same features' matches in a dictionary of as many real activations, and of as many
+directions with the activations' covariance. An SAE that starts from activations (`start: data`) resembles both before it has
+learnt anything, so that the share for random directions, about 0, is no null for it.
+
 Two features match when each is the other's best signed cosine and that cosine is at least .7. Source of the threshold and of
 the question: Paulo and Belrose 2025 (arXiv 2501.16615), who find a third of the latents shared between seeds.
 """
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MATCH_COSINE = 0.7
+NULLS = ("activations", "random_covariance")
+"""Names under which dictionaries that learnt nothing stand beside SAEs of other seeds."""
 
 
 def best_matches(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,10 +49,10 @@ def stability(
     lists: Mapping[str, Sequence[int]] | None = None,
     cosine: float = MATCH_COSINE,
 ) -> dict[str, Any]:
-    """{seed_matched, seed_matched_lists, mean_best_cosine, n_alive, cosine}.
+    """{seed_matched, seed_matched_lists, mean_best_cosine, n_alive, n_directions, cosine}.
 
     The share of the features that are `alive` (bool [n]; all by default), and of those in each of `lists`, that have a match.
-    Null: random dictionaries have (almost) no match at .7 in hundreds of dimensions.
+    `n_directions` is the size of `other`. Null: the same against the dictionaries `NULLS`.
     """
     import torch
 
@@ -58,5 +64,6 @@ def stability(
         "seed_matched_lists": {name: float(matched[chosen].double().mean()) for name, chosen in named.items() if len(chosen)},
         "mean_best_cosine": float(best[lives].double().mean()) if bool(lives.any()) else None,
         "n_alive": int(lives.sum()),
+        "n_directions": len(other),
         "cosine": cosine,
     }
