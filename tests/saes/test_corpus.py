@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from workbench.base.errors import WorkbenchError
 from workbench.saes import corpus
-from workbench.saes.corpus import Document, documents, spread, text_file
+from workbench.saes.corpus import Document, documents, source, spread, text_file
 
 
 def _documents(n: int = 200) -> list[Document]:
@@ -42,6 +44,73 @@ def test_text_files_are_read_and_bad_lines_are_named(tmp_path: Path) -> None:
         list(text_file(tmp_path / "lines.jsonl"))
     with pytest.raises(WorkbenchError, match=r"(?i)cannot read"):
         list(text_file(tmp_path / "missing.txt"))
+
+
+def _lines(path: Path, *values: object) -> Path:
+    """A JSONL file of these values, its characters as they are."""
+    path.write_text("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+def test_only_a_line_feed_ends_a_line_of_jsonl_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    texts = ["a\u2028b", "c\u0085d", "e\x1cf\u2029g"]
+    path = _lines(tmp_path / "lines.jsonl", *({"text": text} for text in texts))
+    path.write_text("\ufeff" + path.read_text(encoding="utf-8").replace("\n", "\r\n\n  \n"), encoding="utf-8", newline="")
+    assert [d.text for d in text_file(path)] == texts
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"], {"a": 1}])
+def test_a_text_that_is_no_string_is_refused_with_its_line(tmp_path: Path, value: object) -> None:
+    path = _lines(tmp_path / "lines.jsonl", {"text": "fine"}, {"text": value})
+    with pytest.raises(WorkbenchError, match="line 2"):
+        list(text_file(path))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".txt"])
+def test_a_text_file_is_read_no_further_than_it_is_asked(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"large{suffix}"
+    one = '{"text": "short"}\n' if suffix == ".jsonl" else "short\n\n"
+    path.write_bytes(one.encode() * 20_000 + b"\xff\xff\n")  # what is no UTF-8 comes late
+    documents = text_file(path)
+    assert [next(documents).text for _ in range(3)] == ["short"] * 3
+    with pytest.raises(WorkbenchError, match=r"(?i)cannot read"):
+        list(documents)
+
+
+def test_spread_without_a_cap_for_each_source_stops_when_it_has_its_characters() -> None:
+    read = []
+
+    def source() -> Iterator[Document]:
+        for document in _documents():
+            read.append(document)
+            yield document
+
+    kept = list(spread(source(), characters=1000, per_source=None, cut=100))
+    assert len(kept) == len(read) == 10
+
+
+def test_a_corpus_is_a_source_or_a_file_of_ones_own_and_each_text_has_one_role(tmp_path: Path) -> None:
+    path = _lines(tmp_path / "own.jsonl", *({"text": f"text {i}"} for i in range(400)))
+    train, held_out = ({d.id for d in source(str(path), role)} for role in ("train", "held_out"))
+    assert not train & held_out and len(train | held_out) == 400 and held_out
+    assert corpus.own_file(str(path)) == path and corpus.own_file("sae-probes") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "message"),
+    [
+        ("texts/mine.jsonl", "train", r"the file texts/mine\.jsonl does not exist"),
+        ("mine.txt", "train", r"the file mine\.txt does not exist"),
+        ("~/mine", "train", r"does not exist"),
+        (".", "train", r"is a folder"),
+        ("owt", "train", r"owt is not for train.*evaluation, labels"),
+        ("sae-prob", "train", r"sae-probes"),
+        ("sae-prob", "held_out", r"\.jsonl"),
+    ],
+)
+def test_a_corpus_that_is_not_there_is_refused_at_once(name: str, role: str, message: str) -> None:
+    with pytest.raises(WorkbenchError, match=f"(?is){message}"):
+        source(name, role)
 
 
 @pytest.mark.assets

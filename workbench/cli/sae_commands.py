@@ -160,6 +160,10 @@ def train(
         list[str] | None, typer.Option("--sweep", metavar="KEY=V,V", help="Train every SAE with each value; repeatable (a grid).")
     ] = None,
     engine: Annotated[str, typer.Option("--engine", help="local, or ray: passes as tasks of a cluster.")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="A Ray cluster: HOST:PORT, ray://..., auto; or local. [default: RAY_ADDRESS]"),
+    ] = None,
     saes_per_pass: Annotated[
         int | None, typer.Option("--saes-per-pass", min=1, help="At most so many SAEs in one pass over the data.")
     ] = None,
@@ -174,8 +178,9 @@ def train(
 
     with reserved_output(as_json, quiet):
         job = sae_jobs.training_job(
-            config, out, device=device, sweep=sweep or (), engine=engine, saes_per_pass=saes_per_pass
-        )
+            config, out, device=device, sweep=sweep or (), engine=engine, saes_per_pass=saes_per_pass,
+            address=address,
+        )  # fmt: skip
         value = job.plan() if plan else job.run()
 
     def display() -> None:

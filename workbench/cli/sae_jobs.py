@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from workbench.base.errors import WorkbenchError, unknown_name
-from workbench.base.runs import RunFolder
-from workbench.base.store import read_json
+from workbench.base.runs import RunFolder, default_run_folder
+from workbench.base.store import parse_yaml, read_json
 
 from .plan import FORWARD_TOKENS_PER_SECOND, SAMPLED_TOKENS_PER_SECOND
 
 if TYPE_CHECKING:
+    from workbench.saes.making import Pass
+    from workbench.saes.mixture import Dialogue
     from workbench.saes.recipe import Recipe
 
 ENGINES = ("local", "ray")
+VECTOR = Path("vector", "persona_vector.json")
 CHARACTERS_PER_TOKEN = 4.3
 # Measured on two cores with bfloat16 units, 8,192 features of 576 dimensions; several times slower without such units.
 # A step's time grows with tokens x features x width.
@@ -36,28 +39,71 @@ def trait_prompts(trait: str, split: str) -> Sequence[tuple[str, str]]:
     return [(system, question) for question in questions for system in systems]
 
 
-def kept_rollouts(recipe: Recipe) -> Callable[[str], list[tuple[str, str, str]]] | None:
-    """trait -> (system, question, response) of its finished extraction's extraction questions, from `data.rollouts`."""
-    import pyarrow.parquet as parquet
+def kept_rollouts(recipe: Recipe) -> Callable[[str], list[Dialogue]] | None:
+    """trait -> (system, question, response) of its finished extraction's extraction questions, from `data.rollouts`.
 
-    folder = Path(recipe.data.rollouts)
+    Nothing is read before a trait is asked for. Rollouts of other weights, or on what are no extraction questions of the
+    trait (any more), are refused.
+    """
     if not recipe.data.rollouts:
         return None
 
-    def of(trait: str) -> list[tuple[str, str, str]]:
-        files = sorted((folder / f"{trait}-{Path(recipe.model).name}" / "rollouts").glob("part-*.parquet"))
+    @cache
+    def of(trait: str) -> list[Dialogue]:
+        import pyarrow.parquet as parquet
+
+        folder = _run_of(trait, recipe)
+        _check_weights(folder, recipe.model)
         columns = ["split", "system", "question", "response", "id"]
+        files = sorted((folder / "rollouts").glob("part-*.parquet"))
         rows = [row for file in files for row in parquet.read_table(file, columns=columns).to_pylist()]
         found = sorted((row for row in rows if row["split"] == "extraction"), key=lambda row: row["id"])
         if not found:
-            raise WorkbenchError(
-                f"{folder} holds no rollouts of {trait} by {recipe.model}",
-                "a finished extraction, or an empty data.rollouts",
-                f"workbench extract {trait} --model {recipe.model}, or let the training sample them",
-            )
+            raise _no_rollouts(trait, recipe)
+        _check_questions(folder, trait, {(row["system"], row["question"]) for row in found})
         return [(row["system"], row["question"], row["response"]) for row in found]
 
     return of
+
+
+def _run_of(trait: str, recipe: Recipe) -> Path:
+    root = Path(recipe.data.rollouts)
+    for folder in (root / default_run_folder(trait, recipe.model).name, root / trait):
+        if (folder / VECTOR).is_file():
+            return folder
+    raise _no_rollouts(trait, recipe)
+
+
+def _no_rollouts(trait: str, recipe: Recipe) -> WorkbenchError:
+    return WorkbenchError(
+        f"{recipe.data.rollouts} holds no rollouts of {trait} by {recipe.model}",
+        "a finished extraction, or an empty data.rollouts",
+        f"workbench extract {trait} --model {recipe.model}, or let the training sample them",
+    )
+
+
+def _check_weights(folder: Path, model: str) -> None:
+    """The run's weights must be those of the model; of a hub model that is not in the cache, the name decides."""
+    from workbench.models.loading import weights_hash_of
+
+    of_run, weights = read_json(folder / VECTOR).get("model", {}), weights_hash_of(model)
+    same = of_run.get("name") == model if weights is None else of_run.get("weights_hash") == weights
+    if not same:
+        raise WorkbenchError(
+            f"the rollouts in {folder} are of {of_run.get('name')} ({str(of_run.get('weights_hash'))[:12]})",
+            f"rollouts of {model} ({(weights or '')[:12]})",
+            "give another data.rollouts, or leave it empty: the training then samples them",
+        )
+
+
+def _check_questions(folder: Path, trait: str, found: set[tuple[str, str]]) -> None:
+    strange = sorted(found - set(trait_prompts(trait, "extraction")))
+    if strange:
+        raise WorkbenchError(
+            f"{len(strange)} of {len(found)} prompts in {folder} are none of {trait}'s: {strange[0][1]!r:.120}",
+            "extraction questions under the instructions of the trait as it is now",
+            "extract the trait again, or leave data.rollouts empty: the training then samples them",
+        )
 
 
 @dataclass(frozen=True)
@@ -71,17 +117,11 @@ class TrainingJob:
     device: str | None = None
     engine: str = "local"
     saes_per_pass: int | None = None
+    address: str | None = None
 
+    @property
     def _runner(self) -> Any:
-        if self.engine == "local":
-            return map
-        if self.recipe.activations == "memory":
-            raise WorkbenchError(
-                "activations: memory with --engine ray", "activations that all tasks can read", "set activations: disk"
-            )
-        from workbench.cluster import on_ray
-
-        return partial(on_ray, gpus_per_task=1 if (self.device or "").startswith("cuda") else 0)
+        return map if self.engine == "local" else partial(_on_cluster, address=self.address)
 
     def _draw(self, saved: dict[str, Path]) -> None:
         """training.svg in every SAE's folder."""
@@ -95,9 +135,9 @@ class TrainingJob:
     def plan(self) -> dict[str, Any]:
         """The steps with rough seconds on two cores; nothing is created or loaded."""
         data = self.recipe.data
-        chats = data.chats + sum(len(trait_prompts(trait, "extraction")) * data.trait_samples for trait in data.traits)
-        sampled = chats * data.max_new_tokens
-        read = data.characters / CHARACTERS_PER_TOKEN + 2 * sampled
+        of_traits = sum(len(trait_prompts(trait, "extraction")) * data.trait_samples for trait in data.traits)
+        sampled = (data.chats + (0 if data.rollouts else of_traits)) * data.max_new_tokens
+        read = data.characters / CHARACTERS_PER_TOKEN + 2 * (data.chats + of_traits) * data.max_new_tokens
         seconds = sum(
             plan.training.total_steps * plan.training.batch_size * plan.training.d_sae
             / (TRAINED_TOKENS_PER_SECOND * TRAINED_FEATURES)
@@ -115,14 +155,26 @@ class TrainingJob:
         """Carry the file out, in a locked folder; every part resumes."""
         from workbench.saes.making import make_saes
 
+        rollouts = kept_rollouts(self.recipe)
+        if rollouts is not None:  # refused now, not after chats were sampled
+            _ = [rollouts(trait) for trait in self.recipe.data.traits]
         with RunFolder.open(self.folder):
             saved = make_saes(
-                self.recipe, self.folder, trait_prompts=trait_prompts, rollouts=kept_rollouts(self.recipe),
-                command=self.command, device=self.device, run=self._runner(), saes_per_pass=self.saes_per_pass,
+                self.recipe, self.folder, trait_prompts=trait_prompts, rollouts=rollouts, command=self.command,
+                device=None if self.device == "auto" else self.device, run=self._runner, saes_per_pass=self.saes_per_pass,
             )  # fmt: skip
         self._draw(saved)
         saes = {name: {"folder": str(path.resolve()), "card": read_json(path / "card.json")} for name, path in saved.items()}
         return {"saes": saes, "folder": str(self.folder.resolve())}
+
+
+def _on_cluster(function: Callable[[Pass], Any], passes: Sequence[Pass], *, address: str | None) -> Iterable[Any]:
+    """The passes as Ray tasks; one that the model's GPU would do gets a GPU of its own, the only one that it sees."""
+    from workbench.cluster import on_ray
+
+    on_gpu = any(one.device.startswith("cuda") for one in passes)
+    sent = [replace(one, device="cuda") if on_gpu else one for one in passes]
+    return on_ray(function, sent, address=address, gpus_per_task=1 if on_gpu else 0)
 
 
 def training_job(
@@ -133,29 +185,82 @@ def training_job(
     sweep: Sequence[str] = (),
     engine: str = "local",
     saes_per_pass: int | None = None,
+    address: str | None = None,
 ) -> TrainingJob:
-    """The job of a YAML training file; bad files and unknown traits are refused here."""
+    """The job of a YAML training file; bad files, texts that do not exist and unknown traits are refused here."""
+    from workbench.saes.corpus import source
     from workbench.saes.recipe import Recipe
 
-    if engine not in ENGINES:
-        raise unknown_name("engine", engine, ENGINES)
     recipe = Recipe.load(config)
     recipe = recipe.swept(_grid(sweep)) if sweep else recipe
+    _check_engine(engine, address, recipe)
+    _ = source(recipe.data.corpus, "train")
+    if recipe.data.rollouts and not recipe.data.traits:
+        raise WorkbenchError(
+            f"data.rollouts is {recipe.data.rollouts!r}, but data.traits is empty",
+            "the traits whose rollouts are to be read",
+            "name them in data.traits, or leave out data.rollouts",
+        )
     for trait in recipe.data.traits:
         trait_prompts(trait, "extraction")
-    command = " ".join(["workbench sae train", str(config), *(f"--sweep {one}" for one in sweep)])
-    return TrainingJob(recipe, out or Path("runs") / f"sae-{config.stem}", command, device, engine, saes_per_pass)
+    # Absolute: the tasks of a cluster run in working folders of their own.
+    folder = (out or Path("runs") / f"sae-{config.stem}").resolve()
+    command = _command(config, device=device, sweep=sweep, engine=engine, saes_per_pass=saes_per_pass)
+    return TrainingJob(recipe, folder, command, device, engine, saes_per_pass, address)
+
+
+def _check_engine(engine: str, address: str | None, recipe: Recipe) -> None:
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if address is not None and engine != "ray":
+        raise WorkbenchError(f"--address {address} with --engine {engine}", "the engine ray", "add --engine ray")
+    if engine == "ray" and recipe.activations == "memory":
+        raise WorkbenchError(
+            "activations: memory with --engine ray", "activations that all tasks can read", "set activations: disk"
+        )
+
+
+def _command(
+    config: Path, *, device: str | None, sweep: Sequence[str], engine: str, saes_per_pass: int | None
+) -> str:
+    """What makes the same SAEs again, as a shell reads it."""
+    words = ["workbench", "sae", "train", str(config)]
+    words += [word for one in sweep for word in ("--sweep", one)]
+    words += ["--device", device] if device else []
+    words += ["--engine", engine] if engine != "local" else []
+    words += ["--saes-per-pass", str(saes_per_pass)] if saes_per_pass else []
+    return shlex.join(words)
+
+
+class _Levels(list):
+    """A list of a sweep; as words it can stand in a folder's name: [256, 512] is 256-512."""
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
 
 
 def _grid(sweep: Sequence[str]) -> dict[str, list[Any]]:
-    """{"k": [16, 32]} from ["k=16,32"]; values are read as YAML."""
-    grid = {}
+    """{"k": [16, 32]} from ["k=16,32"] or ["k=16", "k=32"]; values are the entries of a YAML list."""
+    grid: dict[str, list[Any]] = {}
     for one in sweep:
-        key, equals, values = one.partition("=")
-        if not equals or not key or not values:
+        key, _, values = one.partition("=")
+        key, found = key.strip(), parse_yaml(f"[{values}]", name=f"--sweep {one}")
+        if not key or not found:
             raise WorkbenchError(f"--sweep {one}", "KEY=VALUE,VALUE,...", "for example --sweep k=16,32,64")
-        grid[key.strip()] = [yaml.safe_load(value) for value in values.split(",")]
+        if key == "name":
+            raise WorkbenchError(f"--sweep {one}", "a setting; the names say its values", "name SAEs in the file's saes")
+        known = grid.setdefault(key, [])
+        known += [value for value in map(_value, found) if value not in known]
     return grid
+
+
+def _value(value: Any) -> Any:
+    """The value as meant: YAML takes 1e-4 for text."""
+    if isinstance(value, list):
+        return _Levels(map(_value, value))
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
+        return float(value)
+    return value
 
 
 def _plan(what: str, folder: Path | None, steps: dict[str, float]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Independent tasks on Ray: this machine's cores and GPUs when no cluster is named."""
+"""Independent tasks on Ray: those of a cluster, or this machine's cores and GPUs."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ from workbench.base.errors import WorkbenchError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+GRACE = 30.0
+"""Seconds that cancelled tasks have to write their checkpoints before a Ray of our own ends."""
 
 
 def on_ray(
@@ -22,26 +25,74 @@ def on_ray(
 ) -> Iterator[Result]:
     """`map(function, tasks)` with every task a Ray task; results come in the order of the tasks.
 
-    `address` is a cluster's ("auto", "ray://host:10001"); without it Ray starts on this machine. Files that tasks read and
-    write must be on a file system that all machines share. A task's error stops the others and is raised here.
+    `address` is a cluster's ("auto", "10.0.0.1:6379", "ray://host:10001") or "local". Without it the variable RAY_ADDRESS
+    counts, then a cluster that `ray start` started on this machine; else Ray starts here and ends with the tasks. A Ray
+    that this process has initialised already is used as it is. Other machines need this package, and the files that tasks
+    read and write on a file system that all share, under absolute paths. The first error cancels the other tasks (as
+    Ctrl-C would stop them) and is raised here; so do Ctrl-C and closing the iterator.
     """
+    ray = _ray()
+    ours = not ray.is_initialized()
+    if ours:
+        _start(ray, address)
+    pending: list[Any] = []
+    try:
+        _check_gpus(ray, gpus_per_task)
+        remote: Any = ray.remote(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=2)(function)
+        waiting = [remote.remote(task) for task in tasks]
+        pending += waiting
+        for reference in waiting:
+            while reference in pending:  # whichever ends next: an error is raised when it happens
+                ended, pending[:] = ray.wait(pending, num_returns=1)
+                ray.get(ended)
+            yield ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, WorkbenchError) else error from None
+    except ray.exceptions.RayError as error:
+        raise WorkbenchError(
+            f"a task on Ray was lost: {str(error).splitlines()[0]}",
+            "a worker process that lives until its task ends",
+            "look at its memory (fewer SAEs per pass need less) and start it again: finished work is kept",
+        ) from error
+    finally:
+        _cancel(ray, pending, wait=ours)
+        if ours:
+            ray.shutdown()
+
+
+def _ray() -> Any:
     try:
         import ray
-        from ray.exceptions import RayTaskError
+        import ray.exceptions
     except ImportError as error:
         raise WorkbenchError(
             "Ray is not installed", "the cluster extra", "pip install persona-workbench[cluster], or --engine local"
         ) from error
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    return ray
+
+
+def _start(ray: Any, address: str | None) -> None:
     try:
-        remote: Any = ray.remote(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=2)(function)
-        waiting = [remote.remote(task) for task in tasks]
-        for reference in waiting:
-            yield ray.get(reference)
-    except RayTaskError as error:
-        raise error.cause if isinstance(error.cause, WorkbenchError) else error from None
-    finally:
-        if ours:
-            ray.shutdown()
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise WorkbenchError(
+            f"Ray at {address or os.environ.get('RAY_ADDRESS') or 'this machine'} cannot be used: {error}",
+            "a running cluster",
+            "check --address and RAY_ADDRESS, or say --address local",
+        ) from error
+
+
+def _check_gpus(ray: Any, wanted: float) -> None:
+    """Refuse tasks that no machine could ever take: Ray would let them wait in silence."""
+    if wanted and ray.cluster_resources().get("GPU", 0) < wanted:
+        raise WorkbenchError(
+            f"tasks on {wanted:g} GPU(s), but the cluster has none", "a machine with a GPU", "add one, or say --device cpu"
+        )
+
+
+def _cancel(ray: Any, pending: Sequence[Any], *, wait: bool) -> None:
+    """Stop what has not ended: tasks that wait are dropped, those that run get a KeyboardInterrupt."""
+    for reference in pending:
+        ray.cancel(reference)
+    if pending and wait:
+        ray.wait(list(pending), num_returns=len(pending), timeout=GRACE)

@@ -67,7 +67,7 @@ def load_model(
             check_weights_fit(shape_of(read_config(folder)), dtype, budget, name=label)
         hf, tokenizer = _read(folder, dtype=dtype, device_map=device_map)
         if adapter is not None:
-            hf, weights_hash = _merge_adapter(hf, Path(adapter), weights_hash or _hash_of_hub(hf, folder))
+            hf, weights_hash = _merge_adapter(hf, Path(adapter), weights_hash or _hash_of_hub(hf.config, folder))
         if device_map is None:
             hf = hf.to(device or _best_device())
         step()
@@ -76,7 +76,7 @@ def load_model(
         hf,
         tokenizer,
         name=label,
-        weights_hash=weights_hash or _hash_of_hub(hf, folder),
+        weights_hash=weights_hash or _hash_of_hub(hf.config, folder),
         chat_template_kwargs=chat_template_kwargs,
         source=source,
     )
@@ -238,11 +238,17 @@ def _hash_of_folder(folder: Path) -> str:
     return content_hash({file.name: sha256_file(file) for file in files})
 
 
-def _hash_of_hub(hf: Any, folder: str) -> str | None:
+def weights_hash_of(name: str) -> str | None:
+    """The hash of a model's weights, without loading them; None of a hub model whose files are not in the cache."""
+    _, folder, digest, source = _locate(name)
+    return digest if source != "hub" else _hash_of_hub(read_config(folder), folder)
+
+
+def _hash_of_hub(config: Any, folder: str) -> str | None:
     """The hash of a hub model's cached files; None (its tensors are hashed when asked) if they are not found."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(folder, "config.json", revision=getattr(hf.config, "_commit_hash", None))
+    found = try_to_load_from_cache(folder, "config.json", revision=getattr(config, "_commit_hash", None))
     return _hash_of_folder(Path(found).parent) if isinstance(found, str) else None
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from workbench.base.errors import WorkbenchError, unknown_name
@@ -19,6 +20,7 @@ from workbench.base.store import sha256_bytes
 # Label sets that train or test a judge, or that probe SAEs for harm: SAE training never reads them.
 RESERVED_WORDS = ("hate", "offens", "toxi", "ethic", "moral", "harm", "abus", "insult")
 HELD_OUT_PERCENT = 5
+FILE_ROLES = ("train", "held_out")  # of a user's own text
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,57 @@ class Document:
         return int(self.id[:8], 16) % 100
 
 
+def source(name_or_path: str, role: str) -> Iterator[Document]:
+    """The documents of a corpus that have this role: a named source, or a user's own file (train, held_out).
+
+    Raises WorkbenchError at once for a source, a role or a file that does not exist; nothing is read before the first
+    document is asked for.
+    """
+    known = _sources()
+    path = own_file(name_or_path)
+    if path is not None and role in FILE_ROLES:
+        return (d for d in text_file(path) if (d.bucket < HELD_OUT_PERCENT) == (role == "held_out"))
+    if path is None and (name_or_path, role) in known:
+        return known[name_or_path, role]()
+    roles = FILE_ROLES if path is not None else tuple(r for name, r in known if name == name_or_path)
+    if roles:
+        raise WorkbenchError(
+            f"the text of {name_or_path} is not for {role}", f"one of {', '.join(roles)}", "choose another text"
+        )
+    if _looks_like_a_path(name_or_path):
+        found = "is a folder" if Path(name_or_path).expanduser().is_dir() else "does not exist"
+        raise WorkbenchError(
+            f"the file {name_or_path} {found}", "a UTF-8 .txt or .jsonl file", "check data.corpus in the recipe"
+        )
+    names = sorted({name for name, r in known if r == role})
+    raise unknown_name("corpus", name_or_path, names, remedy="a path to a .txt or .jsonl file serves as well")
+
+
+def own_file(name_or_path: str) -> Path | None:
+    """The user's own file that a corpus names; None for a named source."""
+    path = Path(name_or_path).expanduser()
+    return path if path.is_file() else None
+
+
+def _looks_like_a_path(name: str) -> bool:
+    path = Path(name).expanduser()
+    return path.exists() or bool(path.suffix) or any(sign in name for sign in "/\\~")
+
+
 def documents(name: str, role: str, *, limit: int | None = None) -> Iterator[Document]:
     """The documents of a source that have this role, in a fixed order.
 
     Sources and roles: "sae-probes" (train, held_out), "owt" and "wikipedia" (evaluation, labels).
     Raises WorkbenchError for a source or role that does not exist.
     """
-    known: dict[tuple[str, str], Callable[[], Iterator[Document]]] = {
+    known = _sources()
+    if (name, role) not in known:
+        raise unknown_name("text source and role", f"{name}/{role}", [f"{n}/{r}" for n, r in known])
+    yield from islice(known[name, role](), limit)
+
+
+def _sources() -> dict[tuple[str, str], Callable[[], Iterator[Document]]]:
+    return {
         ("sae-probes", "train"): lambda: _probes(held_out=False),
         ("sae-probes", "held_out"): lambda: _probes(held_out=True),
         ("owt", "evaluation"): lambda: _web("owt", even=True),
@@ -53,52 +99,64 @@ def documents(name: str, role: str, *, limit: int | None = None) -> Iterator[Doc
         ("wikipedia", "evaluation"): lambda: _web("wikipedia", even=True),
         ("wikipedia", "labels"): lambda: _web("wikipedia", even=False),
     }
-    if (name, role) not in known:
-        raise unknown_name("text source and role", f"{name}/{role}", [f"{n}/{r}" for n, r in known])
-    for index, document in enumerate(known[name, role]()):
-        if limit is not None and index >= limit:
-            return
-        yield document
 
 
 def text_file(path: str | Path) -> Iterator[Document]:
-    """A user's own text: JSONL with a "text" key a line, or plain text with blank lines between documents."""
+    """A user's own text: JSONL with a "text" key a line, or plain text with blank lines between documents.
+
+    Read as far as it is asked for, one document in memory at a time.
+    """
     path = Path(path)
+    lines_only = path.suffix == ".jsonl"
     try:
-        content = path.read_text(encoding="utf-8")
+        # JSON may hold every sign that Python takes for the end of a line, except the line feed itself.
+        with open(path, encoding="utf-8-sig", newline="\n" if lines_only else None) as file:
+            for text in _jsonl_texts(path, file) if lines_only else _blocks(file):
+                yield Document.of(text, path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise WorkbenchError(
             f"cannot read the text file {path}: {error}",
             "a UTF-8 text or JSONL file",
             "check data.corpus in the recipe",
         ) from error
-    if path.suffix == ".jsonl":
-        yield from (Document.of(text, path.name) for text in _jsonl_texts(path, content))
-        return
-    for block in content.split("\n\n"):
-        if block.strip():
-            yield Document.of(block.strip(), path.name)
 
 
-def _jsonl_texts(path: Path, content: str) -> Iterator[str]:
-    for number, line in enumerate(content.splitlines(), 1):
+def _jsonl_texts(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            yield str(json.loads(line)["text"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise WorkbenchError(
-                f"{path}, line {number}: no JSON object with a text",
-                'one {"text": ...} a line',
-                "mend or drop the line",
-            ) from error
+            text = json.loads(line)["text"]
+        except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+            raise _bad_line(f"{path}, line {number}: no JSON object with a text") from error
+        if not isinstance(text, str):
+            raise _bad_line(f"{path}, line {number}: the text is {text!r:.60}, no string")
+        yield text
+
+
+def _bad_line(found: str) -> WorkbenchError:
+    return WorkbenchError(found, 'one {"text": "..."} a line', "mend or drop the line")
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[str]:
+    block: list[str] = []
+    for line in chain(lines, "\n"):
+        if line != "\n":
+            block.append(line)
+        elif text := "".join(block).strip():
+            yield text
+        if line == "\n":
+            block = []
 
 
 def _web(name: str, *, even: bool) -> Iterator[Document]:
     """OpenWebText (CC0) or Wikipedia (CC BY-SA) documents of the `evals` asset, split in halves by hash."""
     for path in sorted(_asset("evals").rglob(f"{name}_5.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            document = Document.of(json.loads(line)["0"], name)
-            if (document.bucket % 2 == 0) == even:
-                yield document
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                document = Document.of(json.loads(line)["0"], name)
+                if (document.bucket % 2 == 0) == even:
+                    yield document
 
 
 def _probes(*, held_out: bool) -> Iterator[Document]:
@@ -137,12 +195,17 @@ def _asset(name: str) -> Path:
     return Path(asset_path(name))
 
 
-def spread(source: Iterator[Document], *, characters: int, per_source: int, cut: int) -> Iterator[Document]:
-    """Documents cut to `cut` characters, at most `per_source` characters of one set and `characters` in all."""
+def spread(
+    source: Iterable[Document], *, characters: int, per_source: int | None, cut: int
+) -> Iterator[Document]:
+    """The first documents, cut to `cut` characters: at most `per_source` characters of one set, and `characters` in all.
+
+    Read no further than that. Of text that is all one set give no `per_source`: beyond it the rest would be read for nothing.
+    """
     total = 0
     used: dict[str, int] = {}
     for document in source:
-        if used.get(document.source, 0) >= per_source:
+        if per_source is not None and used.get(document.source, 0) >= per_source:
             continue
         text = document.text[:cut]
         used[document.source] = used.get(document.source, 0) + len(text)
