@@ -276,3 +276,15 @@ def test_a_section_is_put_at_the_end_or_in_its_place() -> None:
     assert with_section(once + "more\n", "two").endswith("end -->\nmore\n")
     assert "one" not in with_section(once, "two")
     assert merged({}, {"headline": {"l0": 3.0, "kl": None}})["l0"] == 3.0
+
+
+def test_the_corpus_of_a_card_is_the_one_it_was_trained_on_where_it_is_still_there(tmp_path: Path, caplog) -> None:
+    from workbench.saes.evaluation.texts import CORPUS, corpus_of
+
+    text = tmp_path / "mine.txt"
+    text.write_text("a")
+    assert corpus_of({"recipe": {"data": {"corpus": str(text)}}}) == str(text)
+    assert corpus_of({}) == corpus_of({"recipe": {"data": {"corpus": CORPUS}}}) == CORPUS
+    assert not caplog.records
+    assert corpus_of({"recipe": {"data": {"corpus": str(tmp_path / "gone.txt")}}}) == CORPUS
+    assert "gone.txt" in caplog.text

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.base.randomness import derive_seed
 from workbench.saes.evaluation.pooling import text_chat
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from workbench.models.loading import Model
     from workbench.models.prompts import ChatTokens
 
+logger = logging.getLogger(__name__)
+CORPUS = "sae-probes"
 MAX_TOKENS = 256
 CORPUS_CUT, CORPUS_PER_SOURCE = 1_100, 2_000
 CHAT_TOKENS = 48
@@ -26,21 +29,40 @@ def text_ids(model: Model, text: str, max_tokens: int = MAX_TOKENS) -> tuple[int
     return tuple([*([model.tokenizer.bos_token_id] if wants_start else []), *ids][:max_tokens])
 
 
-def text_sets(model: Model, *, n_tokens: int, n_chats: int, seed: int = 0) -> dict[str, list[ChatTokens]]:
+def text_sets(
+    model: Model, *, n_tokens: int, n_chats: int, seed: int = 0, corpus: str = CORPUS
+) -> dict[str, list[ChatTokens]]:
     """{"corpus", "owt", "wikipedia", "chats"}: rows of about `n_tokens` tokens each; chats are sampled here.
 
-    `corpus` are sae-probes documents of the held-out role; web texts those of the evaluation role (no SAE trained with this
-    package has seen either). `chats` are the model's own answers to exam questions that no recipe uses; 0 leaves them out.
+    `corpus` are held-out documents of what the SAE was trained on (sae-probes, or a file: see `corpus_of`); web texts those of
+    the evaluation role (no SAE trained with this package has seen either). `chats` are the model's own answers to exam questions that no recipe uses; 0 leaves them out.
     """
-    from workbench.saes.corpus import documents, spread
+    from workbench.saes.corpus import own_file, source, spread
 
-    corpus = spread(
-        documents("sae-probes", "held_out"), characters=40 * n_tokens, per_source=CORPUS_PER_SOURCE, cut=CORPUS_CUT
-    )
-    texts = {"corpus": (one.text for one in corpus)}
-    texts |= {name: (one.text for one in documents(name, "evaluation")) for name in ("owt", "wikipedia")}
-    sets = {name: _rows(model, found, n_tokens, every=8 if name == "corpus" else 1) for name, found in texts.items()}
+    own = own_file(corpus) is not None
+    characters = 40 * n_tokens
+    per_source = characters if own else CORPUS_PER_SOURCE
+    documents = spread(source(corpus, "held_out"), characters=characters, per_source=per_source, cut=CORPUS_CUT)
+    texts = {"corpus": (one.text for one in documents)}
+    texts |= {name: (one.text for one in source(name, "evaluation")) for name in ("owt", "wikipedia")}
+    every = {"corpus": 1 if own else 8}
+    sets = {name: _rows(model, found, n_tokens, every=every.get(name, 1)) for name, found in texts.items()}
     return sets | ({"chats": own_chats(model, n_chats, seed)} if n_chats else {})
+
+
+def corpus_of(card: Mapping[str, Any]) -> str:
+    """The corpus that a card's recipe names, where it is still there; else sae-probes."""
+    from workbench.saes.corpus import own_file
+
+    recipe = card.get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    named = data.get("corpus") if isinstance(data, dict) else None
+    if not isinstance(named, str) or named == CORPUS:
+        return CORPUS
+    if own_file(named) is None:
+        logger.warning("%s, which the SAE was trained on, is not here: held-out texts of %s serve as corpus.", named, CORPUS)
+        return CORPUS
+    return named
 
 
 def _rows(model: Model, texts: Iterable[str], n_tokens: int, *, every: int) -> list[ChatTokens]:
