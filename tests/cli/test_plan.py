@@ -112,3 +112,15 @@ def test_a_server_that_samples_leaves_the_reading_to_the_model(workbench, shelf,
                      "--generate-model", "m").json  # fmt: skip
     steps = set(plan["rollouts"]["steps"])
     assert steps == {"norms", "read with the system prompt", "read without the system prompt"}
+
+
+def test_the_plan_of_a_training_says_how_large_its_activations_are_and_checks_its_blocks(workbench, small_model, tmp_path):
+    text = tmp_path / "mine.txt"
+    text.write_text("\n\n".join(f"Document {i}" for i in range(9)))
+    config = f"model: {small_model}\nhook: blocks.0.hook_resid_post\ndata: {{corpus: {text}, chats: 0, traits: []}}\n"
+    (tmp_path / "t.yaml").write_text(config + "saes: [{name: a}, {name: b, weights: shuffled}]\n")
+    plan = workbench("sae", "train", tmp_path / "t.yaml", "--plan", "--json").json
+    assert plan["activation_bytes"] == pytest.approx(plan["n_tokens"] * 2 * 2 * tiny_model("qwen3").d_model, rel=0.01)
+    (tmp_path / "t.yaml").write_text(config.replace("blocks.0", "blocks.99"))
+    refused = workbench("sae", "train", tmp_path / "t.yaml", "--plan")
+    assert refused.code == 2 and "blocks.99" in refused.err

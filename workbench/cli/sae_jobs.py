@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from workbench.saes.recipe import Recipe
 
 ENGINES = ("local", "ray")
+NOTE = "Time is an estimate from speeds measured with the default model on two cores; downloads not counted."
 VECTOR = Path("vector", "persona_vector.json")
 CHARACTERS_PER_TOKEN = 4.3
 # Measured on two cores with bfloat16 units, 8,192 features of 576 dimensions; several times slower without such units.
@@ -143,13 +144,34 @@ class TrainingJob:
             / (TRAINED_TOKENS_PER_SECOND * TRAINED_FEATURES)
             for plan in self.recipe.plans
         )  # fmt: skip
+        models = {plan.weights for plan in self.recipe.plans}
         steps = {
             "sample chats": sampled / SAMPLED_TOKENS_PER_SECOND,
-            "capture activations": read / FORWARD_TOKENS_PER_SECOND,
+            "capture activations": len(models) * read / FORWARD_TOKENS_PER_SECOND,
             "train": seconds,
         }
         sites = ", ".join(dict.fromkeys(plan.hook for plan in self.recipe.plans))
-        return _plan(f"{len(self.recipe.plans)} SAE(s) for {self.recipe.model} at {sites}", self.folder, steps)
+        found = _plan(f"{len(self.recipe.plans)} SAE(s) for {self.recipe.model} at {sites}", self.folder, steps)
+        return {**found, **self._size(read)}
+
+    def _size(self, n_tokens: float) -> dict[str, Any]:
+        """Tokens and bytes of the activations, where the model's configuration is on this machine; blocks are checked there."""
+        from workbench.models.loading import config_at_hand
+        from workbench.models.synthetic import shape_of
+
+        at_hand = config_at_hand(self.recipe.model)
+        if at_hand is None:
+            return {}
+        from workbench.saes.making import check_block
+
+        shape = shape_of(at_hand[0])
+        for plan in self.recipe.plans:
+            check_block(plan, self.recipe.model, shape.n_blocks)
+        places = {(plan.weights, plan.hook) for plan in self.recipe.plans}
+        size = int(n_tokens * shape.d_model * 2 * len(places))
+        where = "in memory" if self.recipe.activations == "memory" else "on disk"
+        note = f"Activations: about {n_tokens:,.0f} tokens at {len(places)} site(s), {size / 2**30:.1f} GiB {where}. {NOTE}"
+        return {"n_tokens": int(n_tokens), "activation_bytes": size, "note": note}
 
     def run(self) -> dict[str, Any]:
         """Carry the file out, in a locked folder; every part resumes."""
@@ -269,5 +291,5 @@ def _plan(what: str, folder: Path | None, steps: dict[str, float]) -> dict[str, 
         "folder": None if folder is None else str(folder.resolve()),
         "steps": [{"step": name, "seconds": round(seconds, 1)} for name, seconds in steps.items()],
         "seconds": round(sum(steps.values()), 1),
-        "note": "an estimate from speeds measured with the default model on two cores; downloads not counted",
+        "note": NOTE,
     }

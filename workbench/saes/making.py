@@ -80,7 +80,7 @@ def _tasks(
     plans = recipe.plans_on(weights)
     model = load_model(recipe.model, dtype=recipe.capture_dtype, device=device)
     for plan in plans:
-        _check_block(plan, model)
+        check_block(plan, model.name, model.n_blocks)
     rows = mixture(recipe, model, out / "chats", trait_prompts, rollouts)
     model = with_shuffled_weights(model, seed=recipe.seed) if weights == "shuffled" else model
     stores = _captured(recipe, plans, model, rows, out / "activations")
@@ -93,11 +93,12 @@ def _tasks(
     return tasks
 
 
-def _check_block(plan: SaePlan, model: Model) -> None:
-    if HookPoint.parse(plan.hook).block >= model.n_blocks:
+def check_block(plan: SaePlan, model: str, n_blocks: int) -> None:
+    """Refuse a site behind the model's last block."""
+    if HookPoint.parse(plan.hook).block >= n_blocks:
         raise WorkbenchError(
-            f"SAE {plan.name} is to read {plan.hook}, but {model.name} has {model.n_blocks} blocks",
-            f"a block from 0 to {model.n_blocks - 1}",
+            f"SAE {plan.name} is to read {plan.hook}, but {model} has {n_blocks} blocks",
+            f"a block from 0 to {n_blocks - 1}",
             "mend hook in the config",
         )
 

@@ -35,7 +35,8 @@ def text_sets(
     """{"corpus", "owt", "wikipedia", "chats"}: rows of about `n_tokens` tokens each; chats are sampled here.
 
     `corpus` are held-out documents of what the SAE was trained on (sae-probes, or a file: see `corpus_of`); web texts those of
-    the evaluation role (no SAE trained with this package has seen either). `chats` are the model's own answers to exam questions that no recipe uses; 0 leaves them out.
+    the evaluation role (no SAE trained with this package has seen either). `chats` are the model's own answers to exam
+    questions that no recipe uses; 0 leaves them out.
     """
     from workbench.saes.corpus import own_file, source, spread
 
