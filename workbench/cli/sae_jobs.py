@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workbench.saes.recipe import Recipe
 
 ENGINES = ("local", "ray")
-NOTE = "Time is an estimate from speeds measured with the default model on two cores; downloads not counted."
+NOTE = "an estimate from speeds measured with the default model on two cores; downloads not counted"
 VECTOR = Path("vector", "persona_vector.json")
 CHARACTERS_PER_TOKEN = 4.3
 # Measured on two cores with bfloat16 units, 8,192 features of 576 dimensions; several times slower without such units.
@@ -170,7 +170,7 @@ class TrainingJob:
         places = {(plan.weights, plan.hook) for plan in self.recipe.plans}
         size = int(n_tokens * shape.d_model * 2 * len(places))
         where = "in memory" if self.recipe.activations == "memory" else "on disk"
-        note = f"Activations: about {n_tokens:,.0f} tokens at {len(places)} site(s), {size / 2**30:.1f} GiB {where}. {NOTE}"
+        note = f"{NOTE}; activations: about {n_tokens:,.0f} tokens at {len(places)} site(s), {size / 2**30:.1f} GiB {where}"
         return {"n_tokens": int(n_tokens), "activation_bytes": size, "note": note}
 
     def run(self) -> dict[str, Any]:
