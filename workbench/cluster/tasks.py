@@ -78,7 +78,7 @@ def _start(ray: Any, address: str | None) -> None:
         raise WorkbenchError(
             f"Ray at {address or os.environ.get('RAY_ADDRESS') or 'this machine'} cannot be used: {error}",
             "a running cluster",
-            "check --address and RAY_ADDRESS, or say --address local",
+            "check --address and RAY_ADDRESS (and RAY_AUTH_MODE=token, if it asks for a token), or say --address local",
         ) from error
 
 
