@@ -192,7 +192,7 @@ def corpus_rows(model: Model, data: DataMix, role: str, *, characters: int) -> l
     """Corpus documents of a role as token rows; a labelled set gives its share of `data.per_source` at most."""
     from workbench.saes import corpus
 
-    own = Path(data.corpus).is_file()
+    own = corpus.own_file(data.corpus) is not None
     per_source = characters if own else max(1, data.per_source * characters // max(data.characters, characters))
     found = corpus.source(data.corpus, role)
     spread = corpus.spread(found, characters=characters, per_source=per_source, cut=data.cut)

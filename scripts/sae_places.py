@@ -1,0 +1,54 @@
+"""The places in docs/saes.md and README.md that docs/evidence/saes.json fills: see fill_docs.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workbench.base.store import read_json
+
+EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "saes.json"
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def saes_table() -> str:
+    """The SAEs of the shelf."""
+    columns = ("SAE", "features", "tokens trained on", "variance explained", "L0", "CE recovered", "dead", "persona probe gap",
+               "top 30 found by another seed", "excess over soft-frozen")  # fmt: skip
+    lines = ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for one in read_json(EVIDENCE)["saes"]:
+        excess = one["excess_over_soft_frozen"]
+        shown = _number(excess) if not isinstance(excess, dict) else ", ".join(f"{k} {_number(v)}" for k, v in excess.items())
+        trained = "–" if one["n_train_tokens"] is None else f"{one['n_train_tokens'] / 1e6:.1f} million"
+        figures = ("ce_recovered", "dead_share", "persona_probe_gap", "seed_matched_top30")
+        cells = [f"`{one['id']}`", f"{one['d_sae']:,}", trained, _number(one["variance_explained"]), _number(one["l0"], 1)]
+        lines.append("| " + " | ".join([*cells, *(_number(one[name]) for name in figures), shown]) + " |")
+    return "\n".join([*lines, ""])
+
+
+def sae_speed_table() -> str:
+    """Training speed as ratios, and what a run costs besides."""
+    e = read_json(EVIDENCE)
+    speed, memory = e["speed"], e["memory"]
+    rows = (
+        ("steps of one BatchTopK SAE against SAELens' trainer (above 1: ours is faster)", _number(e["train_throughput_vs_saelens"], 2)),
+        ("the same with our products in float32 as well", _number(speed["train_vs_saelens_f32"], 2)),
+        ("the five large products alone, as a share of our step", _number(speed["floor_ratio"], 2)),
+        ("four SAEs from one reading of the text, against four runs", _number(e["k_saes_cost_ratio"], 2)),
+        ("share of the training time that waits for data", _number(e["data_loading_share"], 3)),
+        ("peak memory of reading a store ten times as large", f"{memory['ratio']:.2f} times"),
+        ("runs killed at random steps that end with the same files", e["resume_identical"]),
+    )
+    return "\n".join(["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""])
+
+
+def importers_line() -> str:
+    """How far imported SAEs are from their libraries' formulas at most."""
+    found = read_json(EVIDENCE)["importers"]
+    return f"{max(found.values()):.0e} at most over {len(found)} layouts"
+
+
+PLACES = {"saes_table": saes_table, "sae_speed_table": sae_speed_table, "importers_line": importers_line}
