@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.personas.test_writing import WISH, Author, server
+from workbench.personas.traits import trait_path
 
 DATA = Path(__file__).parents[1] / "personas" / "formats_data"
 EXTRACT, EVAL = DATA / "pedantic_extract.json", DATA / "pedantic_eval.json"
@@ -96,3 +99,16 @@ def test_an_endpoint_without_a_sentence_is_refused_and_a_sentence_without_a_mode
     refused(workbench("traits", "new", "pedantic", *given), "--describe")
     refused(workbench("traits", "new", "pedantic", "--describe", WISH), "no endpoint model is named")
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_pairs_whose_replies_differ_in_length_are_warned_of(workbench):
+    trait = Path("traits/evil")
+    shutil.copytree(trait_path("evil"), trait)
+    document = yaml.safe_load((trait / "pairs.yaml").read_text(encoding="utf-8"))
+    for item in document["contrast"]:
+        item["trait"] += " It took 12,345 days, 6 hours and 789 seconds in 1467."
+    (trait / "pairs.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    warnings = workbench("traits", "show", trait, "--json").json["warnings"]
+    assert any("contrast pairs: the first reply has" in line for line in warnings)
+    shown = workbench("traits", "show", trait)
+    assert shown.code == 0 and "warning: contrast pairs" in shown.out and "nothing to complain about" not in shown.out

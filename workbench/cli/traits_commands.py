@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonOption, QuietOption, TraitArgument
+from .options import DEFAULT_MODEL, JsonOption, QuietOption, TraitArgument
 
 FolderOption = Annotated[Path, typer.Option("--out", help="Folder that gets the trait's folder.")]
 app = typer.Typer(help="The traits that can be extracted, and how to write one.", no_args_is_help=True)
@@ -29,12 +29,15 @@ def list_(as_json: JsonOption = False) -> None:
 @app.command()
 def show(trait: TraitArgument, as_json: JsonOption = False) -> None:
     """Check a trait's files and say what they hold."""
+    from workbench.base.settings import setting
+    from workbench.personas.pair_lengths import length_warnings
     from workbench.personas.traits import load_trait, trait_path
 
     from .console import emit
 
     loaded = load_trait(trait)
-    value = {**_summary(loaded), "path": str(trait_path(trait)), "hash": loaded.hash}
+    warnings = length_warnings(loaded, str(setting("model", None, DEFAULT_MODEL)))
+    value = {**_summary(loaded), "path": str(trait_path(trait)), "hash": loaded.hash, "warnings": warnings}
     emit(value, as_json=as_json, show=lambda: _show(value))
 
 
@@ -66,7 +69,12 @@ def _show(value: dict[str, Any]) -> None:
     say(f"{value['contrast_pairs']} contrast pairs; control pairs: {counted(value['control_pairs'])}; {value['traps']} traps")
     rows = [(c["id"], c["kind"], c["name"]) for c in value["taxonomy"]]
     table("taxonomy", ("category", "kind", "name"), rows) if rows else say("no taxonomy")
-    say(f"{value['path']}: nothing to complain about")
+    for sentence in value["warnings"]:
+        say(f"warning: {sentence}")
+    if value["warnings"]:
+        say(f"{value['path']}: complete, but the causal effect is per token: match the replies' lengths")
+    else:
+        say(f"{value['path']}: nothing to complain about")
 
 
 @app.command()

@@ -1,0 +1,38 @@
+"""Where a model's tokenizer lies, when it is on this machine: nothing is fetched or converted, no weights are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workbench.base.settings import cache_dir
+from workbench.base.store import sha256_file
+from workbench.models import assets
+
+FILE = "tokenizer.json"
+
+
+def tokenizer_file(name: str) -> Path | None:
+    """tokenizer.json of a catalogue name, a folder, a GGUF file or a hub id; None where there is none at hand.
+
+    A GGUF file has one once it was loaded: `load_model` keeps what it converts.
+    """
+    models, path = assets.model_names(), Path(name).expanduser()
+    if name in models:
+        found = assets.asset_path(models[name]).rglob("*.gguf") if assets.is_cached(models[name]) else iter(())
+        path = next(iter(found), path)
+    if path.is_file():
+        path = cache_dir() / "models" / sha256_file(path)[:16]
+    elif not path.is_dir():
+        return _of_hub(name)
+    return path / FILE if (path / FILE).is_file() else None
+
+
+def _of_hub(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, FILE)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
