@@ -10,6 +10,7 @@ import pytest
 
 from tests.tiny import tiny_model
 from workbench.base.tensors import load_tensors
+from workbench.cli import panel_job, transfer_job, vector_studies
 from workbench.personas import transfer_study
 
 SMALL = ("--judge", "none", "--max-new-tokens", "4", "--batch-size", "64", "--hook", "blocks.1.hook_resid_post", "-q")
@@ -61,6 +62,7 @@ def test_all_vectors_then_methods_layers_and_transfer(workbench, few, models, mo
 
     compared = ask(workbench, "vectors", "compare", "evil", "--model", first, "--bootstrap", "4", "-q")
     assert len(compared["rows"]) == 10 and Path(compared["folder"], "methods.json").is_file()
+    assert compared["judge"] == "none" and compared["judge_validated"] is None
     named = ask(workbench, "vectors", "compare", "evil", "--model", first, "--bootstrap", "2", "--method", "whitened",
                 "--method", "mean_difference", "--position", "prompt_last", "--normalise", "-q")  # fmt: skip
     assert [(r["method"], r["normalised"]) for r in named["rows"]] == [
@@ -68,6 +70,7 @@ def test_all_vectors_then_methods_layers_and_transfer(workbench, few, models, mo
 
     layers = ask(workbench, "vectors", "layers", "evil", "--model", first, "-q")
     assert len(layers["separability"]) == len(layers["causal"]) == 3 and "<svg" in Path(layers["figure"]).read_text()
+    assert layers["judge"] == "none" and layers["judge_validated"] is None
 
     for trait in TRAITS:
         ask(workbench, "extract", trait, "--model", second, *SMALL)
@@ -81,6 +84,7 @@ def test_all_vectors_then_methods_layers_and_transfer(workbench, few, models, mo
     assert set(carried["carried"]["traits"]) == set(TRAITS)
     assert all(row["n_placebos"] > 0 for row in carried["carried"]["traits"].values())  # sampled for the second model
     assert Path(carried["folder"], "similarity.svg").is_file()
+    assert carried["judges"][second] == {trait: {"judge": "none", "judge_validated": None} for trait in TRAITS}
 
 
 def test_a_study_without_a_vector_says_what_to_run(workbench, models):
@@ -120,3 +124,39 @@ def test_judges_are_listed_and_measured(workbench):
     assert "unvalidated" in shown.out
     answer = workbench("judge", "validate", "ofline")
     assert answer.code == 2 and "offline" in answer.err
+
+
+UNVALIDATED = {"judge": "offline", "judge_validated": False}
+EVIDENCE = Path(__file__).resolve().parents[2] / "docs" / "evidence"
+
+
+def test_studies_say_where_the_judge_behind_the_rows_is_unvalidated(capsys):
+    study = json.loads((EVIDENCE / "methods.json").read_text())
+    folders = {"folder": "runs/x", "figure": "runs/x/layers.svg"}
+    vector_studies.show_compare({**study["methods"]["evil"], **folders, **UNVALIDATED})
+    vector_studies.show_layers({**study["layers"]["humorous"], **folders, **UNVALIDATED})
+    assert capsys.readouterr().out.count("offline (unvalidated)") == 2
+    vector_studies.show_compare({**study["methods"]["evil"], **folders, "judge": "offline", "judge_validated": True})
+    assert "(unvalidated)" not in capsys.readouterr().out
+
+
+def test_a_transfer_shows_its_bounds_with_their_draws_its_judges_and_shares_as_percentages(capsys):
+    found = json.loads((EVIDENCE / "transfer.json").read_text())["transfer"]
+    judges = {model: dict.fromkeys(found["carried"]["traits"], UNVALIDATED) for model in (found["source"], found["target"])}
+    transfer_job.show_transfer({**found, "judges": judges, "folder": "runs/x"})
+    shown = capsys.readouterr().out
+    assert f"{found['carried']['placebo_retrieval']:.0%} of 24 placebos (chance 4%)" in shown
+    assert "unvalidated" in shown and shown.count("bound from") + shown.count("(bound") >= 2
+    assert f"±{found['behaviour']['evil']['carried']['placebo_interval'][1]:.2f}" in shown
+
+
+def test_the_panel_shows_effects_beside_random_directions_and_monitoring_beside_placebos(capsys):
+    found = json.loads((EVIDENCE / "personas.json").read_text())
+    rows = {trait: {"unfiltered": None, **row} for trait, row in found["traits"].items()}
+    panel_job.show_all({"model": found["model"], "hook": found["hook"], "traits": rows, "folder": "runs/x"})
+    effects = next(line for line in capsys.readouterr().out.split("pushed on")[1].splitlines() if "evil" in line)
+    row = rows["evil"]
+    cells = [cell.strip() for cell in effects.strip("│").split("│")]
+    assert cells[3:5] == [f"{row['causal']['1.0']['odd']:.2f}", f"±{row['causal']['1.0']['random_interval'][1]:.2f}"]
+    (low, high), bound = row["monitor_r_across_interval"], row["monitor_r_across_placebo_q95"]
+    assert cells[5:8] == [f"{row['monitor_r_across']:.2f}", f"[{low:+.2f}, {high:+.2f}]", f"{bound:.2f}"]

@@ -103,7 +103,17 @@ def interval(value: Sequence[float | None] | None, decimals: int = 3) -> str:
     return f"[{signed(value[0], decimals)}, {signed(value[1], decimals)}]"
 
 
+def either_way(value: Sequence[float] | None) -> str:
+    """An interval that lies alike on both sides of zero, as "±0.20"; "-" when it is not known."""
+    return "-" if not value else f"±{max(map(abs, value)):.2f}"
+
+
 def judge_shown(evidence: Mapping[str, Any]) -> str:
     """The judge that filtered a vector's rows, marked where nobody validated it for the trait."""
     unvalidated = " (unvalidated)" if evidence.get("judge_validated") is False else ""
     return f"{evidence.get('judge') or '-'}{unvalidated}"
+
+
+def judge_of(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """{judge, judge_validated} of a vector's evidence, for the JSON of what is made from it."""
+    return {name: evidence.get(name) for name in ("judge", "judge_validated")}

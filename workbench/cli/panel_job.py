@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.runs import default_run_folder
 
-from .console import judge_shown, note, reserved_output, say, table
+from .console import either_way, interval, judge_shown, note, reserved_output, say, table
 from .inputs import folder_hash, placebos_hash
 from .judge_choice import JudgeChoice, has_head
 from .remembered import KEY, remembered
@@ -169,27 +169,48 @@ def show_all(value: dict[str, Any]) -> None:
         say(f"placebo contrasts: {value['placebos']['n_rows']} rollouts, {value['placebos']['seconds']} s")
         say(f"in all: {value['seconds']} s ({value['note']})")
         return
-    columns = ("trait", "block", "AUC", "interval", "rank p", "random 95%", "placebo 95%", "text", "d", "odd 0.5", "odd 1.0",
-               "r across", "r within", "passes", "judge")  # fmt: skip
+    columns = ("trait", "block", "AUC", "interval", "rank p", "random 95%", "placebo 95%", "text", "d", "passes", "judge")
     rows = [_row(*item) for item in value["traits"].items()]
-    table(f"{value['model']}, each trait at its own block", columns, rows, right=tuple(range(1, 13)))
+    table(f"{value['model']}, each trait at its own block", columns, rows, right=tuple(range(1, 9)))
+    columns = ("trait", "odd 0.5", "random", "odd 1.0", "random", "r across", "interval", "placebo", "r within", "interval",
+               "placebo", "outcome judge")  # fmt: skip
+    rows = [_effects_row(*item) for item in value["traits"].items()]
+    table("pushed on the sealed pairs, and the projection of the prompt with the later score", columns, rows,
+          right=tuple(range(1, 11)))  # fmt: skip
+    say("random: middle 95% of random directions; placebo: 95th percentile of contrasts that are no traits")
     common = {trait: row["common"] for trait, row in value["traits"].items() if row["common"]}
     if common:
         say(f"at {value['hook']}: " + ", ".join(f"{trait} {row['auc_stripped']:.2f}" for trait, row in common.items()))
     say(f"{value['folder']}/{RESULT}")
 
 
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _effects_row(trait: str, row: dict[str, Any]) -> tuple[Any, ...]:
+    """Odd effects and monitoring, each beside what is no trait."""
+    pushed = [(row.get("causal") or {}).get(dose) or {} for dose in ("0.5", "1.0")]
+    odds = [cell for one in pushed for cell in (_number(one.get("odd")), either_way(one.get("random_interval")))]
+    watched = [
+        cell
+        for name in ("monitor_r_across", "monitor_r_within")
+        for cell in (_number(row.get(name)), interval(row.get(f"{name}_interval"), 2), _number(row.get(f"{name}_placebo_q95")))
+    ]
+    return (trait, *odds, *watched, judge_shown(_outcome_judge(trait, row)))
+
+
+def _outcome_judge(trait: str, row: dict[str, Any]) -> dict[str, Any]:
+    from workbench.personas.judges.replies import is_validated
+    from workbench.personas.traits import load_trait
+
+    judge = row.get("outcome_judge")
+    return {"judge": judge, "judge_validated": is_validated(judge, load_trait(trait)) if judge else None}
+
+
 def _row(trait: str, row: dict[str, Any]) -> tuple[Any, ...]:
-    from .console import interval
-
-    def number(value: float | None, digits: int = 2) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    causal = row.get("causal") or {}
-    odds = [number((causal.get(dose) or {}).get("odd")) for dose in ("0.5", "1.0")]
     text = [v for v in (row.get("auc_text_only"), row.get("auc_embedding"), row.get("auc_length_only")) if v is not None]
-    return (trait, row["hook"].split(".")[1], number(row.get("auc_stripped")), interval(row.get("auc_interval")),
-            number(row.get("auc_rank_p"), 4), number(row.get("auc_random_q95")), number(row.get("auc_placebo_q95")),
-            number(max(text) if text else None), number(row.get("effect_size")), *odds, number(row.get("monitor_r_across")),
-            number(row.get("monitor_r_within")), {True: "yes", False: "no", None: "-"}[row.get("passes")],
-            judge_shown(row))  # fmt: skip
+    return (trait, row["hook"].split(".")[1], _number(row.get("auc_stripped")), interval(row.get("auc_interval"), 2),
+            _number(row.get("auc_rank_p"), 4), _number(row.get("auc_random_q95")), _number(row.get("auc_placebo_q95")),
+            _number(max(text) if text else None), _number(row.get("effect_size")),
+            {True: "yes", False: "no", None: "-"}[row.get("passes")], judge_shown(row))  # fmt: skip

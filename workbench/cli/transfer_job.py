@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.runs import default_run_folder
 
-from .console import note, reserved_output, say, table
+from .console import either_way, judge_of, judge_shown, note, reserved_output, say, table
 from .inputs import folder_hash, placebos_hash
 from .remembered import remembered, study_plan
 
@@ -25,7 +25,10 @@ SEGMENTS_PER_DOCUMENT = 4
 
 
 def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segments: int) -> dict[str, Any]:
-    """The value of `workbench transfer`: {source, target, similarity, carried, behaviour}."""
+    """The value of `workbench transfer`: {source, target, judges, similarity, carried, behaviour}.
+
+    judges: {model: {trait: {judge, judge_validated}}}, of the rows that its vector is made from.
+    """
     source_config = flags.job(traits[0])
     target_config = replace(source_config, model=target, sae=None, hook=None)
     folders = {side.model: _finished(side, traits, flags.out) for side in (source_config, target_config)}
@@ -61,7 +64,14 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
         value = remembered(folder / RESULT, sources, made)
         names = {"rows": f"block of {source_config.model}", "columns": f"block of {target}"}
         heat_map(value["similarity"]["rsa"], title="Representational similarity (RSA)", **names).save(folder / FIGURE)
-    return {"source": source_config.model, "target": target, **value, "folder": str(folder)}
+    judges = {model: {trait: _judge(found[trait]) for trait in shared} for model, found in folders.items()}
+    return {"source": source_config.model, "target": target, "judges": judges, **value, "folder": str(folder)}
+
+
+def _judge(folder: Path) -> dict[str, Any]:
+    from workbench.personas.vectors import PersonaVector
+
+    return judge_of(PersonaVector.load(folder / "vector").evidence)
 
 
 def _make_placebos(config: JobConfig, out: Path | None) -> None:
@@ -127,12 +137,24 @@ def show_transfer(value: dict[str, Any]) -> None:
     for trait, row in value["carried"]["traits"].items():
         did = value["behaviour"].get(trait) or {}
         odd = {name: f"{one['odd']:+.3f}" for name, one in did.items()}
-        rows.append((trait, f"{row['cosine']:.3f}", f"{row['null_q95']:.3f}", row["rank"], odd.get("carried", "-"),
-                     odd.get("own", "-")))  # fmt: skip
-    columns = ("trait", "cosine with own", "permuted 95%", "rank", "odd, carried", "odd, own")
+        moved = did.get("carried", {})
+        judges = [judge_shown(value["judges"][value[side]][trait]) for side in ("source", "target")]
+        rows.append((trait, f"{row['cosine']:.3f}", f"{row['null_q95']:.3f}", _number(row["placebo_q95"]), row["rank"],
+                     odd.get("carried", "-"), either_way(moved.get("placebo_interval")), odd.get("own", "-"),
+                     either_way(moved.get("random_interval")), *judges))  # fmt: skip
+    pushed = value["pushed"]
+    columns = ("trait", "cosine with own", "permuted 95%", "placebo 95%", "rank", "odd, carried",
+               f"carried placebos (bound from {pushed['n_placebos_at_most']})", "odd, own",
+               f"random (bound from {pushed['n_random']})", "judge, source", "judge, target")  # fmt: skip
     table(f"{value['source']} ({value['source_hook']}) to {value['target']} ({value['target_hook']})", columns, rows,
-          right=(1, 2, 3, 4, 5))  # fmt: skip
+          right=(1, 2, 3, 4, 5, 7))  # fmt: skip
     carried = value["carried"]
-    say(f"own vector nearest: {carried['retrieval']:.0%} of traits (chance {carried['chance']:.0%}), placebos "
-        f"{carried['placebo_retrieval'] if carried['placebo_retrieval'] is not None else '-'}")  # fmt: skip
+    placebos, n = carried["placebo_retrieval"], carried["n_placebos"]
+    beside = "no placebos" if placebos is None else f"{placebos:.0%} of {n} placebos (chance {1 / n:.0%})"
+    say(f"own vector nearest: {carried['retrieval']:.0%} of traits (chance {carried['chance']:.0%}), {beside}")
+    say("judge: who kept the rows that the vectors are made from")
     say(value["folder"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.errors import WorkbenchError
 from workbench.models.hookpoints import HookPoint
 
-from .console import interval, note, reserved_output, say, table
+from .console import interval, judge_of, judge_shown, note, reserved_output, say, table
 from .inputs import folder_hash
 from .plan import show_steps
 from .remembered import remembered, study_plan
@@ -24,7 +24,8 @@ def run_compare(
     flags: JobFlags, trait: str, *, methods: list[str], positions: list[str], hooks: list[str], normalise: bool,
     n_bootstrap: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """The value of `workbench vectors compare`: {trait, model, rows, names, cosines, causal_random, folder}."""
+    """The value of `workbench vectors compare`: {trait, model, judge, judge_validated, rows, names, cosines, causal_random,
+    folder}."""
     config = flags.job(trait)
     folder = _finished(config, flags.out)
     with reserved_output(flags.as_json, flags.quiet):
@@ -33,7 +34,8 @@ def run_compare(
         from workbench.personas.traits import load_trait
         from workbench.personas.vectors import PersonaVector
 
-        hook = PersonaVector.load(folder / "vector").hook if config.hook is None else HookPoint.parse(config.hook)
+        vector = PersonaVector.load(folder / "vector")
+        hook = vector.hook if config.hook is None else HookPoint.parse(config.hook)
         chosen = _candidates(hook, methods, positions, hooks, normalise) or default_candidates(hook)
         if flags.plan:
             return study_plan(f"{len(chosen)} ways to make a vector of {trait}", [one.name for one in chosen], folder)
@@ -45,11 +47,13 @@ def run_compare(
             return compare(run, load_trait(trait), model, chosen, n_bootstrap=n_bootstrap, seed=config.seed).to_json()
 
         sources = _sources(config, folder) | {"candidates": [one.name for one in chosen], "n_bootstrap": n_bootstrap}
-        return {"model": config.model, **remembered(folder / COMPARISON, sources, made), "folder": str(folder)}
+        found = remembered(folder / COMPARISON, sources, made)
+        return {"model": config.model, **judge_of(vector.evidence), **found, "folder": str(folder)}
 
 
 def run_layers(flags: JobFlags, trait: str) -> dict[str, Any]:
-    """The value of `workbench vectors layers`: {trait, model, hook, separability, causal, chosen, figure}."""
+    """The value of `workbench vectors layers`: {trait, model, judge, judge_validated, hook, separability, causal, chosen,
+    figure}."""
     config = flags.job(trait)
     folder = _finished(config, flags.out)
     with reserved_output(flags.as_json, flags.quiet):
@@ -62,7 +66,8 @@ def run_layers(flags: JobFlags, trait: str) -> dict[str, Any]:
             return study_plan(f"both ways to choose a block for {trait}", steps, folder)
         made = remembered(folder / LAYERS, _sources(config, folder), lambda: _layers(config, folder, vector))
         figure = layer_choice(_points(made["separability"], "auc"), _points(made["causal"], "odd"), chosen=vector.hook.block)
-        return {"model": config.model, **made, "figure": str(figure.save(folder / LAYERS_FIGURE))}
+        drawn = str(figure.save(folder / LAYERS_FIGURE))
+        return {"model": config.model, **judge_of(vector.evidence), **made, "figure": drawn}
 
 
 def _layers(config: JobConfig, folder: Path, vector: Any) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def show_compare(value: dict[str, Any]) -> None:
             f"random directions pushed at {hook}: "
             + ", ".join(f"odd at {d} {interval(e)}" for d, e in spread.items())
         )
-    say(f"cosine: with the first row. {value['folder']}/{COMPARISON}")
+    say(f"cosine: with the first row. Rows kept by the judge: {judge_shown(value)}. {value['folder']}/{COMPARISON}")
 
 
 def show_layers(value: dict[str, Any]) -> None:
@@ -131,6 +136,7 @@ def show_layers(value: dict[str, Any]) -> None:
         right=(1, 2, 3, 4),
     )
     say(f"by separability {value['chosen']['separability']}; by causal effect {value['chosen']['causal']}")
+    say(f"rows kept by the judge: {judge_shown(value)}")
     say(value["figure"])
 
 
