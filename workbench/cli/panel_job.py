@@ -152,7 +152,9 @@ def _plan_placebos(config: JobConfig, folder: Path, prober: Any) -> dict[str, An
         return nothing
     probe = prober.probe(config)
     if probe is None:
-        return {**nothing, "n_rows": None, "n_tokens": None, "n_passes": None, "seconds": None}
+        from .study_plans import counted_placebos
+
+        return counted_placebos(config)
     from workbench.personas.planning import plan_placebos
 
     plan = plan_placebos(probe, design=_placebo_design(config), budget=config.memory_budget)
@@ -162,12 +164,14 @@ def _plan_placebos(config: JobConfig, folder: Path, prober: Any) -> dict[str, An
 def show_all(value: dict[str, Any]) -> None:
     """The table of the panel, or of its plan."""
     if "plan" in value:
-        from .plan import show_plan
+        from .plan import show_plan, time_text
 
         for plan in value["plan"].values():
             show_plan(plan)
-        say(f"placebo contrasts: {value['placebos']['n_rows']} rollouts, {value['placebos']['seconds']} s")
-        say(f"in all: {value['seconds']} s ({value['note']})")
+        placebos = value["placebos"]
+        say(f"placebo contrasts: {placebos['n_rows']:,} rollouts, {placebos['n_passes']:,} passes over {placebos['n_tokens']:,} "
+            f"tokens, {time_text(placebos['seconds'])}")  # fmt: skip
+        say(f"in all: {time_text(value['seconds'])} ({value['note']})")
         return
     columns = ("trait", "block", "AUC", "interval", "rank p", "random 95%", "placebo 95%", "text", "d", "passes", "judge")
     rows = [_row(*item) for item in value["traits"].items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,3 @@ def remembered(file: Path, sources: dict[str, Any], make: Callable[[], dict[str,
     value = {**make(), KEY: key}
     write_json(file, value)
     return value
-
-
-def study_plan(what: str, steps: Sequence[str], folder: Path) -> dict[str, Any]:
-    """The plan of a study: its steps and where the result goes; how long they take is not known beforehand."""
-    listed = [{"step": step, "seconds": None} for step in steps]
-    return {"what": what, "steps": listed, "seconds": None, "folder": str(folder), "note": "a list of the steps alone"}

@@ -13,7 +13,8 @@ from workbench.base.runs import default_run_folder
 
 from .console import either_way, judge_of, judge_shown, note, reserved_output, say, table
 from .inputs import folder_hash, placebos_hash
-from .remembered import remembered, study_plan
+from .remembered import remembered
+from .study_plans import transfer_plan
 
 if TYPE_CHECKING:
     from .options import JobFlags
@@ -41,9 +42,12 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
         )
     folder = _folder(f"transfer-to-{Path(target).name}", source_config, flags.out)
     if flags.plan:
-        steps = [f"read {n_segments:,} neutral segments at every block of {side}" for side in folders]
-        steps += [f"carry and push {len(shared)} vectors: {', '.join(shared)}"]
-        return study_plan(f"transfer from {source_config.model} to {target}", steps, folder)
+        from workbench.personas.traits import load_trait
+
+        sides = (source_config, target_config)
+        bare = [side for side in sides if placebos_hash(_folder("placebos", side, flags.out)) is None]
+        return transfer_plan(source_config, target_config, [load_trait(trait) for trait in shared], n_segments=n_segments,
+                             without_placebos=bare, folder=folder)  # fmt: skip
     with reserved_output(flags.as_json, flags.quiet):
         from workbench.personas.transfer_study import N_PUSHED
         from workbench.reports.matrices import heat_map

@@ -11,7 +11,8 @@ from workbench.models.hookpoints import HookPoint
 from .console import interval, judge_of, judge_shown, note, reserved_output, say, table
 from .inputs import folder_hash
 from .plan import show_steps
-from .remembered import remembered, study_plan
+from .remembered import remembered
+from .study_plans import compare_plan, layers_plan
 
 if TYPE_CHECKING:
     from .options import JobFlags
@@ -38,7 +39,7 @@ def run_compare(
         hook = vector.hook if config.hook is None else HookPoint.parse(config.hook)
         chosen = _candidates(hook, methods, positions, hooks, normalise) or default_candidates(hook)
         if flags.plan:
-            return study_plan(f"{len(chosen)} ways to make a vector of {trait}", [one.name for one in chosen], folder)
+            return compare_plan(config, load_trait(trait), chosen, vector, hook, folder)
 
         def made() -> dict[str, Any]:
             model = _model(config, folder)
@@ -57,13 +58,13 @@ def run_layers(flags: JobFlags, trait: str) -> dict[str, Any]:
     config = flags.job(trait)
     folder = _finished(config, flags.out)
     with reserved_output(flags.as_json, flags.quiet):
+        from workbench.personas.traits import load_trait
         from workbench.personas.vectors import PersonaVector
         from workbench.reports.figures import layer_choice
 
         vector = PersonaVector.load(folder / "vector")
         if flags.plan:
-            steps = [f"push along the vector at {hook} on the select pairs" for hook in vector.hooks]
-            return study_plan(f"both ways to choose a block for {trait}", steps, folder)
+            return layers_plan(config, load_trait(trait), vector.hooks, folder)
         made = remembered(folder / LAYERS, _sources(config, folder), lambda: _layers(config, folder, vector))
         figure = layer_choice(_points(made["separability"], "auc"), _points(made["causal"], "odd"), chosen=vector.hook.block)
         drawn = str(figure.save(folder / LAYERS_FIGURE))
