@@ -203,7 +203,7 @@ def personas_table() -> str:
     ]
     for trait, row in e["traits"].items():
         half = (row.get("causal") or {}).get("0.5") or {}
-        judge = f"{row['judge']}{' (unvalidated)' if row['judge_validated'] is False else ''}"
+        judge = _filtered_by(row)
         cells = [
             *_separability_cells(trait, row),
             number(half.get("odd"), 3),
@@ -215,6 +215,21 @@ def personas_table() -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
+
+
+UNVALIDATED = " (unvalidated)"
+
+
+def _filtered_by(row: dict[str, Any]) -> str:
+    """The judge that filtered a trait's rows, marked where nobody validated it for the trait."""
+    return row["judge"] + (UNVALIDATED if row["judge_validated"] is False else "")
+
+
+def _scored(trait: str, judge: str | None, shown: str) -> str:
+    """A figure that rests on a judge's scores, marked where nobody validated that judge for the trait."""
+    if judge is None or shown == number(None):
+        return shown
+    return shown + ("" if evidence("judges")["judges"][judge][trait]["validated"] else UNVALIDATED)
 
 
 def _weak_judge(trait: str, row: dict[str, Any]) -> str:
@@ -238,7 +253,11 @@ def controls_table() -> str:
         kept = row["kept_counts"]
         at_one = (row.get("causal") or {}).get("1.0") or {}
         monitored = [
-            span(row.get(f"monitor_{kind}_interval")).strip() + f" ({number(row.get(f'monitor_{kind}_placebo_q95'))})"
+            _scored(
+                trait,
+                row.get("outcome_judge"),
+                span(row.get(f"monitor_{kind}_interval")).strip() + f" ({number(row.get(f'monitor_{kind}_placebo_q95'))})",
+            )
             for kind in ("r_across", "r_within")
         ]
         low = {name: row["sensitivity"][name] for name in row["sensitivity"]["warnings"]}
@@ -250,7 +269,7 @@ def controls_table() -> str:
             number(row["split_half_cosine"]),
             number(at_one.get("specific"), 3),
             number(at_one.get("damage"), 3),
-            number(row["judge_correlation_within_positive"]),
+            number(row["judge_correlation_within_positive"]) + (UNVALIDATED if row["judge_validated"] is False else ""),
             *monitored,
             f"{row['nearest_placebo']} ({row['cosine_nearest']:+.2f})",
             ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in low.items()) or "none",
@@ -261,17 +280,20 @@ def controls_table() -> str:
 
 def common_table() -> str:
     """The same at the block of the shipped SAE."""
-    traits = {trait: row["common"] or row for trait, row in evidence("personas")["traits"].items()}
+    whole = evidence("personas")["traits"]
+    traits = {trait: row["common"] or row for trait, row in whole.items()}
     lines = [
         "",
-        "| trait | block | held-out AUC | rank p | random 95% | placebo 95% | text-only | d | odd at 1.0 (random) | passes |",
-        "|" + "---|" * 10,
+        "| trait | block | held-out AUC | rank p | random 95% | placebo 95% | text-only | d | odd at 1.0 (random) | passes "
+        "| judge |",
+        "|" + "---|" * 11,
     ]
     for trait, row in traits.items():
         cells = [
             *_separability_cells(trait, row),
             _odd_at_one(row),
             "yes" if row["passes"] else "no",
+            _filtered_by(whole[trait]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, _verdict(traits)])
@@ -337,7 +359,8 @@ def outcomes_table() -> str:
     """The judge-free outcomes of the two traits that have one."""
     lines = [
         "",
-        "| outcome | positive instructions | negative instructions | difference |",
+        "| outcome (no judge, **unvalidated**: nobody scored replies for these traits) | positive instructions "
+        "| negative instructions | difference |",
         "|---|---|---|---|",
     ]
     for trait, row in evidence("personas")["traits"].items():
@@ -352,7 +375,7 @@ def outcomes_table() -> str:
 
 def geometry_table() -> str:
     """What the vectors share, and whose vector predicts whose rows and scores best."""
-    g = evidence("personas")["geometry"]
+    g, rows = (evidence("personas")[name] for name in ("geometry", "traits"))
     lines = [
         "",
         "| trait | share of v along the shared direction | AUC of its own vector | best vector for its rows "
@@ -364,7 +387,8 @@ def geometry_table() -> str:
             g[f"own_wins_{name}"][trait] for name in ("auc", "correlation", "auc_minus_shared")
         )
         cells = [trait, number(g["shared_share"][i]), number(by_rows["own"]), _winner(by_rows),
-                 f"{number(bare['own'])}, {_winner(bare)}", number(by_score["own"]), _winner(by_score)]  # fmt: skip
+                 f"{number(bare['own'])}, {_winner(bare)}",
+                 _scored(trait, rows[trait]["outcome_judge"], number(by_score["own"])), _winner(by_score)]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     wins = [sum(bool(one["own_wins"]) for one in g[f"own_wins_{name}"].values()) for name in ("auc", "correlation")]
     return "\n".join(
@@ -446,11 +470,12 @@ def second_family_line() -> str:
 def transfer_table() -> str:
     """Carried vectors against their nulls."""
     t = evidence("transfer")["transfer"]
-    carried = t["carried"]
+    carried, drawn = t["carried"], t["pushed"]
     lines = [
         "",
         "| trait | cosine of the carried vector with the target's own | permuted segments, 95% | carried placebos, 95% (p) "
-        "| rank among the target's vectors | odd, carried | less control pairs | carried placebos | odd, own | random |",
+        f"| rank among the target's vectors | odd, carried | less control pairs | carried placebos (bound from "
+        f"{drawn['n_placebos_at_most']}) | odd, own | random (bound from {drawn['n_random']}) |",
         "|" + "---|" * 10,
     ]
     for trait, row in carried["traits"].items():
@@ -502,7 +527,8 @@ def _pushed(t: dict[str, Any]) -> str:
         f"{'at most ' * (len(n_placebos) > 1)}{n[1]} carried placebos per trait. Toward the trait by more than every random "
         f"direction: the carried vector for {sum(carried)} of {len(did)} traits, the target's own for {sum(own)} (by chance at "
         f"most {number(len(did) / (n[0] + 1), 1)}). By more than every carried placebo: the carried vector for {sum(placebos)} "
-        f"(by chance at most {number(len(did) / (n[1] + 1), 1)})."
+        f"(by chance at most {number(len(did) / (n[1] + 1), 1)}). A bound is the middle 95% of so few draws, either side alike: "
+        f"it lies within the largest of them, so that an effect outside the bound need not beat them all."
     )
 
 

@@ -4,7 +4,9 @@
 
 The run is `workbench extract evil` on a tiny seeded model, killed with SIGKILL at moments drawn from the whole length
 of the work. Only a kill that hit a living run counts: one that came too late is tried again, earlier. Every file of
-rollouts and activations, the rows and the directions must come out byte for byte the same.
+rollouts and activations, the rows and the directions must come out byte for byte the same; persona_vector.json and
+manifest.json, which say when and where they were made, must be the same in all else. They hold the commit of the code too:
+commit nothing while this runs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS = ("--judge", "none", "--max-new-tokens", "24", "--batch-size", "4", "--hook", "blocks.1.hook_resid_post")
-CHANGING = ("persona_vector.json", "manifest.json")  # they hold the time
+# The fields of a run's JSON files that tell two identical runs apart: when, how long, in which folder.
+CHANGING = {
+    "persona_vector.json": (("provenance", "created"),),
+    "manifest.json": (("stages", "*", "finished"), ("stages", "*", "seconds"), ("stages", "*", "summary", "folder")),
+}
 
 
 def main() -> int:
@@ -116,9 +122,29 @@ def kill_after(model: Path, run: Path, n_parts: int, moment: float) -> dict[str,
 
 
 def hashes(run: Path) -> dict[str, str]:
-    """{file: sha256} of everything that does not hold the time."""
-    files = [file for file in sorted(run.rglob("*")) if file.is_file() and file.name not in CHANGING and file.suffix != ".lock"]
-    return {file.relative_to(run).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    """{file: sha256} of every file but locks; of those in CHANGING without the fields named there."""
+    files = [file for file in sorted(run.rglob("*")) if file.is_file() and file.suffix != ".lock"]
+    return {file.relative_to(run).as_posix(): hashlib.sha256(content(file)).hexdigest() for file in files}
+
+
+def content(file: Path) -> bytes:
+    """The bytes of a file; of one in CHANGING its JSON without the fields named there, in the order that they stand in."""
+    if file.name not in CHANGING:
+        return file.read_bytes()
+    document = json.loads(file.read_text(encoding="utf-8"))
+    for path in CHANGING[file.name]:
+        remove(document, path)
+    return json.dumps(document).encode()
+
+
+def remove(value: Any, path: tuple[str, ...]) -> None:
+    """Take the field at `path` ("*" = every key) out of nested objects; a field that is not there is an error."""
+    first, *rest = path
+    for name in list(value) if first == "*" else [first]:
+        if rest:
+            remove(value[name], tuple(rest))
+        else:
+            del value[name]
 
 
 if __name__ == "__main__":

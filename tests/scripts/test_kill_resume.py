@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -59,3 +60,21 @@ def test_a_kill_that_came_too_late_is_tried_again_earlier(script, tmp_path, monk
     writing(script, monkeypatch, 0, status=3)
     with pytest.raises(RuntimeError, match="ended by itself with status 3"):
         script.kill_living(tmp_path, tmp_path / "broken", 3, 2.0)
+
+
+def test_files_that_hold_the_time_are_compared_in_all_else(script, tmp_path):
+    def run(name: str, *, created: str = "1", auc: float = 0.7, status: str = "k") -> dict[str, str]:
+        folder = tmp_path / name
+        (folder / "vector").mkdir(parents=True)
+        vector = {"auc": auc, "provenance": {"created": created, "seed": 0}}
+        stage = {"key": status, "finished": created, "seconds": len(name), "summary": {"folder": str(folder), "auc": auc}}
+        (folder / "vector" / "persona_vector.json").write_text(json.dumps(vector))
+        (folder / "manifest.json").write_text(json.dumps({"stages": {"vector": stage}}))
+        return script.hashes(folder)
+
+    first = run("one")
+    assert set(first) == {"vector/persona_vector.json", "manifest.json"}
+    assert run("another", created="2") == first
+    assert set(run("third", auc=0.8).items()) & set(first.items()) == set()
+    assert run("fourth", status="other")["vector/persona_vector.json"] == first["vector/persona_vector.json"]
+    assert run("fifth", status="other")["manifest.json"] != first["manifest.json"]
