@@ -311,15 +311,64 @@ def personas_verdict() -> str:
     return _verdict(evidence("personas")["traits"])
 
 
-def questions_needed() -> str:
-    """How many evaluation questions the aim would take, if the AUC stayed and intervals shrank as 1 / sqrt(questions)."""
-    found = []
-    for trait, row in evidence("personas")["traits"].items():
-        gap = row["auc_stripped"] - row["auc_random_q95"]
-        if gap > 0:
-            ratio = (row["auc_stripped"] - row["auc_interval"][0]) / gap
-            found.append(f"{trait} {max(row['n_evaluation_questions'], round(row['n_evaluation_questions'] * ratio**2))}")
-    return ", ".join(found)
+def fixed_questions() -> str:
+    """For which traits the aim would be met if only instructions and extraction questions were drawn."""
+    traits = evidence("personas")["traits"]
+    met = [name for name, row in traits.items() if row["auc_interval_fixed_questions"][0] > row["auc_random_q95"]]
+    return f"{len(met)} of {len(traits)}" + (f" ({', '.join(met)})" if met else "")
+
+
+def unfiltered_table() -> str:
+    """Every vector with and without the judge's filter, at its own block and at the common one."""
+    traits = evidence("personas")["traits"]
+    lines = [
+        "",
+        "| trait | block | filtered: AUC | rank p | passes | unfiltered: AUC | rank p | random 95% | placebo 95% | passes |",
+        "|" + "---|" * 10,
+    ]
+    for trait, row in traits.items():
+        for one in (row, row["common"]):
+            if one is not None:
+                lines.append("| " + " | ".join(_both_filters(trait, one)) + " |")
+    own, common = list(traits.values()), [row["common"] or row for row in traits.values()]
+    block = common[0]["hook"].split(".")[1]
+
+    def passing(rows: list[dict[str, Any]]) -> tuple[int, int]:
+        return sum(bool(row["passes"]) for row in rows), sum(bool(row["unfiltered"]["passes"]) for row in rows)
+
+    (kept, bare), (kept_common, bare_common) = passing(own), passing(common)
+    hurt = [name for name, row in traits.items() if row["unfiltered"]["auc"] > row["auc_stripped"]]
+    clear = [name for name, row in traits.items() if row["unfiltered"]["auc_interval"][0] > row["unfiltered"]["random_q95"]]
+    clear_names = f" ({', '.join(clear)})" if clear else ""
+    told = [name for name, row in traits.items() if row["unfiltered"]["auc"] > _text_only(row) and row["unfiltered"]["passes"]]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"At their own blocks {kept} of {len(own)} vectors pass with the filter and {bare} of {len(own)} without it; at "
+            f"block {block} {kept_common} with it and {bare_common} without. At its own block the AUC is higher without the "
+            f"filter for {len(hurt)} of {len(own)} ({', '.join(hurt)}); unfiltered {len(told)} of {len(own)} pass and are better "
+            f"than every text-only classifier ({', '.join(told)}), and {len(clear)} of {len(own)} have an interval wholly above "
+            f"the random directions' 95th percentile{clear_names}.",
+            "",
+        ]
+    )
+
+
+def _both_filters(trait: str, row: dict[str, Any]) -> list[str]:
+    bare = row["unfiltered"]
+    return [
+        trait,
+        row["hook"].split(".")[1],
+        number(row["auc_stripped"]) + span(row["auc_interval"]),
+        number(row["auc_rank_p"], 4),
+        "yes" if row["passes"] else "no",
+        number(bare["auc"]) + span(bare["auc_interval"]),
+        number(bare["rank_p"], 4),
+        number(bare["random_q95"]),
+        number(bare["placebo_q95"]),
+        "yes" if bare["passes"] else "no",
+    ]
 
 
 def _verdict(traits: dict[str, Any]) -> str:
@@ -329,10 +378,18 @@ def _verdict(traits: dict[str, Any]) -> str:
             f" ({', '.join(held)})" if 0 < len(held) < len(traits) else ""
         )
 
+    winners = [row for row in traits.values() if row["beats_text"]]
+    margins = [row["auc_stripped"] - _text_only(row) for row in winners]
+    below = [row["auc_stripped"] - row["auc_interval"][0] for row in winners]
+    within = (
+        f", by at most {number(max(margins), 3)}, where the intervals reach {number(min(below), 3)} or more below the AUC"
+        if winners
+        else ""
+    )
     return (
         f"\nRank p at most .01, interval above .5 and above the placebos: {names('passes')}. Interval wholly above the 95th "
-        f"percentile of random directions (the aim): {names('above_random_q95')}. Better than every text-only classifier on the "
-        f"same replies: {names('beats_text')}.\n"
+        f"percentile of random directions (the aim): {names('above_random_q95')}. Passing, and better than every text-only "
+        f"classifier on the same replies: {names('beats_text')}{within}.\n"
     )
 
 
@@ -592,7 +649,8 @@ PLACES: dict[str, Callable[[], str]] = {
         personas_table,
         personas_verdict,
         common_table,
-        questions_needed,
+        unfiltered_table,
+        fixed_questions,
         controls_table,
         outcomes_table,
         geometry_table,

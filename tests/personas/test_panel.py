@@ -16,7 +16,15 @@ from workbench.personas.effects import vector_effects
 from workbench.personas.extraction import extract
 from workbench.personas.geometry import geometry
 from workbench.personas.monitoring import _correlation, last_prompt_activations, monitoring
-from workbench.personas.panel import own_block, panel, separability_row, trait_row, verdicts
+from workbench.personas.panel import (
+    all_rows_evidence,
+    own_block,
+    panel,
+    separability_row,
+    trait_row,
+    verdicts,
+    with_all_rows,
+)
 from workbench.personas.placebos import (
     PlaceboVectors,
     list_placebos,
@@ -140,6 +148,7 @@ def test_verdicts_follow_from_the_figures():
     assert verdicts(row) == {"passes": True, "above_random_q95": True, "above_placebos": True, "beats_text": True}
     assert verdicts({**row, "auc_embedding": 0.85})["beats_text"] is False
     assert verdicts({**row, "auc_placebo_q95": 0.81})["passes"] is False
+    assert verdicts({**row, "auc_placebo_q95": 0.81})["beats_text"] is False  # what does not pass wins nothing
     assert verdicts({**row, "auc_interval": [0.45, 0.9]})["passes"] is False
     assert verdicts({**row, "auc_rank_p": 0.02})["passes"] is False
     assert verdicts({**row, "auc_stripped": None})["passes"] is None
@@ -260,7 +269,8 @@ def test_the_panel_has_a_row_per_trait_with_every_figure(run, tiny_model, placeb
     row = made["traits"]["evil"]
     for name in ("hook", "auc_stripped", "auc_interval", "auc_rank_p", "auc_random_q95", "auc_text_only", "auc_with_prompt",
                  "passes", "effect_size", "causal", "causal_random_interval", "monitor_r_across", "monitor_r_within",
-                 "auc_placebo_q95", "sensitivity", "aa_norm_ratio", "beats_text"):  # fmt: skip
+                 "auc_placebo_q95", "sensitivity", "aa_norm_ratio", "beats_text", "unfiltered", "auc_embedding",
+                 "auc_interval_fixed_questions"):  # fmt: skip
         assert name in row, name
     assert set(row["causal"]) == {"0.5", "1.0"} and made["geometry"] is None and row["common"] is None
     elsewhere = panel([run], {"evil": evil}, tiny_model, own={"evil": HookPoint(2)}).rows["evil"]
@@ -280,6 +290,22 @@ def test_the_block_that_the_extraction_questions_choose_is_judged_as_an_extracti
     for name in ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_with_prompt", "auc_text_only"):
         assert there[name] == pytest.approx(vector.evidence[name], abs=1e-6), name
     assert {"passes", "above_random_q95", "above_placebos", "beats_text", "auc_placebo_q95", "effect_size"} <= set(there)
+
+
+def test_a_filter_that_spoils_the_vector_shows_beside_the_vector_from_all_rows(run, placebos):
+    clean = all_rows_evidence(run, placebos, **QUICK)
+    rows = run.make.frame
+    spoiled = replace(run, make=replace(run.make, frame=rows.assign(kept=rows["question_id"] == rows["question_id"][0])))
+    filtered, found = separability_row(spoiled, placebos, **QUICK), all_rows_evidence(spoiled, placebos, **QUICK)
+    assert found["unfiltered"] == clean["unfiltered"] and found["auc_text_only"] == clean["auc_text_only"]
+    whole = separability_row(run, placebos, **QUICK)
+    bare = found["unfiltered"]
+    assert (bare["auc"], bare["rank_p"], bare["passes"]) == (whole["auc_stripped"], whole["auc_rank_p"], whole["passes"])
+    assert (bare["random_q95"], bare["placebo_q95"]) == (filtered["auc_random_q95"], filtered["auc_placebo_q95"])
+    assert filtered["auc_stripped"] != bare["auc"]
+    beside = with_all_rows({**filtered, "common": dict(filtered)}, {"own": found, "common": found, "auc_embedding": 2.0})
+    assert beside["auc_stripped"] == filtered["auc_stripped"] and beside["unfiltered"] == bare
+    assert beside["beats_text"] is beside["common"]["beats_text"] is False and beside["common"]["unfiltered"] == bare
 
 
 def test_placebos_that_come_close_to_a_trait_count_and_are_named(run, placebos):

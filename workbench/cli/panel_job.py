@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .stages import JobConfig
 
 RESULT, GEOMETRY = "personas.json", "geometry.safetensors"
+STUDIES = ["rows", "all_rows"]
+"""What `panel` keeps of each trait; a result made of others is made again."""
 OUTCOME_JUDGE = "offline-outcome"
 
 
@@ -65,11 +67,11 @@ def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dic
         for name, folder in folders.items()
     }
 
-    def keep(trait: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        kept = remembered(target / "rows" / f"{trait}.json", sources[trait], make)
+    def keep(study: str, trait: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        kept = remembered(target / study / f"{trait}.json", sources[trait], make)
         return {name: value for name, value in kept.items() if name != KEY}
 
-    made = remembered(target / RESULT, sources, lambda: _measured(job, folders, placebos, target, keep))
+    made = remembered(target / RESULT, {**sources, "studies": STUDIES}, lambda: _measured(job, folders, placebos, target, keep))
     return {"model": config.model, **made, "folder": str(target)}
 
 
@@ -185,6 +187,11 @@ def show_all(value: dict[str, Any]) -> None:
     common = {trait: row["common"] for trait, row in value["traits"].items() if row["common"]}
     if common:
         say(f"at {value['hook']}: " + ", ".join(f"{trait} {row['auc_stripped']:.2f}" for trait, row in common.items()))
+    bare = {trait: row["unfiltered"] for trait, row in value["traits"].items() if row["unfiltered"]}
+    if bare:
+        say("without the judge's filter: " + ", ".join(
+            f"{trait} {one['auc']:.2f}{'' if one['passes'] else ' (does not pass)'}" for trait, one in bare.items()
+        ))  # fmt: skip
     say(f"{value['folder']}/{RESULT}")
 
 

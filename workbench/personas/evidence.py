@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -120,6 +120,27 @@ def separability(
     }
 
 
+def interval_of_fixed_questions(
+    make: Activations, score: Activations, *, n_bootstrap: int, seed: int
+) -> list[float] | None:
+    """The interval of `auc_stripped` with the evaluation questions held fixed.
+
+    Only instructions and extraction questions are drawn: about what would be left of the interval if there were
+    evaluation questions without end.
+    """
+    instructions = sorted(set(make.frame["instruction_id"]) | set(score.frame["instruction_id"]))
+    made, scored = code_rows(make.frame, instructions), code_rows(score.frame, instructions)
+    cells = sep.division_cells(made, scored, len(instructions))
+    draws = sep.draw(
+        int(made.question.max()) + 1, int(scored.question.max()) + 1, len(instructions), n_bootstrap,
+        generator(derive_seed("separability", seed)),
+    )  # fmt: skip
+    draws = replace(draws, score_questions=torch.ones_like(draws.score_questions))
+    gram = inner_products(make.with_system[:, 0], score.without_system[:, 0])
+    weights = sep.contrasts(made, cells, draws)
+    return sep.auc_with_interval(sep.held_out_aucs(weights, gram, scored, cells, draws))[1]
+
+
 NO_SEPARABILITY: dict[str, Any] = {
     **dict.fromkeys(("auc_stripped", "auc_stripped_interval", "auc_rank_p", "auc_random_q95"), None),
     **dict.fromkeys(
@@ -194,7 +215,7 @@ def text_evidence(
     scored: sep.Rows,
     cells: Sequence[sep.Cell],
 ) -> dict[str, float | None]:
-    """{auc_text_only, auc_length_only}: what the texts alone say, learnt from the rows that make the direction."""
+    """{auc_text_only, auc_length_only}: what the texts alone say, learnt from all rows of the making side."""
     lengths = [torch.from_numpy(frame["n_tokens"].to_numpy(dtype=float).copy()) for frame in (make, score)]
     texts = [frame["response"].tolist() for frame in (make, score)]
     return {

@@ -179,11 +179,10 @@ def null_evidence(observed: float, null: Tensor) -> dict[str, Any]:
 def length_auc(
     make_lengths: Tensor, score_lengths: Tensor, make: Rows, score: Rows, cells: Sequence[Cell]
 ) -> float | None:
-    """AUC of the response length alone; which arm is longer is learnt from the rows that make the
-    direction."""
+    """AUC of the response length alone; which arm is longer is learnt from all rows of the making side, kept or not."""
 
     def scores(cell: Cell) -> Tensor:
-        used = makers(make, cell)
+        used = cell.make
         return _toward(make_lengths[used], make.positive[used]) * score_lengths[cell.score]
 
     return _mean_over_cells(cells, score, scores)
@@ -192,12 +191,14 @@ def length_auc(
 def text_auc(
     make_texts: list[str], score_texts: list[str], make: Rows, score: Rows, cells: Sequence[Cell]
 ) -> float | None:
-    """AUC of TF-IDF (words and pairs of words) with logistic regression, made and scored on the same rows as
-    the direction."""
+    """AUC of TF-IDF (words and pairs of words) with logistic regression, on the divisions of the direction.
+
+    It learns from all rows of the making side: the arms are its labels, so it needs no judge to choose among them.
+    """
 
     def scores(cell: Cell) -> Tensor:
-        used = makers(make, cell)
-        return _text_scores(_pick(make_texts, used), make.positive[used], _pick(score_texts, cell.score))
+        made = _pick(make_texts, cell.make)
+        return _text_scores(made, make.positive[cell.make], _pick(score_texts, cell.score))
 
     return _mean_over_cells(cells, score, scores)
 
@@ -205,13 +206,13 @@ def text_auc(
 def features_auc(
     make_features: Tensor, score_features: Tensor, make: Rows, score: Rows, cells: Sequence[Cell]
 ) -> float | None:
-    """AUC of logistic regression on text features `[n, k]`, made and scored on the same rows as the direction."""
+    """AUC of logistic regression on text features `[n, k]`, learnt from all rows of the making side like `text_auc`."""
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = make_features.mean(dim=0), make_features.std(dim=0).clamp_min(1e-6)
 
     def scores(cell: Cell) -> Tensor:
-        used = makers(make, cell)
+        used = cell.make
         labels = make.positive[used]
         if bool(labels.all()) or not bool(labels.any()):
             return torch.zeros(int(cell.score.sum()))
@@ -277,11 +278,6 @@ def _among(codes: Tensor, wanted: Sequence[int]) -> Tensor:
 def _both(rows: Rows, cell: Cell) -> bool:
     labels = rows.positive[cell.score]
     return bool(labels.any()) and not bool(labels.all())
-
-
-def makers(rows: Rows, cell: Cell) -> Tensor:
-    """Which rows `[n]` (bool) the cell's direction is made from: those that the judge kept."""
-    return (cell.make * kept_rows(rows, cell)) > 0
 
 
 def kept_rows(rows: Rows, cell: Cell) -> Tensor:
