@@ -1,7 +1,8 @@
 """What the studies of finished vectors take: passes and tokens, with seconds where the model's speed can be known.
 
 Counted are the passes through the model, of 2,048 tokens each; a push runs only the blocks behind the hook, over the
-replies alone, and costs that share. Bootstraps and fits on the rows come on top.
+replies alone, and costs that share. Bootstraps, fits on the rows and the check of every push against whole passes come on
+top: the seconds are a lower bound.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 SEGMENT_TOKENS = 32  # of 24 words
 PROBED_ROWS, PROBED_WIDTH = 32, 64
 LATER_BLOCKS = 0.5  # behind a hook that is chosen only later
-MEASURED = "an estimate of the passes alone, from a miniature of the model, measured on this machine just now"
-ESTIMATED = "an estimate of the passes alone, from speeds measured with the default model on two cores"
+MEASURED = "a lower bound, of the passes alone, from a miniature of the model, measured on this machine just now"
+ESTIMATED = "a lower bound, of the passes alone, from speeds measured with the default model on two cores"
 COUNTED = "a count of the passes and tokens alone; their time needs the model's config.json and tokenizer on this machine"
 
 
