@@ -34,7 +34,7 @@ def sae_speed_table() -> str:
     e = read_json(EVIDENCE)
     speed, memory = e["speed"], e["memory"]
     rows = (
-        ("speed of training a BatchTopK SAE against SAELens' trainer, both as shipped", _number(e["train_throughput_vs_saelens"], 2)),
+        ("speed of training an SAE against SAELens' trainer, both as shipped", _number(e["train_throughput_vs_saelens"], 2)),
         ("the same with our products in float32 as well", _number(speed["train_vs_saelens_f32"], 2)),
         ("the five large products alone, as a share of our step", _number(speed["floor_ratio"], 2)),
         ("four SAEs from one reading of the text, against four runs", _number(e["k_saes_cost_ratio"], 2)),

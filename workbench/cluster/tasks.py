@@ -62,8 +62,8 @@ def on_ray(
 
 def _ray() -> Any:
     try:
-        import ray
-        import ray.exceptions
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise WorkbenchError(
             "Ray is not installed", "the cluster extra", "pip install persona-workbench[cluster], or --engine local"
