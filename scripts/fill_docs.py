@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sae_places import importers_line, sae_speed_table, saes_table
+
 from workbench.base.store import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -662,6 +664,9 @@ PLACES: dict[str, Callable[[], str]] = {
         resume_line,
         scale_table,
         speed_table,
+        saes_table,
+        sae_speed_table,
+        importers_line,
     )
 }
 

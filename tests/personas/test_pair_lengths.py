@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import workbench.personas.traits
-from workbench.models.tokenizer_files import tokenizer_file
+from workbench.models.at_hand import file_at_hand
 from workbench.personas.pair_lengths import EACH, MEAN, length_match, length_warnings
 from workbench.personas.traits import ReplyPair, load_trait
 
@@ -33,7 +33,7 @@ def tiny_tokenizer(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", TRAITS)
 def test_pairs_that_ship_are_matched_in_the_tokens_of_the_default_model(name: str):
-    file = tokenizer_file(DEFAULT_MODEL)
+    file = file_at_hand(DEFAULT_MODEL, "tokenizer.json")
     if file is None:
         pytest.skip("the default model's tokenizer is not on this machine")
     trait = load_trait(DATA / name)
@@ -88,5 +88,5 @@ def test_without_a_tokenizer_characters_say_that_one_side_is_longer():
 
 
 def test_a_model_that_is_not_at_hand_has_no_tokenizer_file(tmp_path: Path):
-    assert tokenizer_file("not a name") is None and tokenizer_file(str(tmp_path)) is None
-    assert tokenizer_file(str(tiny_tokenizer(tmp_path).parent)) == tmp_path / "tokenizer.json"
+    assert file_at_hand("not a name", "tokenizer.json") is None and file_at_hand(str(tmp_path), "tokenizer.json") is None
+    assert file_at_hand(str(tiny_tokenizer(tmp_path).parent), "tokenizer.json") == tmp_path / "tokenizer.json"

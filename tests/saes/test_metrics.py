@@ -43,18 +43,6 @@ def test_lines_that_do_not_parse_are_dropped_wherever_they_are(tmp_path: Path) -
     assert metrics.path.read_text() == '{"step": 10, "loss": 1.0}\n{"step": 30, "loss": 3.0}\n'
 
 
-def test_a_run_that_starts_anew_before_its_first_checkpoint_does_not_repeat_its_rows(tmp_path: Path) -> None:
-    first = Metrics(tmp_path)
-    for step in (10, 20, 30):
-        first.write({"step": step, "loss": 1.0})
-    with open(first.path, "a", encoding="utf-8") as file:
-        file.write('{"step": 40, "lo')
-    second = Metrics(tmp_path)
-    for step in (20, 30):
-        second.write({"step": step, "loss": 2.0})
-    assert [(row["step"], row["loss"]) for row in read_log(tmp_path)] == [(10, 1.0), (20, 2.0), (30, 2.0)]
-
-
 def test_closing_twice_or_before_any_row_is_harmless(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path)
     metrics.close()

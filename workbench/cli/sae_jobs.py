@@ -85,9 +85,9 @@ def _no_rollouts(trait: str, recipe: Recipe) -> WorkbenchError:
 
 def _check_weights(folder: Path, model: str) -> None:
     """The run's weights must be those of the model; of a hub model that is not in the cache, the name decides."""
-    from workbench.models.loading import weights_hash_of
+    from workbench.models.identity import identify
 
-    of_run, weights = read_json(folder / VECTOR).get("model", {}), weights_hash_of(model)
+    of_run, weights = read_json(folder / VECTOR).get("model", {}), identify(model)["weights_hash"]
     same = of_run.get("name") == model if weights is None else of_run.get("weights_hash") == weights
     if not same:
         raise WorkbenchError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from workbench.models.assets import find_asset, is_cached, model_names
+from workbench.models.at_hand import hub_file
 
 _KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _INNER = ("text_config", "llm_config", "language_config")
@@ -28,24 +29,14 @@ def n_blocks_of(name: str) -> int | None:
         return _of_gguf(path)
     if path.is_dir():
         return _of_config(path / "config.json")
-    return _of_hub(name)
+    config = hub_file(name, "config.json")
+    return None if config is None else _of_config(config)
 
 
 def _asset_folder(asset: str) -> Path:
     from workbench.base.settings import cache_dir
 
     return cache_dir() / "assets" / find_asset(asset).folder_name
-
-
-def _of_hub(name: str) -> int | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:
-        return None
-    return _of_config(Path(found)) if isinstance(found, str) else None
 
 
 def _of_config(file: Path) -> int | None:

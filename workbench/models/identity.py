@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..base.errors import unknown_name
 from ..base.store import read_json, sha256_file
 from . import assets
+from .at_hand import hub_file
 from .gguf_header import read_header
 from .loading import _HUB_ID, _check_gguf, _hash_of_folder
 
@@ -42,17 +43,11 @@ def _of_name(name: str) -> dict[str, Any]:
     if path.is_dir():
         return _facts(path.resolve().name, "folder", path)
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
-        return _facts(name, "hub", _hub_folder(name))
+        config = hub_file(name, "config.json")
+        return _facts(name, "hub", config and config.parent)
     raise unknown_name(
         "model", name, models, remedy="a folder, a GGUF file or a hub id (owner/name) serve as well"
     )
-
-
-def _hub_folder(name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def _facts(name: str, source: str, place: Path | None) -> dict[str, Any]:

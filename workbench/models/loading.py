@@ -19,6 +19,7 @@ from ..base.settings import cache_dir, setting
 from ..base.sizes import parse_size
 from ..base.store import content_hash, describe_os_error, make_folder, sha256_file, write_json
 from . import assets
+from .at_hand import file_at_hand
 from .memory import check_weights_fit
 from .model import Model, combined_hash
 from .sentencepiece import gguf_tokenizer
@@ -95,9 +96,10 @@ def config_at_hand(name: str) -> tuple[Any, Any] | None:
 
     None otherwise: nothing is fetched or converted, no weights are read. The tokenizer has its prompt format set.
     """
-    folder = _folder_at_hand(name)
-    if folder is None:
+    found = file_at_hand(name, "config.json")
+    if found is None:
         return None
+    folder = found.parent
     try:
         tokenizer = _read_tokenizer(str(folder))
         config = read_config(str(folder))
@@ -105,26 +107,6 @@ def config_at_hand(name: str) -> tuple[Any, Any] | None:
         return None  # `load_model` says what is wrong with it
     _set_prompt_format(tokenizer, Path(name).name, None)
     return config, tokenizer
-
-
-def _folder_at_hand(name: str) -> Path | None:
-    models = assets.model_names()
-    path = Path(name).expanduser()
-    if name in models:
-        found = assets.asset_path(models[name]).rglob("*.gguf") if assets.is_cached(models[name]) else iter(())
-        path = next(iter(found), path)
-    if path.is_file():
-        path = cache_dir() / "models" / sha256_file(path)[:16]
-    elif not path.is_dir() and _HUB_ID.fullmatch(name):
-        path = _hub_folder(name) or path
-    return path if (path / "config.json").is_file() else None
-
-
-def _hub_folder(name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def _set_prompt_format(tokenizer: Any, label: str, wanted: str | None) -> None:
@@ -236,12 +218,6 @@ def _hash_of_folder(folder: Path) -> str:
     if len(files) == 1:
         return sha256_file(files[0])
     return content_hash({file.name: sha256_file(file) for file in files})
-
-
-def weights_hash_of(name: str) -> str | None:
-    """The hash of a model's weights, without loading them; None of a hub model whose files are not in the cache."""
-    _, folder, digest, source = _locate(name)
-    return digest if source != "hub" else _hash_of_hub(read_config(folder), folder)
 
 
 def _hash_of_hub(config: Any, folder: str) -> str | None:

@@ -82,13 +82,7 @@ def separability(
 
     `make`: extraction rows of two arms; `score`: evaluation rows of two arms, filtered by nobody.
     """
-    instructions = sorted(set(make.frame["instruction_id"]) | set(score.frame["instruction_id"]))
-    made, scored = code_rows(make.frame, instructions), code_rows(score.frame, instructions)
-    cells = sep.division_cells(made, scored, len(instructions))
-    draws = sep.draw(
-        int(made.question.max()) + 1, int(scored.question.max()) + 1, len(instructions), n_bootstrap,
-        generator(derive_seed("separability", seed)),
-    )  # fmt: skip
+    instructions, made, scored, cells, draws = _design(make, score, n_bootstrap, seed)
     weights = sep.contrasts(made, cells, draws)
     source = make.with_system[:, 0]
     stripped = inner_products(source, score.without_system[:, 0])
@@ -120,6 +114,17 @@ def separability(
     }
 
 
+def _design(
+    make: Activations, score: Activations, n_bootstrap: int, seed: int
+) -> tuple[list[str], sep.Rows, sep.Rows, list[sep.Cell], sep.Draws]:
+    """Instructions, coded rows, divisions of the instructions, and bootstrap draws."""
+    instructions = sorted(set(make.frame["instruction_id"]) | set(score.frame["instruction_id"]))
+    made, scored = code_rows(make.frame, instructions), code_rows(score.frame, instructions)
+    sizes = (int(made.question.max()) + 1, int(scored.question.max()) + 1, len(instructions))
+    draws = sep.draw(*sizes, n_bootstrap, generator(derive_seed("separability", seed)))
+    return instructions, made, scored, sep.division_cells(made, scored, len(instructions)), draws
+
+
 def interval_of_fixed_questions(
     make: Activations, score: Activations, *, n_bootstrap: int, seed: int
 ) -> list[float] | None:
@@ -128,13 +133,7 @@ def interval_of_fixed_questions(
     Only instructions and extraction questions are drawn: about what would be left of the interval if there were
     evaluation questions without end.
     """
-    instructions = sorted(set(make.frame["instruction_id"]) | set(score.frame["instruction_id"]))
-    made, scored = code_rows(make.frame, instructions), code_rows(score.frame, instructions)
-    cells = sep.division_cells(made, scored, len(instructions))
-    draws = sep.draw(
-        int(made.question.max()) + 1, int(scored.question.max()) + 1, len(instructions), n_bootstrap,
-        generator(derive_seed("separability", seed)),
-    )  # fmt: skip
+    _, made, scored, cells, draws = _design(make, score, n_bootstrap, seed)
     draws = replace(draws, score_questions=torch.ones_like(draws.score_questions))
     gram = inner_products(make.with_system[:, 0], score.without_system[:, 0])
     weights = sep.contrasts(made, cells, draws)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.models.tokenizer_files import tokenizer_file
+from workbench.models.at_hand import file_at_hand
 
 if TYPE_CHECKING:
     from workbench.personas.traits import ReplyPair, Trait
@@ -61,7 +61,7 @@ def length_warnings(trait: Trait, model: str) -> list[str]:
     kinds = {"contrast pairs": trait.contrast_pairs, "control pairs": trait.control_pairs}
     if not any(kinds.values()):
         return []
-    file = tokenizer_file(model)
+    file = file_at_hand(model, "tokenizer.json")
     return [line for what, pairs in kinds.items() if pairs for line in length_match(pairs, file).warnings(what)]
 
 

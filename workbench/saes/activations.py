@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -68,9 +68,9 @@ class Activations(ABC):
 
         plan = self._groups(batch_size, seed, start)
         with ThreadPoolExecutor(max_workers=1) as reader:
-            coming = _submit(reader, self._tokens, next(plan))
+            coming = reader.submit(self._tokens, next(plan))
             while True:
-                (tokens, places, skipped), coming = coming.result(), _submit(reader, self._tokens, next(plan))
+                (tokens, places, skipped), coming = coming.result(), reader.submit(self._tokens, next(plan))
                 places = places.to(tokens.device)
                 for position in range(skipped, len(places) // batch_size):
                     rows = places[position * batch_size : (position + 1) * batch_size]
@@ -122,10 +122,6 @@ class Activations(ABC):
         chosen = [place * len(self.sizes) // count for place in range(count)]
         each = -(-n_tokens // count)
         return torch.cat([self.shard(index)[:each] for index in chosen])[:n_tokens]
-
-
-def _submit(reader: ThreadPoolExecutor, work: Any, *arguments: Any) -> Future[Any]:
-    return reader.submit(work, *arguments)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _add_auxiliary(sae: Any, centred: Tensor, residual: Tensor, dead: Tensor, co
     sae.b_enc.grad.index_add_(0, index, code_gradient.sum(0))
 
 
-def project_and_normalise(sae: Any) -> None:
+def project_gradient(sae: Any) -> None:
     """Before a step: drop the part of the decoder gradient along each row (rows are kept at unit norm)."""
     rows = sae.W_dec.detach()
     sae.W_dec.grad -= (sae.W_dec.grad * rows).sum(1, keepdim=True) * rows

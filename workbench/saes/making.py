@@ -62,8 +62,8 @@ def make_saes(
     folders: dict[str, Path] = {}
     for weights in WEIGHTS:
         if recipe.plans_on(weights):
-            tasks = _tasks(recipe, weights, out, trait_prompts, rollouts, device, command, saes_per_pass)
-            for saved in run(carry_out, tasks):
+            # Not bound to a name: activations that are held in memory are gone before the next ones are captured.
+            for saved in run(carry_out, _tasks(recipe, weights, out, trait_prompts, rollouts, device, command, saes_per_pass)):
                 folders |= saved
     write_json(out / "recipe.json", recipe.to_json())
     return folders

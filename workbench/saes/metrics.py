@@ -20,14 +20,10 @@ class Metrics:
     def __init__(self, folder: Path, *, report_to: str = "none", name: str = "sae") -> None:
         self.path = folder / LOG
         self.reporter = _reporter(report_to, folder, name)
-        self._begun = False
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row; the first of this process replaces those of its step and later, which an earlier one left."""
-        if not self._begun:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.forget_after(row["step"] - 1)
-            self._begun = True
+        """Append one row; a run that begins or goes on drops what an earlier one left behind it first (`forget_after`)."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(dict(row)) + "\n")
         if self.reporter is not None:

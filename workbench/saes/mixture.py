@@ -176,12 +176,8 @@ def _sample(
     for places, results in generate(model, tokens, sampling, row_seeds=seeds, batch_size=batch_size):
         for place, result in zip(places, results, strict=True):
             texts[place] = result.text
-    sources, systems, users = ([row[i] for row in _flat(wanted)] for i in range(3))
+    sources, systems, users = zip(*((source, *pair) for source, pair in wanted), strict=True)
     write_parquet(path, pa.table({"source": sources, "system": systems, "user": users, "response": texts}))
-
-
-def _flat(wanted: Sequence[tuple[str, Prompt]]) -> list[tuple[str, str, str]]:
-    return [(source, *pair) for source, pair in wanted]
 
 
 def _messages(system: str, user: str) -> list[dict[str, str]]:

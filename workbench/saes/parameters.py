@@ -51,7 +51,7 @@ class WrittenOut(nn.Module):
             self, x, config.k, per_token=config.architecture == "topk", bounds=config.bounds,
             precision=getattr(torch, config.precision), dead=dead, aux_coefficient=config.aux_coefficient,
         )  # fmt: skip
-        fused.project_and_normalise(self)
+        fused.project_gradient(self)
         return result
 
     def after_step(self) -> None:

@@ -78,13 +78,7 @@ def train_together(
             for number in range(first, total):
                 with clock.waiting():
                     batch = next(batches)
-                for place, trainer in enumerate(trainers):
-                    if trainer.step == number and not trainer.done and place not in failed:
-                        try:
-                            trainer.train_on(batch)
-                        except WorkbenchError as error:  # it diverged: the others go on
-                            logger.error("%s", error)
-                            failed[place] = error
+                _step(trainers, number, batch, failed)
                 advance(1, trainers[0].note)
                 if interrupted():
                     raise KeyboardInterrupt
@@ -102,6 +96,18 @@ def train_together(
     if not device.startswith("cuda"):  # there the wait for a batch is a wait for the steps before it
         clock.write(Path(next(iter(folders.values()))))
     return {name: trainer.finished() for name, trainer in zip(configs, trainers, strict=True)}
+
+
+def _step(trainers: list, number: int, batch: Tensor, failed: dict[int, WorkbenchError]) -> None:
+    """Step `number` of every run that is there, not done and not among the `failed`; one that diverges joins those."""
+    for place, trainer in enumerate(trainers):
+        if trainer.step != number or trainer.done or place in failed:
+            continue
+        try:
+            trainer.train_on(batch)
+        except WorkbenchError as error:
+            logger.error("%s", error)
+            failed[place] = error
 
 
 @contextlib.contextmanager

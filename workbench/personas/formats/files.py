@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import atomic_write, describe_os_error
 from workbench.base.tensors import load_tensors
+from workbench.base.untrusted import damaged, load_torch, unpacked_bytes
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.formats.layered import LayeredVectors
 
@@ -130,35 +130,10 @@ def _too_large(path: Path, size: int) -> WorkbenchError:
 
 
 def _open_torch(path: Path) -> Any:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise _damaged(path, error) from error
-    if unpacked > MAX_BYTES:
+    if (unpacked := unpacked_bytes(path)) > MAX_BYTES:
         raise _too_large(path, unpacked)
-    try:
-        with torch.serialization.safe_globals(_STAND_INS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive raises almost anything
-        if type(error).__name__ == "UnpicklingError":
-            raise _needs_code(path, error) from error
-        raise _damaged(path, error) from error
-
-
-def _needs_code(path: Path, error: Exception) -> WorkbenchError:
-    told = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
-    reason = next((line.strip() for line in told if line.strip()), "unsupported contents")[:200]
-    return WorkbenchError(
-        f"{path} needs more than tensors and plain values ({reason})",
-        "a file that can be read without running code",
-        "where you trust it, load it there and save its tensors alone: torch.save({'axis': tensor}, ...)",
-    )
-
-
-def _damaged(path: Path, error: Exception) -> WorkbenchError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return WorkbenchError(f"{path} is damaged ({reason})", "a complete file", "download or write it again")
+    remedy = "where you trust it, load it there and save its tensors alone: torch.save({'axis': tensor}, ...)"
+    return load_torch(path, stand_ins=_STAND_INS, remedy=remedy)
 
 
 def _open_numpy(path: Path) -> Tensor:
@@ -167,7 +142,7 @@ def _open_numpy(path: Path) -> Tensor:
     try:  # mapped: a header that claims more than the file holds is refused before anything is allocated
         mapped = numpy.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header raises almost anything
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if mapped.dtype.kind != "f" or mapped.dtype.itemsize > 8:
         raise _wrong(path, f"numbers of the type {mapped.dtype}", "floating-point numbers")
     return torch.from_numpy(numpy.array(mapped, dtype=mapped.dtype.newbyteorder("=")))

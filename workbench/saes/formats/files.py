@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import describe_os_error, read_json
+from workbench.base.untrusted import damaged, load_torch, unpacked_bytes
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.formats.folding import Weights
 
@@ -83,12 +83,8 @@ def load_pt(path: Path) -> dict[str, Any]:
             "where you trust it, load it and save the tensors alone with torch.save; else download it again",
         )
     _check_archive(path, 1, "a file as torch.save writes it")  # which does not compress
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive raises almost anything
-        if type(error).__name__ == "UnpicklingError":
-            raise _needs_code(path, error) from error
-        raise damaged(path, error) from error
+    remedy = "where you trust it, load it there and save its state dict alone: torch.save(sae.state_dict(), ...)"
+    value = load_torch(path, remedy=remedy)
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise WorkbenchError(
             f"{path} holds a {type(value).__name__}", "a dict of named tensors (a state dict)", "check the path"
@@ -98,32 +94,9 @@ def load_pt(path: Path) -> dict[str, Any]:
 
 def _check_archive(path: Path, most: int, expected: str) -> None:
     """Refuse an archive that unpacks to more than `most` times its size (and a megabyte)."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except FileNotFoundError as error:
-        raise describe_os_error(error, path, "read") from error
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise damaged(path, error) from error
-    size = path.stat().st_size
+    unpacked, size = unpacked_bytes(path), path.stat().st_size
     if unpacked > most * size + (1 << 20):
         raise WorkbenchError(f"{path} unpacks from {size:,} to {unpacked:,} bytes", expected, "do not trust it")
-
-
-def _needs_code(path: Path, error: Exception) -> WorkbenchError:
-    told = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
-    reason = next((line.strip() for line in told if line.strip()), "unsupported contents")[:200]
-    return WorkbenchError(
-        f"{path} needs more than tensors and plain values ({reason})",
-        "a file that can be read without running code",
-        "where you trust it, load it there and save its state dict alone: torch.save(sae.state_dict(), ...)",
-    )
-
-
-def damaged(path: Path, error: Exception) -> WorkbenchError:
-    """The error for a file that cannot be read to its end."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return WorkbenchError(f"{path} is damaged ({reason})", "a complete file", "download or write it again")
 
 
 def load_npz(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Where a model's tokenizer lies, when it is on this machine: nothing is fetched or converted, no weights are read."""
+"""Where a small file of a model lies, when it is on this machine: nothing is fetched or converted, no weights are read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from workbench.base.settings import cache_dir
 from workbench.base.store import sha256_file
 from workbench.models import assets
 
-FILE = "tokenizer.json"
 
+def file_at_hand(name: str, file: str) -> Path | None:
+    """`file` (config.json, tokenizer.json) of a catalogue name, a folder, a GGUF file or a hub id; None when it is not here.
 
-def tokenizer_file(name: str) -> Path | None:
-    """tokenizer.json of a catalogue name, a folder, a GGUF file or a hub id; None where there is none at hand.
-
-    A GGUF file has one once it was loaded: `load_model` keeps what it converts.
+    A GGUF file has them once it was loaded: `load_model` keeps what it converts.
     """
     models, path = assets.model_names(), Path(name).expanduser()
     if name in models:
@@ -23,16 +21,17 @@ def tokenizer_file(name: str) -> Path | None:
     if path.is_file():
         path = cache_dir() / "models" / sha256_file(path)[:16]
     elif not path.is_dir():
-        return _of_hub(name)
-    return path / FILE if (path / FILE).is_file() else None
+        return hub_file(name, file)
+    return path / file if (path / file).is_file() else None
 
 
-def _of_hub(name: str) -> Path | None:
+def hub_file(name: str, file: str) -> Path | None:
+    """`file` of a hub id in the local hub cache; None when it is not there, and for what is no hub id."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(name, FILE)
+        found = try_to_load_from_cache(name, file)
     except HFValidationError:
         return None
     return Path(found) if isinstance(found, str) else None

@@ -1,0 +1,55 @@
+"""PyTorch files and zip archives that somebody else wrote, opened without running what is in them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import WorkbenchError
+from .store import describe_os_error
+
+
+def unpacked_bytes(path: Path) -> int:
+    """The size that a zip archive says it unpacks to; a file that is none is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except FileNotFoundError as error:
+        raise describe_os_error(error, path, "read") from error
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise damaged(path, error) from error
+
+
+def load_torch(path: Path, *, stand_ins: Sequence[Any] = (), remedy: str) -> Any:
+    """The value in a PyTorch file, read with `weights_only`; check `unpacked_bytes` first.
+
+    `stand_ins` are classes of ours that take the place of the file's. A file that needs more code than that is refused, with
+    `remedy` as the way out.
+    """
+    import torch
+
+    try:
+        with torch.serialization.safe_globals(list(stand_ins)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive raises almost anything
+        if type(error).__name__ == "UnpicklingError":
+            raise _needs_code(path, error, remedy) from error
+        raise damaged(path, error) from error
+
+
+def _needs_code(path: Path, error: Exception, remedy: str) -> WorkbenchError:
+    told = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()
+    reason = next((line.strip() for line in told if line.strip()), "unsupported contents")[:200]
+    return WorkbenchError(
+        f"{path} needs more than tensors and plain values ({reason})",
+        "a file that can be read without running code",
+        remedy,
+    )
+
+
+def damaged(path: Path, error: Exception) -> WorkbenchError:
+    """The error for a file that cannot be read to its end."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return WorkbenchError(f"{path} is damaged ({reason})", "a complete file", "download or write it again")
