@@ -38,7 +38,7 @@ def sae_speed_table() -> str:
         ("the same with our products in float32 as well", _number(speed["train_vs_saelens_f32"], 2)),
         ("the five large products alone, as a share of our step", _number(speed["floor_ratio"], 2)),
         ("four SAEs from one reading of the text, against four runs", _number(e["k_saes_cost_ratio"], 2)),
-        ("the training alone: four SAEs in one pass over a store, against four passes", _number(speed["k_saes_training_ratio"], 2)),
+        ("training alone: four SAEs in one pass, against four passes", _number(speed["k_saes_training_ratio"], 2)),
         ("share of the training time that waits for data", _number(e["data_loading_share"], 3)),
         ("peak memory of reading a store ten times as large", f"{memory['ratio']:.2f} times"),
         ("runs killed at random steps that end with the same files", e["resume_identical"]),
