@@ -53,6 +53,8 @@ def _vector(config: JobConfig, out: Path | None) -> Path:
 
 
 def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dict[str, Any]:
+    from workbench.personas.traits import load_trait
+
     from .stages import Job
 
     job = Job(config, next(iter(folders.values())), sae_needed=False)
@@ -63,7 +65,8 @@ def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dic
         "explicit": config.hook is not None, "seed": config.seed, "dtype": config.dtype,
     }  # fmt: skip
     sources = {
-        Path(name).name: {**shared, "vector": folder_hash(folder / "vector"), "judge": _outcome_identity(Path(name).name)}
+        Path(name).name: {**shared, "vector": folder_hash(folder / "vector"), "judge": _outcome_identity(Path(name).name),
+                          "pairs": load_trait(name).pairs_hash}
         for name, folder in folders.items()
     }
 

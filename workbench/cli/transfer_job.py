@@ -41,9 +41,9 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
             f"run first: workbench extract --all --model {source_config.model}, and the same for {target}",
         )
     folder = _folder(f"transfer-to-{Path(target).name}", source_config, flags.out)
-    if flags.plan:
-        from workbench.personas.traits import load_trait
+    from workbench.personas.traits import load_trait
 
+    if flags.plan:
         sides = (source_config, target_config)
         bare = [side for side in sides if placebos_hash(_folder("placebos", side, flags.out)) is None]
         return transfer_plan(source_config, target_config, [load_trait(trait) for trait in shared], n_segments=n_segments,
@@ -58,6 +58,7 @@ def run_transfer(flags: JobFlags, target: str, traits: Sequence[str], *, n_segme
         sources = {
             "vectors": {side.model: {t: folder_hash(folders[side.model][t] / "vector") for t in shared} for side in sides},
             "placebos": [placebos_hash(_folder("placebos", side, flags.out)) for side in sides],
+            "pairs": {trait: load_trait(trait).pairs_hash for trait in shared},
             "hook": [side.hook for side in sides], "n_segments": n_segments, "seed": source_config.seed,
             "dtype": source_config.dtype, "n_pushed": N_PUSHED,
         }  # fmt: skip
