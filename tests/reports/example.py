@@ -216,6 +216,8 @@ def example_parts() -> Decomposition:
         "share_high": share + width,
         "share_up": share * 0.6,
         "q_value": torch.where(share == 0, math.nan, (0.002 / (share.abs() + 1e-3)).clamp(max=1.0)),
+        "placebo_score": share * 60,
+        "placebo_q": torch.where(share == 0, math.nan, (0.001 / (share.abs() + 1e-4)).clamp(max=1.0)),
         "p_value": torch.rand(D_SAE, generator=g),
         "p_family": torch.ones(D_SAE),
         "cosine": torch.randn(D_SAE, generator=g) * 0.05 + share * 6,
@@ -230,6 +232,10 @@ def example_parts() -> Decomposition:
         "sae": [0.28, 0.39, 0.53, 0.69],
         "isotropic": [0.1, 0.18, 0.29, 0.44],
         "covariance_matched": [0.35, 0.5, 0.64, 0.75],
+        "activations": [0.33, 0.47, 0.6, 0.72],
+        "pca": [0.2, 0.31, 0.45, 0.62],
+        "excess": {"value": 0.013, "interval": [-0.02, 0.05], "own": -0.06, "of_others": -0.073, "others": "placebos",
+                   "n_others": 24, "n_replicates": 64},
         "n_dictionaries": 4,
     }
     candidates = tuple(share.topk(10).indices.tolist())
@@ -264,6 +270,8 @@ def example_parts() -> Decomposition:
             "expected_by_chance": 0.3,
             "zero_vector_overlap": 0.83,
             "random_directions": energy,
+            "placebos": {"n": 24, "n_specific": 31, "counts": [2] * 12 + [9] * 11 + [44], "median": 5.5, "rank_p": 0.08},
+            "same_against_same": {"n_splits": 6, "rates": [0.2] * 6, "rate": 0.2, "n_features": 512},
             "causal_control_odd": control_odd(),
             "causal_controls_used": {"n_controls": 199, "kl": 0.1, "signs": {str(f): 1 for f in candidates}},
         },

@@ -34,6 +34,8 @@ FEATURE = {
     "share",
     "share_interval",
     "q_value",
+    "placebo_score",
+    "placebo_q",
     "cosine",
     "pursuit",
     "in_v_up",

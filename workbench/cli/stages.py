@@ -174,6 +174,27 @@ class Job:
         return replace(load_sae(self.sae_site.reference), id=self.sae_site.id)
 
     @cached_property
+    def placebos(self) -> Any:
+        """What placebo contrasts do to the SAE's features: beside the SAE, else from the placebos of this model's runs."""
+        from workbench.decomposition.placebos import PlaceboCodes, codes_of_runs
+
+        beside = PlaceboCodes.beside(self.sae)
+        if beside is not None or inputs.placebos_hash(self.placebo_runs) is None:
+            return beside
+        return codes_of_runs(self.placebo_runs, lambda: self.model, self.sae)
+
+    @property
+    def placebo_runs(self) -> Path:
+        """Where `workbench extract --all` keeps the placebo contrasts of this job's model."""
+        return self.folder.parent / default_run_folder("placebos", self.config.model).name
+
+    def _placebos_hash(self) -> str | None:
+        from workbench.decomposition.placebos import FOLDER
+
+        beside = Path(self.sae_site.reference) / FOLDER
+        return inputs.folder_hash(beside) if beside.is_dir() else inputs.placebos_hash(self.placebo_runs)
+
+    @cached_property
     def vector(self) -> Any:
         from workbench.personas.vectors import PersonaVector
 
@@ -196,7 +217,7 @@ class Job:
         """The content hash of all that `stage` depends on, the files of the stages before it included."""
         sources: dict[str, Callable[[], dict[str, Any]]] = {
             "vector": self._vector_sources,
-            "decomposition": lambda: self._sae_sources("vector") | {"seed": self.config.seed},
+            "decomposition": lambda: self._sae_sources("vector") | {"seed": self.config.seed, "placebos": self._placebos_hash()},
             "labels": lambda: self._sae_sources("decomposition") | {"shelf": inputs.labels_hash(self.sae_site.id)},
             "report": lambda: {name: self._files_hash(name) for name in STAGES[:3]} | {"trait": self.trait.hash},
         }
@@ -248,7 +269,7 @@ class Job:
     def _make_decomposition(self) -> dict[str, Any]:
         from workbench.decomposition.decompose import decompose
 
-        self.parts = decompose(self.vector, self.sae, model=self.model, seed=self.config.seed)
+        self.parts = decompose(self.vector, self.sae, model=self.model, placebos=self.placebos, seed=self.config.seed)
         saved = self.parts.save(self.folder / "decomposition")
         summary = {
             "trait": self.trait.name,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,14 +17,17 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.base.tensors import tensor_hash
 
 from .checks import check_model, check_reproduces, check_same_site
+from .energy import energy_table
 from .methods import METHODS, decoder_of, zero_vector_overlap
-from .nulls import energy_against_random, feature_tests
+from .nulls import feature_tests, same_against_same
+from .placebos import PlaceboCodes, specificity, standard_errors
 from .result import FEATURE_ARRAYS, Decomposition
 from .rows import RowCodes, read_row_codes
 from .shares import Accounting, Design, account, bootstrap_shares, largest_shares, question_contributions
 
 MIN_QUESTIONS = 8
 Q_LEVEL = 0.05
+N_ENERGY_REPLICATES = 64
 _WEIGHTS = ("weight", "weight_up", "weight_down")
 
 
@@ -36,6 +40,8 @@ def decompose(
     n_atoms: int = 32,
     n_bootstrap: int = 500,
     causal: bool = True,
+    placebos: PlaceboCodes | None = None,
+    controls: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Decomposition:
     """What `vector` is made of: shares of |v|^2 per SAE feature, with intervals, tests, secondary views and controls.
@@ -46,6 +52,11 @@ def decompose(
     flips over questions, max-T and Benjamini-Hochberg over active features. v_up and v_down are accounted for in the
     same way, so `in_v_up` tells traits from the absence of their opposite. Beside it the signed cosine, the signed
     pursuit of v (`n_atoms` atoms) and, as a labelled control, encode(v).
+
+    What would other contrasts have got? `placebos` (default: those beside the SAE's card) give `placebo_score`,
+    `placebo_q` and the counts of what each placebo gets by the same rule; an arm is tested against itself (A/A); and the
+    energy that few atoms explain stands in a table of vectors against dictionaries, `controls` {name: SAE} (a soft-frozen
+    one, say) among them.
 
     Tokens come from `vector.tokens`, else from reading the rollouts through `model` again. A bare vector (no rows)
     gets the secondary views only: its shares are NaN and `warnings` says why. With `model` and `causal` the causal
@@ -59,11 +70,16 @@ def decompose(
     check_same_site(vector, sae)
     if model is not None:
         check_model(vector, model)
+    placebos = placebos or PlaceboCodes.beside(sae)
+    if placebos is not None:
+        placebos.check(sae)
+    against = {name: decoder_of(other) for name, other in (controls or {}).items()}
     config = {"n_candidates": n_candidates, "n_atoms": n_atoms, "n_bootstrap": n_bootstrap}
     parts = _secondary(vector, sae, n_atoms=n_atoms)
     parts = replace(parts, provenance=provenance(seed=seed, inputs=_inputs(vector, sae), config=config))
     if len(vector.rows):
-        parts = _with_shares(parts, vector, sae, model, n_bootstrap=n_bootstrap, n_atoms=n_atoms, seed=seed)
+        nulls = Nulls(placebos, against, n_bootstrap, n_atoms, seed)
+        parts = _with_shares(parts, vector, sae, model, nulls)
     else:
         parts = _bare(parts, vector, sae, n_atoms=n_atoms, seed=seed)
     parts = replace(parts, candidates=parts.top(n_candidates))
@@ -123,7 +139,7 @@ def _inputs(vector: Any, sae: Any) -> dict[str, str]:
 
 def _bare(parts: Decomposition, vector: Any, sae: Any, *, n_atoms: int, seed: int) -> Decomposition:
     direction, decoder = vector.at(sae.hook).float().cpu(), decoder_of(sae)
-    energy = energy_against_random(direction, decoder, None, n_atoms=n_atoms, seed=seed)
+    energy = energy_table(direction, decoder, None, n_atoms=n_atoms, seed=seed)
     told = "the vector came without the rollouts behind it, so shares, intervals and tests are unknown"
     return replace(
         parts,
@@ -133,29 +149,48 @@ def _bare(parts: Decomposition, vector: Any, sae: Any, *, n_atoms: int, seed: in
     )
 
 
-def _with_shares(
-    parts: Decomposition, vector: Any, sae: Any, model: Any, *, n_bootstrap: int, n_atoms: int, seed: int
-) -> Decomposition:
-    decoder, used = decoder_of(sae), used_rows(vector.rows)
+@dataclass(frozen=True, eq=False)
+class Nulls:
+    """What the shares are compared with, and how finely."""
+
+    placebos: PlaceboCodes | None
+    controls: dict[str, Tensor]
+    n_bootstrap: int
+    n_atoms: int
+    seed: int
+
+
+def _with_shares(parts: Decomposition, vector: Any, sae: Any, model: Any, nulls: Nulls) -> Decomposition:
+    decoder, used, seed = decoder_of(sae), used_rows(vector.rows), nulls.seed
     rows = read_row_codes(_tokens(vector, sae.hook, model, used), used["id"].astype(str).tolist(), sae)
     design = _design(used, "weight")
     whole = account(rows, design, decoder)
     check_reproduces(whole.vector, vector.at(sae.hook).cpu(), sae.hook)
     with track("decompose: intervals, tests and controls", 4, "steps") as step:
-        parts = _fill_shares(parts, rows, design, whole, decoder, n_bootstrap=n_bootstrap, seed=seed)
+        parts = _fill_shares(parts, rows, design, whole, decoder, n_bootstrap=nulls.n_bootstrap, seed=seed)
         step()
-        parts = _fill_tests(parts, question_contributions(rows, design), seed=seed)
+        parts = _fill_tests(parts, question_contributions(rows, design), nulls.placebos, seed=seed)
         step()
         parts = _fill_arms(parts, rows, used, decoder, vector, sae.hook, seed=seed)
         step()
-        energy = energy_against_random(whole.vector, decoder, rows.sample, n_atoms=n_atoms, seed=seed)
+        energy = _energy(parts, rows, design, whole, decoder, nulls)
         step()
     return replace(
         parts,
         vector={**parts.vector, "n_rows": int((design.weights != 0).sum())},
-        controls={**parts.controls, "random_directions": energy},
+        controls={**parts.controls, "random_directions": energy, "same_against_same": same_against_same(rows, design)},
         audit={**parts.audit, "energy": energy, "n_features_half": _n_half(whole.shares)},
     )
+
+
+def _energy(
+    parts: Decomposition, rows: RowCodes, design: Design, whole: Accounting, decoder: Tensor, nulls: Nulls
+) -> dict[str, Any]:
+    drawn = design.resampled(N_ENERGY_REPLICATES, generator(derive_seed("energy replicates", nulls.seed)))
+    others = nulls.placebos
+    placebos = None if others is None else others.vectors[others.unrelated(parts.trait)]
+    return energy_table(whole.vector, decoder, rows.sample, n_atoms=nulls.n_atoms, seed=nulls.seed, placebos=placebos,
+                        controls=nulls.controls, replicates=drawn @ rows.means)  # fmt: skip
 
 
 def used_rows(rows: Any) -> Any:
@@ -214,9 +249,11 @@ def _fill_shares(
     )
 
 
-def _fill_tests(parts: Decomposition, contributions: Tensor, *, seed: int) -> Decomposition:
+def _fill_tests(
+    parts: Decomposition, contributions: Tensor, placebos: PlaceboCodes | None, *, seed: int
+) -> Decomposition:
     tests, n_questions = feature_tests(contributions, seed=seed), len(contributions)
-    told = []
+    parts, told = _fill_placebos(parts, contributions, placebos)
     if n_questions < MIN_QUESTIONS:
         told.append(f"only {n_questions} questions: the smallest possible p is {2 / 2**n_questions:.2g}")
     if not tests.exact:
@@ -235,6 +272,21 @@ def _fill_tests(parts: Decomposition, contributions: Tensor, *, seed: int) -> De
         audit={**parts.audit, **audit},
         warnings=(*parts.warnings, *told),
     )
+
+
+def _fill_placebos(
+    parts: Decomposition, contributions: Tensor, placebos: PlaceboCodes | None
+) -> tuple[Decomposition, list[str]]:
+    if placebos is None:
+        return parts, ["no placebo contrasts of this SAE: whether a feature is the trait's own, or any prompt's, is unknown"]
+    found = specificity(parts.delta_code, standard_errors(contributions), placebos, trait=parts.trait)
+    counts = sorted(found.placebo_counts)
+    beaten = sum(found.count > count for count in counts)
+    known = {"n": len(counts), "n_specific": found.count, "counts": counts, "median": float(median(counts)),
+             "rank_p": (1 + len(counts) - beaten) / (1 + len(counts))}  # fmt: skip
+    parts = replace(parts, placebo_score=found.score, placebo_p=found.p_value, placebo_q=found.q_value,
+                    controls={**parts.controls, "placebos": known})  # fmt: skip
+    return parts, []
 
 
 def _fill_arms(

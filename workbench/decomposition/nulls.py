@@ -1,22 +1,23 @@
-"""What chance would have given: sign flips over questions, and random dictionaries for the energy explained."""
+"""What chance would have given a feature: sign flips over questions, and an arm against itself."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from workbench.base.randomness import derive_seed, generator
-from workbench.maths.geometry import covariance_matched_directions, isotropic_directions
-from workbench.maths.pursuit import energy_curve, signed_omp
 from workbench.maths.signflips import sign_flip_test
 from workbench.maths.statistics import benjamini_hochberg
 
-ENERGY_ATOMS = (4, 8, 16, 32)
-N_DICTIONARIES = 4
+from .rows import RowCodes
+from .shares import Design, balanced_weights, question_contributions
 
+N_SAME = 512
+"""Features that an arm is tested against itself on: exact p for all of them would take longer than all else."""
 
 @dataclass(frozen=True, eq=False)
 class FeatureTests:
@@ -48,34 +49,37 @@ def feature_tests(differences: Tensor, *, seed: int = 0, family: bool = True) ->
     )
 
 
-def energy_against_random(
-    vector: Tensor, decoder: Tensor, activations: Tensor | None, *, n_atoms: int, seed: int
-) -> dict[str, Any]:
-    """Energy of `vector` explained by n atoms of the SAE, and by as many atoms of random dictionaries of its size.
+def same_against_same(rows: RowCodes, design: Design, *, q_level: float = 0.05) -> dict[str, Any]:
+    """A/A: what the sign-flip test finds between two halves of *one* arm's instructions, where there is nothing to find.
 
-    "isotropic" dictionaries are the easy control: with thousands of rows they explain much of *any* vector.
-    "covariance_matched" rows are drawn with the covariance of `activations [n, d_model]` (None without them), which
-    is the control that matters. Means over 4 seeded dictionaries. Returns {atoms, sae, isotropic,
-    covariance_matched, n_dictionaries} with one number per entry of `atoms`.
+    Every way to part the instructions of an arm (ten for five) on 512 features evenly spread over the active ones; BH over
+    them. Returns {n_splits, rates, rate, n_features}: `rates` the share of the features called different in each split,
+    `rate` their mean (None without two instructions in an arm). Far above `q_level` it says that the test over questions
+    takes the wording of an instruction for an effect: then only what beats placebo contrasts is the trait's.
     """
-    steps = [k for k in ENERGY_ATOMS if k <= min(n_atoms, *decoder.shape)] or [min(n_atoms, *decoder.shape)]
-    d_sae, d_model = decoder.shape
-    sources = [generator(derive_seed("energy", seed, draw)) for draw in range(N_DICTIONARIES)]
-    isotropic = [_energies(vector, isotropic_directions(d_sae, d_model, source), steps) for source in sources]
-    matched = None
-    if activations is not None:
-        matched = [
-            _energies(vector, covariance_matched_directions(activations, d_sae, s), steps) for s in sources
-        ]
-    return {
-        "atoms": steps,
-        "sae": _energies(vector, decoder, steps).tolist(),
-        "isotropic": torch.stack(isotropic).mean(dim=0).tolist(),
-        "covariance_matched": None if matched is None else torch.stack(matched).mean(dim=0).tolist(),
-        "n_dictionaries": N_DICTIONARIES,
-    }
+    active = rows.weighted_codes(design.weights[None])[0].nonzero()[:, 0]
+    chosen = active[:: max(1, -(-len(active) // N_SAME))]
+    rates = []
+    for half in _halves(design):
+        found = question_contributions(rows, half)[:, chosen]
+        if len(found) >= 2:
+            rates.append(float((feature_tests(found, family=False).q_value <= q_level).sum()) / max(1, len(chosen)))
+    return {"n_splits": len(rates), "rates": rates, "rate": sum(rates) / len(rates) if rates else None,
+            "n_features": len(chosen)}  # fmt: skip
 
 
-def _energies(vector: Tensor, dictionary: Tensor, steps: list[int]) -> Tensor:
-    found = signed_omp(vector.float(), dictionary.float(), n_atoms=max(steps))
-    return energy_curve(vector.float(), found)[0, [k - 1 for k in steps]]
+def _halves(design: Design) -> Iterator[Design]:
+    """The designs of one half of an arm's instructions against the other, every split once."""
+    questions = torch.ones(1, int(design.question.max()) + 1, dtype=torch.float64)
+    for side in (1, -1):
+        arm = design.weights.sign() == side
+        names = design.instruction[arm].unique().tolist()
+        size = len(names) // 2
+        for chosen in combinations(names, size):
+            if not size or (2 * size == len(names) and names[0] not in chosen):
+                continue  # nothing to part, or the same split seen from the other side
+            inside = torch.isin(design.instruction, torch.tensor(chosen))
+            sign = torch.where(inside, 1.0, -1.0).double() * arm
+            weights = balanced_weights(sign, design.question, questions, torch.ones(1, len(sign), dtype=torch.float64))[0]
+            if weights.any():
+                yield Design(weights.nan_to_num(), design.question, design.instruction)

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from workbench.base.display import html_for
 from workbench.base.errors import WorkbenchError
-from workbench.base.tensors import load_artifact, save_artifact
+from workbench.base.tensors import load_artifact, register_migration, save_artifact
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KIND, SCHEMA = "decomposition", 1
+KIND, SCHEMA = "decomposition", 2
 
 # One value per feature of the SAE; the order is the order in which tables print them.
 FEATURE_ARRAYS = (
     "share", "share_low", "share_high", "p_value", "p_family", "q_value", "cosine", "delta_code",
-    "pursuit", "share_up", "share_down", "in_v_up", "naive", "top_rate",
+    "pursuit", "share_up", "share_down", "in_v_up", "naive", "top_rate", "placebo_score", "placebo_p", "placebo_q",
 )  # fmt: skip
 _REPLICATES = ("replicate_features", "replicate_shares", "replicate_error")
 
@@ -96,6 +96,12 @@ class Decomposition:
     """encode(v): a control, not a method (its companion is `controls["zero_vector_overlap"]`)."""
     top_rate: Tensor
     """Share of bootstrap replicates in which the feature is among the top ten by share."""
+    placebo_score: Tensor
+    """The feature's `delta_code` in spreads of what placebo contrasts do to it, signed; NaN without placebos."""
+    placebo_p: Tensor
+    """Two-sided p of that score among placebo contrasts."""
+    placebo_q: Tensor
+    """Benjamini-Hochberg q of it: at most .05 makes the feature the trait's own rather than any prompt's."""
     share_error: float | None
     share_error_interval: tuple[float, float] | None
     share_sum_error: float | None
@@ -207,6 +213,15 @@ class Decomposition:
 
     def _repr_html_(self) -> str | None:
         return html_for(self)
+
+
+def _without_placebos(document: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Schema 1 knew no placebos: their columns are unknown."""
+    unknown = torch.full_like(tensors["share"], torch.nan)
+    return document, {**tensors, **dict.fromkeys(("placebo_score", "placebo_p", "placebo_q"), unknown)}
+
+
+register_migration(KIND, 1, _without_placebos)
 
 
 def _value(entry: Tensor) -> float | bool | None:

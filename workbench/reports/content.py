@@ -180,6 +180,8 @@ def _feature_json(feature: int, parts, labels) -> dict[str, Any]:
         "share": _at(parts.share, feature),
         "share_interval": interval((_at(parts.share_low, feature), _at(parts.share_high, feature))),
         "q_value": _at(parts.q_value, feature),
+        "placebo_score": _at(parts.placebo_score, feature),
+        "placebo_q": _at(parts.placebo_q, feature),
         "cosine": _at(parts.cosine, feature),
         "pursuit": _at(parts.pursuit, feature),
         "in_v_up": None if _at(parts.share_up, feature) is None else bool(parts.in_v_up[feature]),
@@ -223,7 +225,7 @@ def card_figure(sae: Mapping[str, Any], key: str) -> Any:
 def _controls_json(controls: Mapping[str, Any]) -> dict[str, Any]:
     known = {
         key: plain(controls.get(key))
-        for key in ("expected_by_chance", "zero_vector_overlap", "random_directions")
+        for key in ("expected_by_chance", "zero_vector_overlap", "random_directions", "placebos", "same_against_same")
     }
     return {**known, **{key: plain(value) for key, value in controls.items() if key not in known}}
 

@@ -87,6 +87,7 @@ def parts_html(parts: Decomposition) -> str:
             str(row["feature"]),
             percent(row["share"], 2),
             _figure(row["q_value"]),
+            _figure(row["placebo_q"]),
             signed(row["cosine"], 2),
             signed(row["causal_odd"], 3) or "–",
         ]
@@ -96,7 +97,7 @@ def parts_html(parts: Decomposition) -> str:
     return _show(
         f"Decomposition of {parts.trait}",
         lines=[f"{parts.sae.get('id')}: {parts.d_sae:,} features; the SAE’s own error: {error} of |v|²."],
-        columns=["feature", "share", "q", "cosine", "causal effect"],
+        columns=["feature", "share", "q", "own q", "cosine", "causal effect"],
         rows=rows,
         notes=[str(item) for item in parts.warnings],
     )

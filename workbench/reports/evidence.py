@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.models.hookpoints import HookPoint
-from workbench.reports.shares import finite
+from workbench.reports.shares import finite, interval
+from workbench.reports.svg import percent
+from workbench.reports.tables import signed
 
 Point = tuple[float, float, float | None, float | None]
 
@@ -46,7 +48,56 @@ def _count(value: Any) -> str:
     return "–" if known is None else f"{known:,.0f}" if known == int(known) else f"{known:.2f}"
 
 
-_DICTIONARIES = {"sae": "the SAE", "covariance_matched": "random, matched", "isotropic": "random, isotropic"}
+_DICTIONARIES = {
+    "sae": "the SAE", "covariance_matched": "random, matched", "activations": "real activations",
+    "pca": "principal components", "isotropic": "random, isotropic",
+}  # fmt: skip
+
+
+def null_sentences(controls: Mapping[str, Any], audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, sentence): what placebo contrasts get, what an arm against itself gives, the SAE's excess; what is known of it."""
+    found = [
+        ("What a placebo gets", _placebos(controls.get("placebos") or {})),
+        ("An arm against itself", _same(controls.get("same_against_same") or {})),
+        ("The SAE’s excess", _excess((audit.get("energy") or {}).get("excess") or {}, audit)),
+    ]
+    return [(name, sentence) for name, sentence in found if sentence]
+
+
+def _placebos(known: Mapping[str, Any]) -> str:
+    n, middle, counts = finite(known.get("n_specific")), finite(known.get("median")), known.get("counts") or ()
+    if n is None or middle is None or not counts:
+        return ""
+    rank = finite(known.get("rank_p"))
+    place = "" if rank is None else f" (rank p {rank:.2g})"
+    return (
+        f"{n:,.0f} features move further than placebo contrasts move them (q .05). Treated the same way, a placebo contrast gets "
+        f"{middle:,.0f} in the middle of {len(counts)} and {max(counts):,} at most{place}: any contrast has features of its own."
+    )
+
+
+def _same(known: Mapping[str, Any]) -> str:
+    rate, rates = finite(known.get("rate")), known.get("rates") or ()
+    if rate is None:
+        return ""
+    return (
+        "Between halves of one arm’s instructions there is nothing of the trait to find. The test over questions calls "
+        f"{percent(rate)} of the active features different, and finds something in {sum(r > 0 for r in rates)} of {len(rates)} "
+        "splits (one in twenty would be nominal)."
+    )
+
+
+def _excess(known: Mapping[str, Any], audit: Mapping[str, Any]) -> str:
+    value, ends = finite(known.get("value")), interval(known.get("interval"))
+    if value is None or ends is None:
+        return ""
+    atoms = (audit.get("energy") or {}).get("atoms") or ["?"]
+    others = {"placebos": "placebo contrasts", "random": "random vectors"}.get(str(known.get("others")), "other vectors")
+    verdict = "it explains this vector better than others" if ends[0] > 0 else "not shown to suit this vector better than others"
+    return (
+        f"With {atoms[-1]} atoms the SAE explains {signed(finite(known.get('own')), 3)} of the energy beyond a matched random "
+        f"dictionary, {signed(value, 3)} [{ends[0]:.3f}, {ends[1]:.3f}] more than for {others}: {verdict}."
+    )
 
 
 def energy_curves(audit: Mapping[str, Any]) -> list[tuple[str, list[tuple[float, float]]]]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from workbench.reports import verdict
 from workbench.reports.cards import Card, card
 from workbench.reports.content import card_figure
-from workbench.reports.evidence import energy_curves, kept_table, layer_points
+from workbench.reports.evidence import energy_curves, kept_table, layer_points, null_sentences
 from workbench.reports.figures import energy_curve, layer_curve, waterfall
 from workbench.reports.shares import GROUP_NAMES, CategoryName, category_name, finite, interval
 from workbench.reports.svg import Figure, percent
@@ -147,6 +147,8 @@ def _controls_part(report: Report) -> dict[str, Any]:
         "expected_by_chance",
         "zero_vector_overlap",
         "causal_control_odd",
+        "placebos",
+        "same_against_same",
         *(["random_directions"] if curves else []),
     }
     rest = {key: value for key, value in report.parts.controls.items() if key not in named}
@@ -156,6 +158,7 @@ def _controls_part(report: Report) -> dict[str, Any]:
         "expected": _small(report.parts.controls.get("expected_by_chance")),
         "n_verified": report.n_verified,
         "n_tested": sum(row["verified"] is not None for row in report.features),
+        "nulls": null_sentences(report.parts.controls, report.parts.audit),
         "other_controls": flat_rows(rest, limit=24),
         "n_half": report.parts.audit.get("n_features_half"),
         "energy": drawn(energy_curve(curves)) if curves else None,

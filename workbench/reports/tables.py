@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _WHY = {
     "share": "unknown: the vector came without its token activations",
     "q_value": "unknown: this feature never fires on these replies, or the vector came without them",
+    "placebo_q": "unknown: no placebo contrasts of this SAE, or the feature never fires on these replies",
     "cosine": "unknown",
     "pursuit": "not chosen by pursuit",
     "in_v_up": "unknown: there is no neutral arm to compare with",
@@ -91,6 +92,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Cell]:
             row["share"], "share", percent(row["share"], 2), _pair(row["share_interval"], 100, 2)
         ),
         "q_value": _number(row["q_value"], "q_value", _p(row["q_value"])),
+        "placebo_q": _number(row["placebo_q"], "placebo_q", _p(row["placebo_q"]), _spreads(row["placebo_score"])),
         "cosine": _number(row["cosine"], "cosine", signed(row["cosine"], 2)),
         "pursuit": _number(row["pursuit"] or None, "pursuit", signed(row["pursuit"], 2)),
         "in_v_up": _yes(row["in_v_up"], "in_v_up"),
@@ -107,6 +109,10 @@ def _cells(row: dict[str, Any]) -> dict[str, Cell]:
 
 def _number(value: float | None, why: str, shown: str, note: str = "") -> Cell:
     return Cell(None, why=_WHY[why]) if value is None else Cell(shown, repr(float(value)), note)
+
+
+def _spreads(score: float | None) -> str:
+    return "" if score is None else f"{signed(score, 1)} spreads"
 
 
 def _yes(value: bool | None, why: str) -> Cell:
