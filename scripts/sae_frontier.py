@@ -48,11 +48,11 @@ def measured(n_tokens: int, n_chats: int) -> list[dict[str, Any]]:
     from workbench.models.loading import load_model
     from workbench.saes.evaluation.fitness import evaluate_all
     from workbench.saes.evaluation.texts import text_sets
-    from workbench.saes.formats import saelens
+    from workbench.saes.registry import load_sae
 
     folders = {str(file.parent.relative_to(RUN)): file.parent for file in sorted(RUN.rglob("cfg.json"))}
     shelved = {file.parent.name: file.parent for file in sorted(SHELF.glob("*/cfg.json"))}
-    saes = {name: replace(saelens.read(folder), id=name) for name, folder in {**shelved, **folders}.items()}
+    saes = {name: replace(load_sae(folder), id=name) for name, folder in {**shelved, **folders}.items()}
     model = load_model("smollm2-135m-instruct", dtype="float32")
     texts = text_sets(model, n_tokens=n_tokens, n_chats=n_chats, seed=SEED)
     rows: dict[str, dict[str, Any]] = {}
