@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sae_places import importers_line, sae_speed_table, saes_table
+from sae_places import importers_line, sae_frontier_table, sae_speed_table, saes_table
 
 from workbench.base.store import read_json
 
@@ -665,6 +665,7 @@ PLACES: dict[str, Callable[[], str]] = {
         scale_table,
         speed_table,
         saes_table,
+        sae_frontier_table,
         sae_speed_table,
         importers_line,
     )

@@ -29,6 +29,19 @@ def saes_table() -> str:
     return "\n".join([*lines, ""])
 
 
+def sae_frontier_table() -> str:
+    """Every SAE of the recipe, committed or not, on the same held-out texts."""
+    columns = ("SAE", "k", "tokens (distinct)", "variance explained", "on web text", "on chats", "L0", "CE", "KL", "dead")
+    lines = ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for one in read_json(EVIDENCE.with_name("sae_frontier.json"))["saes"]:
+        tokens = f"{one['n_train_tokens'] / 1e6:.1f} million ({one['n_distinct_tokens'] / 1e6:.1f})"
+        sets = [one, *(one["by_set"].get(name, {}) for name in ("owt", "chats"))]
+        explained = [part.get("variance_explained") for part in sets]
+        rest = [_number(one["l0"], 1), *(_number(one[key]) for key in ("ce_recovered", "kl", "dead_share"))]
+        lines.append("| " + " | ".join([f"`{one['id']}`", _number(one["k"], 0), tokens, *map(_number, explained), *rest]) + " |")
+    return "\n".join([*lines, ""])
+
+
 def sae_speed_table() -> str:
     """Training speed as ratios, and what a run costs besides."""
     e = read_json(EVIDENCE)
