@@ -9,10 +9,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp
 from torch import Tensor
 
-from workbench.maths.pursuit import energy_curve, signed_omp
+from workbench.maths.pursuit import (
+    energy_curve,
+    gradient_pursuit,
+    least_squares,
+    non_negative_omp,
+    signed_omp,
+)
+
+PURSUITS = [signed_omp, gradient_pursuit, non_negative_omp]
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -141,3 +150,132 @@ def test_nan_and_other_widths_are_refused() -> None:
         signed_omp(torch.ones(1, 2), torch.full((3, 2), torch.inf), n_atoms=1)
     with pytest.raises(ValueError, match="same site"):
         signed_omp(torch.ones(1, 2), torch.ones(3, 5), n_atoms=1)
+
+
+@pytest.mark.parametrize("pursuit", PURSUITS)
+def test_vectors_one_by_one_and_rows_in_another_order_give_the_same(pursuit) -> None:
+    dictionary, vectors = randn(60, 12, seed=1) * torch.linspace(0.1, 9, 60, dtype=torch.float64)[:, None], randn(35, 12)
+    together, order = pursuit(vectors, dictionary, n_atoms=7), torch.randperm(60, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(torch.cat([pursuit(v, dictionary, n_atoms=7).dense(60) for v in vectors]), together.dense(60))
+    torch.testing.assert_close(pursuit(vectors, dictionary[order], n_atoms=7).dense(60), together.dense(60)[:, order])
+
+
+@pytest.mark.parametrize("pursuit", PURSUITS)
+def test_the_laws_of_scale_and_rotation_hold_for_every_pursuit(pursuit) -> None:
+    dictionary, vectors, rotation = randn(40, 9, seed=3), randn(4, 9, seed=4), torch.linalg.qr(randn(9, 9, seed=5))[0]
+    scales = torch.logspace(-3, 3, 40, dtype=torch.float64)
+    base = pursuit(vectors, dictionary, n_atoms=6)
+    scaled = pursuit(1e3 * vectors @ rotation, scales[:, None] * dictionary @ rotation, n_atoms=6)
+    torch.testing.assert_close(scaled.dense(40) * scales, 1e3 * base.dense(40))
+    torch.testing.assert_close(scaled.residual_norms, 1e3 * base.residual_norms)
+    assert (base.residual_norms.diff(dim=1) <= 1e-12).all()
+    left = (vectors - base.dense(40) @ dictionary).norm(dim=1)
+    torch.testing.assert_close(left, base.residual_norms[:, -1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("pursuit", PURSUITS)
+def test_rows_of_half_precision_are_the_numbers_that_they_are(pursuit, dtype: torch.dtype) -> None:
+    dictionary = (3 * randn(300, 24, seed=7)).to(dtype)
+    vectors = randn(3, 24, seed=8)
+    half, double = pursuit(vectors, dictionary, n_atoms=5), pursuit(vectors, dictionary.double(), n_atoms=5)
+    assert half.coefficients.dtype == dtype
+    assert torch.equal(half.support, double.support)
+    torch.testing.assert_close(half.coefficients, double.coefficients.to(dtype))
+
+
+@pytest.mark.parametrize("pursuit", PURSUITS)
+def test_nearly_equal_rows_do_not_blow_up(pursuit) -> None:
+    """The second row is the first but for 1e-6: in float32 what tells them apart is rounding."""
+    dictionary = randn(30, 8, seed=9).float()
+    dictionary[1] = dictionary[0] + 1e-6 * dictionary[2]
+    found = pursuit(3 * dictionary[:1] - dictionary[5:6], dictionary, n_atoms=6)
+    assert found.residual_norms[0, -1] <= 3 * dictionary[0].norm()
+    assert torch.isfinite(found.coefficients).all()
+    if pursuit is not non_negative_omp:
+        assert found.residual_norms[0, -1] < 0.2 * dictionary[5].norm()
+
+
+def plain_gradient_pursuit(vector: Tensor, dictionary: Tensor, n_steps: int) -> Tensor:
+    """The algorithm as published, one vector, unit rows, every row read at every step."""
+    weights, chosen = torch.zeros(len(dictionary)).double(), torch.zeros(len(dictionary)).bool()
+    for _ in range(n_steps):
+        residual = vector - weights @ dictionary
+        correlations = dictionary @ residual
+        chosen[correlations.abs().argmax()] = True
+        gradient = correlations * chosen
+        direction = gradient @ dictionary
+        weights += gradient * (direction @ residual) / (direction @ direction)
+    return weights
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_gradient_pursuit_is_the_published_algorithm(seed: int) -> None:
+    dictionary, vectors = randn(40, 16, seed=seed), randn(3, 16, seed=seed + 1)
+    dictionary = dictionary / dictionary.norm(dim=1, keepdim=True)
+    found = gradient_pursuit(vectors, dictionary, n_atoms=12)
+    expected = torch.stack([plain_gradient_pursuit(v, dictionary, 12) for v in vectors])
+    torch.testing.assert_close(found.dense(40), expected, atol=1e-9, rtol=1e-9)
+
+
+def test_gradient_pursuit_refines_a_row_that_it_chooses_again() -> None:
+    dictionary = torch.tensor([[1.0, 0.0], [0.8, 0.6]]).double()
+    found = gradient_pursuit(torch.tensor([1.0, 2.0]).double(), dictionary, n_atoms=2)
+    more = gradient_pursuit(torch.tensor([1.0, 2.0]).double(), dictionary.repeat(20, 1), n_atoms=40)
+    assert found.support[0].tolist() == [1, 0]
+    assert sorted({*more.support[0].tolist()}) == [-1, 0, 1]
+    torch.testing.assert_close(more.dense(40)[0, :2], torch.tensor([-5 / 3, 10 / 3]).double(), atol=1e-3, rtol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_non_negative_omp_solves_its_support_as_scipy_and_meets_the_optimality_conditions(seed: int) -> None:
+    dictionary, vectors = randn(50, 12, seed=seed), randn(3, 12, seed=seed + 1)
+    found = non_negative_omp(vectors, dictionary, n_atoms=8)
+    for vector, support, coefficients in zip(vectors, found.support, found.coefficients, strict=True):
+        rows = dictionary[support[support >= 0]]
+        expected = nnls(rows.T.numpy(), vector.numpy())[0]
+        torch.testing.assert_close(coefficients[support >= 0], torch.from_numpy(expected), atol=1e-9, rtol=1e-9)
+        slopes = rows @ (vector - coefficients[support >= 0] @ rows)
+        assert (slopes <= 1e-9).all() and (slopes[expected > 0].abs() <= 1e-9).all()
+
+
+def test_non_negative_omp_uses_a_row_outside_the_cone_although_it_depends_on_the_others() -> None:
+    """The third row is minus the sum of the first two: useless to signed least squares, needed without signs."""
+    dictionary = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, -1.0, 0.0]])
+    found = non_negative_omp(torch.tensor([-2.0, -1.0, 0.0]), dictionary, n_atoms=3)
+    assert found.residual_norms[0, -1] < 1e-6
+    assert found.dense(3)[0].tolist() == pytest.approx([0, 1, 2], abs=1e-6)
+
+
+def test_a_negative_feature_is_found_with_signs_and_missed_without() -> None:
+    dictionary = randn(200, 128, seed=10)
+    dictionary = dictionary / dictionary.norm(dim=1, keepdim=True)
+    vector = 3 * dictionary[4] - 2 * dictionary[9] + dictionary[30]
+    for pursuit in (signed_omp, gradient_pursuit):
+        found = pursuit(vector, dictionary, n_atoms=3)
+        assert sorted(found.support[0].tolist()) == [4, 9, 30]
+        assert found.dense(200)[0, 9] < -1.8
+    assert 9 not in non_negative_omp(vector, dictionary, n_atoms=20).support[0].tolist()
+
+
+def test_least_squares_is_numpys_and_that_of_the_pursuit_on_its_support() -> None:
+    dictionary, vectors = randn(30, 10, seed=11) * 5, randn(3, 10, seed=12)
+    found = signed_omp(vectors, dictionary, n_atoms=6)
+    torch.testing.assert_close(least_squares(vectors, dictionary, found.support), found.coefficients)
+    support = torch.tensor([7, 2, 29])
+    expected = np.linalg.lstsq(dictionary[support].T.numpy(), vectors.T.numpy(), rcond=None)[0].T
+    np.testing.assert_allclose(least_squares(vectors, dictionary, support).numpy(), expected, atol=1e-12)
+
+
+def test_least_squares_shares_between_equal_rows_and_leaves_out_zero_rows_and_minus_one() -> None:
+    dictionary = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 4.0]])
+    found = least_squares(torch.tensor([[2.0, 8.0], [0.0, 4.0]]), dictionary, torch.tensor([[0, 1, 2, 3], [-1, 0, -1, 3]]))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0, 0.0, 2.0], [0.0, 0.0, 0.0, 1.0]]))
+    with pytest.raises(ValueError, match="rows 0 to 3"):
+        least_squares(torch.ones(1, 2), dictionary, torch.tensor([4]))
+
+
+def test_no_vectors_give_no_rows() -> None:
+    assert signed_omp(torch.zeros(0, 3), torch.eye(3), n_atoms=2).support.shape == (0, 2)

@@ -1,6 +1,7 @@
 """The secondary views of a vector on an SAE; the primary one, the shares, lives in `shares`.
 
-Each method is a function (vector [d_model], sae, n_atoms) -> [d_sae] and one line of `METHODS`.
+Each method is a function (vector [d_model], sae, n_atoms) -> [d_sae] and one line of a registry: `METHODS` are the columns of
+every `Decomposition`, `COMPARISON_METHODS` are there to compare them with and run on demand.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.maths.elastic_net import elastic_net_path
 from workbench.maths.geometry import signed_cosines
-from workbench.maths.pursuit import signed_omp
+from workbench.maths.pursuit import gradient_pursuit, least_squares, non_negative_omp, signed_omp
 
 ZERO_CONTROL_TOP = 10
+L1_RATIO = 0.9
 
 
 def decoder_of(sae: Any) -> Tensor:
@@ -49,8 +52,38 @@ def naive(vector: Tensor, sae: Any, n_atoms: int) -> Tensor:
     return encode(sae, vector[None])[0].cpu()
 
 
+def cosine_refit(vector: Tensor, sae: Any, n_atoms: int) -> Tensor:
+    """Least-squares coefficients of the `n_atoms` features of the largest |cosine|: similar features crowd others out."""
+    decoder = decoder_of(sae)
+    support = torch.topk(signed_cosines(vector.float(), decoder).abs(), min(n_atoms, sae.d_sae)).indices
+    return torch.zeros(sae.d_sae).index_copy_(0, support, least_squares(vector.float(), decoder, support)[0])
+
+
+def gradient(vector: Tensor, sae: Any, n_atoms: int) -> Tensor:
+    """Signed coefficients of gradient pursuit in `n_atoms` steps: as `pursuit`, without its least squares."""
+    found = gradient_pursuit(vector.float(), decoder_of(sae), n_atoms=min(n_atoms, sae.d_sae))
+    return found.dense(sae.d_sae)[0]
+
+
+def elastic_net(vector: Tensor, sae: Any, n_atoms: int) -> Tensor:
+    """Signed coefficients where the elastic-net path ends, with at most `n_atoms` features: shrunk, similar ones together."""
+    return elastic_net_path(vector.float(), decoder_of(sae), n_atoms=n_atoms, l1_ratio=L1_RATIO).dense(sae.d_sae)[0, -1]
+
+
+def non_negative(vector: Tensor, sae: Any, n_atoms: int) -> Tensor:
+    """Coefficients of the non-negative pursuit: what is lost when a feature cannot be taken away."""
+    found = non_negative_omp(vector.float(), decoder_of(sae), n_atoms=min(n_atoms, sae.d_sae))
+    return found.dense(sae.d_sae)[0]
+
+
 Method = Callable[[Tensor, Any, int], Tensor]
 METHODS: dict[str, Method] = {"cosine": cosine, "pursuit": pursuit, "naive": naive}
+COMPARISON_METHODS: dict[str, Method] = {
+    "cosine_refit": cosine_refit,
+    "gradient_pursuit": gradient,
+    "elastic_net": elastic_net,
+    "non_negative_pursuit": non_negative,
+}
 
 
 def zero_vector_overlap(vector: Tensor, sae: Any, *, n_top: int = ZERO_CONTROL_TOP) -> float | None:

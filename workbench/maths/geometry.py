@@ -18,21 +18,22 @@ def signed_cosines(vectors: Tensor, dictionary: Tensor) -> Tensor:
     rows = vectors if vectors.ndim == 2 else vectors[None]
     check_widths(rows, dictionary)
     rows = rows.to(dictionary.dtype)
-    scale = _reciprocal(rows.norm(dim=1))[:, None] * _reciprocal(row_norms(dictionary))[None]
+    scale = reciprocal(rows.norm(dim=1))[:, None] * reciprocal(row_norms(dictionary))[None]
     cosines = ((rows @ dictionary.T) * scale).clamp(-1, 1)
     return cosines if vectors.ndim == 2 else cosines[0]
 
 
 def row_norms(dictionary: Tensor, *, block: int = 8192) -> Tensor:
-    """Euclidean norms `[d_sae]` of the rows, block by block so that no copy of the dictionary is made."""
-    return torch.cat([rows.norm(dim=1) for rows in dictionary.split(block)])
+    """Euclidean norms `[d_sae]` of the rows, in float32 at least, block by block so that the dictionary is not copied."""
+    dtype = torch.promote_types(dictionary.dtype, torch.float32)
+    return torch.cat([torch.linalg.vector_norm(rows, dim=1, dtype=dtype) for rows in dictionary.split(block)])
 
 
-def projections(vectors: Tensor, dictionary: Tensor, *, block: int = 8192) -> Tensor:
-    """Inner products <v_i, d_j> in float64, `[n, d_sae]`, converting only `block` rows of the dictionary at a time."""
+def projections(vectors: Tensor, dictionary: Tensor, *, block: int = 8192, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Inner products <v_i, d_j> in `dtype`, `[n, d_sae]`, converting only `block` rows of the dictionary at a time."""
     check_widths(vectors, dictionary)
-    exact = vectors.double()
-    return torch.cat([exact @ rows.double().T for rows in dictionary.split(block)], dim=-1)
+    exact = vectors.to(dtype)
+    return torch.cat([exact @ rows.to(dtype).T for rows in dictionary.split(block)], dim=-1)
 
 
 def check_widths(vectors: Tensor, dictionary: Tensor) -> None:
@@ -49,7 +50,8 @@ def check_widths(vectors: Tensor, dictionary: Tensor) -> None:
         )
 
 
-def _reciprocal(norms: Tensor) -> Tensor:
+def reciprocal(norms: Tensor) -> Tensor:
+    """1 / norm, and 0 for a norm of 0."""
     return torch.where(norms > 0, 1 / norms.clamp_min(torch.finfo(norms.dtype).tiny), torch.zeros_like(norms))
 
 
