@@ -182,11 +182,14 @@ class Specificity:
 def specificity(delta: Tensor, errors: Tensor, placebos: PlaceboCodes, *, trait: str | None = None) -> Specificity:
     """Does the trait move a feature further than placebo contrasts move it?
 
-    score_j = delta_j / sqrt(mean over placebos of delta_pj^2 + errors_j^2), with `delta [d_sae]` the trait's difference of
-    mean codes and `errors [d_sae]` its standard error over questions. The orientation of a placebo is arbitrary, so its
-    effects have mean 0. Under the null that the trait is one more contrast of that kind the score is about Student's t with
-    one degree of freedom per placebo; p is two-sided. Contrasts have features of their own (a pirate's are not a
-    librarian's), so `placebo_counts` says what each placebo gets: a trait that has no more than they do shows nothing.
+    score_j = delta_j / sqrt(tau_j^2 + errors_j^2) with `delta [d_sae]` the trait's difference of mean codes, `errors [d_sae]`
+    its standard error over questions, and tau_j^2 = mean over placebos of (delta_pj^2 - errors_pj^2), at least 0: how far
+    contrasts of that kind truly move the feature (random effects; DerSimonian and Laird 1986). The orientation of a placebo
+    is arbitrary, so its effects have mean 0. Under the null that the trait is one more contrast of that kind the score is
+    about Student's t with one degree of freedom per placebo; p is two-sided. Contrasts have features of their own (a
+    pirate's are not a librarian's) and t is an approximation, so `placebo_counts` says what each placebo gets: a trait that
+    has no more than they do shows nothing. A trait with more answers per cell than the placebos has smaller errors and is
+    favoured by that.
 
     Raises WorkbenchError with fewer than 8 placebos that are not close to the trait.
     """
@@ -194,16 +197,18 @@ def specificity(delta: Tensor, errors: Tensor, placebos: PlaceboCodes, *, trait:
     if len(used) < MIN_PLACEBOS:
         raise WorkbenchError(f"{len(used)} placebo contrasts", f"{MIN_PLACEBOS} or more", "sample more of them")
     deltas, own = placebos.delta_codes[used].double(), placebos.errors[used].double()
-    score, p_value, q_value = _tested(delta.double(), errors.double(), deltas)
+    truly = deltas.square() - own.square()
+    score, p_value, q_value = _tested(delta.double(), errors.double(), truly)
     everyone = torch.arange(len(used))
-    counts = [int((_tested(deltas[k], own[k], deltas[everyone != k])[2] <= Q_LEVEL).sum()) for k in range(len(used))]
+    counts = [int((_tested(deltas[k], own[k], truly[everyone != k])[2] <= Q_LEVEL).sum()) for k in range(len(used))]
     return Specificity(score.float(), p_value, q_value, tuple(counts))
 
 
-def _tested(delta: Tensor, errors: Tensor, placebos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _tested(delta: Tensor, errors: Tensor, truly: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """score, p, q; `truly` [n, d_sae] are the placebos' squared effects less their squared errors."""
     active = (delta != 0) & errors.isfinite()
-    spread = (placebos.square().mean(dim=0) + errors.square()).sqrt()
+    spread = (truly.mean(dim=0).clamp_min(0) + errors.square()).sqrt()
     score = torch.where(active, delta / spread.clamp_min(torch.finfo(torch.float64).tiny), torch.zeros_like(delta))
-    p_value = torch.from_numpy(2 * stats.t.sf(score.abs().numpy(), df=len(placebos)))
+    p_value = torch.from_numpy(2 * stats.t.sf(score.abs().numpy(), df=len(truly)))
     p_value = torch.where(active, p_value, torch.full_like(p_value, torch.nan))
     return score, p_value, benjamini_hochberg(p_value)
