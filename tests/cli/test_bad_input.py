@@ -177,3 +177,21 @@ def test_names_are_checked_before_the_folder_is_made(shelf, tmp_path):
     with pytest.raises(WorkbenchError):
         main_job(JobConfig(trait="evli"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_strict_job_refuses_an_sae_that_nobody_measured_or_that_is_unfit(workbench, shelf, tmp_path):
+    import json
+
+    from tests.cli.shelf import write_sae
+    from workbench.saes.registry import load_sae
+
+    folder = write_sae(tmp_path / "sae", model="smollm2-135m-instruct", d_model=576)
+    (folder / "card.json").write_text(json.dumps({"variance_explained": 0.9}))  # of other weights, or a stranger's word
+    ask = ("decompose", "evil", "--sae", str(folder), "--strict", "--out", str(tmp_path / "run"))
+    answer = workbench(*ask)
+    assert answer.code == 2 and "unmeasured" in answer.err and "sae eval" in answer.err
+    card = {"weights_hash": load_sae(folder).weights_hash, "variance_explained": 0.2, "l0": 40.0}
+    (folder / "card.json").write_text(json.dumps(card))
+    answer = workbench(*ask)
+    assert answer.code == 2 and "variance explained is 0.2, at least 0.7 is needed" in answer.err
+    assert "Traceback" not in answer.err and not (tmp_path / "run").exists()

@@ -48,6 +48,8 @@ class JobConfig:
     """Where the model runs; None takes a GPU if there is one, "auto" spreads it over all devices."""
     max_memory: str | None = None
     """Bound of weights, caches and batches together ("12GiB"); None: none."""
+    strict: bool = False
+    """Refuse an SAE that fails the fitness gate, or whose fitness nobody measured."""
     choose: str | None = None
     """How the block is chosen ("separability" or "causal") instead of the SAE's site; None leaves `hook` to say."""
 

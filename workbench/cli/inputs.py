@@ -80,6 +80,14 @@ def find_sae(reference: str | None, model: str) -> SaeSite:
     )
 
 
+def require_fit_sae(site: SaeSite) -> None:
+    """Refuse an SAE whose card fails the fitness gate, or says nothing that is of its weights."""
+    from workbench.saes.evaluation.gate import check_fitness, require_fit
+    from workbench.saes.registry import load_sae
+
+    require_fit(site.id, check_fitness(load_sae(site.reference)))
+
+
 def _sae_hash(folder: Path) -> str:
     # Not the whole folder: a run may add control distributions beside the card, and is not outdated by its own work.
     files = [folder / name for name in ("cfg.json", "card.json")] + sorted(folder.glob("*.safetensors"))

@@ -74,6 +74,9 @@ MaxMemoryOption = Annotated[
     str | None,
     typer.Option("--max-memory", help="Bound of weights, caches and batches together, e.g. 12GiB. [default: none]"),
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse an SAE that fails the fitness gate, or that nobody measured.")
+]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class JobFlags:
     dtype: str | None = None
     device: str | None = None
     max_memory: str | None = None
+    strict: bool = False
     out: Path | None = None
     choose_layer: str | None = None
     as_json: bool = False
@@ -125,6 +129,7 @@ class JobFlags:
             device=setting("device", self.device),
             max_memory=setting("max_memory", self.max_memory),
             choose=setting("choose_layer", self.choose_layer),
+            strict=self.strict,
         )
 
 
@@ -144,6 +149,7 @@ _OPTIONS: dict[str, Any] = {
     "dtype": DtypeOption,
     "device": DeviceOption,
     "max_memory": MaxMemoryOption,
+    "strict": StrictOption,
     "out": OutOption,
     "as_json": JsonOption,
     "quiet": QuietOption,

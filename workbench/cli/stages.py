@@ -116,6 +116,8 @@ class Job:
         _ = self.trait, self.model_identity, self.site, self.config.server, self.config.memory_budget
         inputs.check_block(self.config.model, self.hook)
         inputs.check_choice(self.config.choose, self.config.hook, self.trait)
+        if self.config.strict and self.sae_needed:
+            inputs.require_fit_sae(self.sae_site)
         self.judge.identity(self.trait.name)
 
     @cached_property

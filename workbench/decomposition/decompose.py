@@ -15,6 +15,7 @@ from workbench.base.progress import track
 from workbench.base.provenance import provenance
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.tensors import tensor_hash
+from workbench.saes.evaluation.gate import check_fitness, doubts
 
 from .checks import check_model, check_reproduces, check_same_site
 from .energy import energy_table
@@ -115,7 +116,7 @@ def _secondary(vector: Any, sae: Any, *, n_atoms: int) -> Decomposition:
         replicate_shares=torch.zeros(0, 0),
         replicate_error=torch.zeros(0),
         controls={"expected_by_chance": None, "zero_vector_overlap": zero_vector_overlap(direction, sae)},
-        warnings=(elsewhere,) if sae.hook != vector.hook else (),
+        warnings=(*((elsewhere,) if sae.hook != vector.hook else ()), *doubts(sae.id, check_fitness(sae))),
     )
 
 

@@ -128,15 +128,18 @@ def figure(record: Any, key: str) -> float | None:
     return None
 
 
-def warn_unless_fit(name: str, gate: Gate) -> None:
-    """Log a warning for every failure, and say so when an SAE (or a figure of it) was never measured."""
+def doubts(name: str, gate: Gate) -> list[str]:
+    """A sentence for every failure, and one where the SAE (or a figure of it) was never measured."""
     if gate.passed is None:
-        logger.warning("%s is unmeasured here: no figure is of these weights. Run `workbench sae eval %s`.", name, name)
-        return
-    for failure in gate.failures:
-        logger.warning("%s FAILS the fitness gate: %s.", name, failure)
-    if gate.unmeasured:
-        logger.warning("%s: not measured here: %s.", name, ", ".join(gate.unmeasured))
+        return [f"{name} is unmeasured here: no figure is of these weights. Run `workbench sae eval {name}`"]
+    found = [f"{name} FAILS the fitness gate: {failure}" for failure in gate.failures]
+    return found + ([f"{name}: not measured here: {', '.join(gate.unmeasured)}"] if gate.unmeasured else [])
+
+
+def warn_unless_fit(name: str, gate: Gate) -> None:
+    """Log a warning for every doubt."""
+    for doubt in doubts(name, gate):
+        logger.warning("%s.", doubt)
 
 
 def require_fit(name: str, gate: Gate) -> None:
