@@ -9,6 +9,7 @@
     python scripts/evidence.py scale              # planned and measured memory and time up to 7B: see scale_check.py
     python scripts/evidence.py saes               # SAEs of the shelf, training speed, kills, importers: see saes_evidence.py
     python scripts/evidence.py sae_frontier       # every SAE of the shelf's recipe on the same texts: see sae_frontier.py
+    python scripts/evidence.py decomposition      # planted truth, seven traits with nulls, pursuit: see decomposition_evidence.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
@@ -170,6 +171,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "scale": script("scale_check"),
     "saes": script("saes_evidence"),
     "sae_frontier": script("sae_frontier"),
+    "decomposition": script("decomposition_evidence"),
     "peer_formats": script("peer_formats"),
 }
 
