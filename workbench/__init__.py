@@ -52,21 +52,26 @@ _HOMES = {
     "Report": "reports.content",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+# Parts that are used as a namespace of their own: wb.lab.run(...).
+_PARTS = ("lab",)
+
+__all__ = ["__version__", *_HOMES, *_PARTS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 display.register_provider(f"{__name__}.reports.displays")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
     import importlib
 
+    if name in _PARTS:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_PARTS})

@@ -19,12 +19,13 @@ from .shares import Design
 class CrossedTests:
     """Per feature `[d_sae]`: p, and Benjamini-Hochberg q over active features; where it never fires p is 1 and q NaN.
 
-    `ratio_df`: see `maths.crossed.CrossedTest`.
+    `question_df`, `instruction_df`: how much the features had in common, see `maths.crossed.CrossedTest`.
     """
 
     p_value: Tensor
     q_value: Tensor
-    ratio_df: float
+    question_df: float
+    instruction_df: float
 
 
 def crossed_tests(rows: RowCodes, design: Design) -> CrossedTests | None:
@@ -44,7 +45,7 @@ def crossed_tests(rows: RowCodes, design: Design) -> CrossedTests | None:
     found = crossed_test(effect[0], first, second, residual)
     active = (stacked != 0).any(dim=0)
     q_value = benjamini_hochberg(torch.where(active, found.p, torch.nan))
-    return CrossedTests(found.p, q_value, found.ratio_df)
+    return CrossedTests(found.p, q_value, found.question_df, found.instruction_df)
 
 
 def _parts(design: Design, used: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

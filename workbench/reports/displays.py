@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.base.display import register
+from workbench.base.display import register, register_figure
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from workbench.decomposition.result import Decomposition
+    from workbench.lab.result import LabResult
     from workbench.labeling.store import LabelSet
     from workbench.personas.vectors import PersonaVector
     from workbench.reports.content import Report
@@ -141,6 +142,27 @@ def sae_html(sae: SparseAutoencoder) -> str:
     )
 
 
+def lab_html(result: LabResult) -> str:
+    """The two matrices, and which aims the package's own tests miss."""
+    from workbench.lab.methods import CROSSED, PRIMARY
+
+    missed = [aim for method in (PRIMARY, CROSSED) for aim in result.aims(method) if not aim.met]
+    return _show(
+        f"Planted truth: {result.sae} SAE, {len(result.seeds)} worlds per difficulty",
+        lines=["Left: how much of what is found is false. Right: how much of what the oracle finds is found."],
+        figure=lab_figure(result),
+        columns=["difficulty", "method", "aim missed", "value", "limit"],
+        rows=[[aim.difficulty, aim.method, aim.name, _figure(aim.value), _figure(aim.limit)] for aim in missed],
+    )
+
+
+def lab_figure(result: LabResult) -> Figure:
+    """Realised FDR and power as two matrices."""
+    from workbench.reports.lab import lab_figure as drawn
+
+    return drawn(result)
+
+
 def _figure(value: Any) -> str:
     from workbench.reports.shares import finite
 
@@ -181,3 +203,5 @@ register("workbench.personas.vectors.PersonaVector", vector_html)
 register("workbench.decomposition.result.Decomposition", parts_html)
 register("workbench.labeling.labels.LabelSet", labels_html)
 register("workbench.saes.interface.SparseAutoencoder", sae_html)
+register("workbench.lab.result.LabResult", lab_html)
+register_figure("workbench.lab.result.LabResult", lab_figure)
