@@ -108,7 +108,7 @@ def test_an_sae_of_the_user_is_judged_by_matching(small: Small) -> None:
 def test_the_same_arguments_give_the_same_figures(small: Small) -> None:
     one, same = (lab.run([small()], seeds=2) for _ in range(2))
     assert one.rows == same.rows and one.overlaps == same.overlaps
-    assert lab.run([small()], seeds=[1]).rows != lab.run([small()], seeds=[0]).rows
+    assert lab.run(small(), seeds=[1]).rows != lab.run([small()], seeds=[0]).rows
 
 
 def test_results_are_a_frame_an_object_and_a_figure(small: Small) -> None:
@@ -157,7 +157,7 @@ def test_what_is_not_known_is_refused(arguments: dict, message: str) -> None:
 
 
 def test_findings_of_another_length_are_refused(small: Small) -> None:
-    with pytest.raises(WorkbenchError, match=r"gave coefficients of shape \(3,\)"):
+    with pytest.raises(WorkbenchError, match=r"findings of 'short' have coefficients of shape \(3,\)"):
         lab.run([small()], seeds=1, methods={"short": lambda vector, sae, n_atoms: torch.ones(3)})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.progress import track
+from workbench.base.progress import Step, track
 from workbench.base.provenance import provenance
 from workbench.decomposition.methods import Method, zero_vector_overlap
 
@@ -23,7 +23,7 @@ N_SEEDS = 5
 
 
 def run(
-    difficulties: Sequence[str | Difficulty] | str = (),
+    difficulties: Sequence[str | Difficulty] | str | Difficulty = (),
     *,
     sae: str | Builder = "perfect",
     seeds: int | Sequence[int] = N_SEEDS,
@@ -44,7 +44,7 @@ def run(
     >>> found = lab.run("easy", seeds=3)                                   # doctest: +SKIP
     >>> found.row("easy", "shares").fdr_at_05                              # doctest: +SKIP
     """
-    chosen = difficulties_of([difficulties] if isinstance(difficulties, str) else difficulties)
+    chosen = difficulties_of([difficulties] if isinstance(difficulties, (str, Difficulty)) else difficulties)
     builder, numbers = builder_of(sae), _seeds(seeds)
     scored = tests_of(methods, tests)
     chosen = [fit_for(builder, difficulty) for difficulty in chosen]
@@ -52,28 +52,36 @@ def run(
     overlaps: dict[str, float | None] = {}
     with track("laboratory", len(chosen) * len(numbers), "worlds") as step:
         for difficulty in chosen:
-            found: dict[str, list[Score]] = {name: [] for name in (*scored, ORACLE)}
-            controlled, shared, truth = dict.fromkeys(found, True), [], ""
-            for seed in numbers:
-                trial = make_trial(difficulty, builder, seed)
-                for name, test in scored.items():
-                    findings = _checked(name, test(trial), trial)
-                    found[name].append(score(trial, findings))
-                    controlled[name] = findings.q is not None
-                found[ORACLE].append(oracle(trial))
-                shared.append(zero_vector_overlap(trial.experiment.vector.at(HOOK), trial.sae))
-                truth = trial.truth.by
-                step(note=difficulty.name)
-            rows += [
-                LabRow.of(difficulty.name, name, truth, one, found[ORACLE], controlled=controlled[name])
-                for name, one in found.items()
-            ]
-            known = [value for value in shared if value is not None]
-            overlaps[difficulty.name] = sum(known) / len(known) if known else None
+            found, overlaps[difficulty.name] = _rows(difficulty, builder, numbers, scored, step)
+            rows += found
     name = sae if isinstance(sae, str) else getattr(sae, "__name__", "yours")
     told = tuple(settings(difficulty) for difficulty in chosen)
     made = provenance(seed=numbers[0], inputs={}, config={"sae": name, "seeds": numbers})
     return LabResult(tuple(rows), name, tuple(numbers), told, overlaps, made)
+
+
+def _rows(
+    difficulty: Difficulty, builder: Builder, seeds: Sequence[int], tests: Mapping[str, Test], step: Step
+) -> tuple[list[LabRow], float | None]:
+    """(a row per test and one of the oracle, the mean overlap of encode(v) with encode(0)) of one difficulty."""
+    scores: dict[str, list[Score]] = {name: [] for name in (*tests, ORACLE)}
+    controlled, overlaps, truth = dict.fromkeys(scores, True), [], ""
+    for seed in seeds:
+        trial = make_trial(difficulty, builder, seed)
+        for name, test in tests.items():
+            findings = _checked(name, test(trial), trial)
+            scores[name].append(score(trial, findings))
+            controlled[name] = findings.q is not None
+        scores[ORACLE].append(oracle(trial))
+        overlaps.append(zero_vector_overlap(trial.experiment.vector.at(HOOK), trial.sae))
+        truth = trial.truth.by
+        step(note=difficulty.name)
+    rows = [
+        LabRow.of(difficulty.name, name, truth, found, scores[ORACLE], controlled=controlled[name])
+        for name, found in scores.items()
+    ]
+    known = [value for value in overlaps if value is not None]
+    return rows, sum(known) / len(known) if known else None
 
 
 def make_trial(difficulty: Difficulty, builder: Builder, seed: int) -> Trial:
@@ -97,7 +105,8 @@ def _checked(name: str, findings: Any, trial: Trial) -> Any:
             continue
         shape = None if values is None else tuple(values.shape)
         if shape != expected:
-            raise WorkbenchError(f"{name} gave {part} of shape {shape}", f"shape {expected}", "give one value per latent")
+            found = f"the findings of {name!r} have {part} of shape {shape}"
+            raise WorkbenchError(found, f"shape {expected}", "give one value per latent")
     return findings
 
 
