@@ -81,7 +81,7 @@ def taken_apart(trait: str, *, seed: int = SEED) -> dict[str, Any]:
         "placebo_counts": placebos["counts"],
         "placebo_rank_p": placebos["rank_p"],
         "same_against_same": {
-            "rate": same["rate"], "n_splits": same["n_splits"], "with_any": sum(rate > 0 for rate in same["rates"]),
+            "rate": same["rate"], "n_splits": same["n_splits"], "largest_share": max(same["shares"], default=None),
         },
         "energy": {name: value[-1] for name, value in energy.items() if isinstance(value, list) and name != "atoms"},
         "n_atoms": energy["atoms"][-1],
@@ -98,8 +98,7 @@ def null_rates(traits: dict[str, Any]) -> dict[str, Any]:
     n_splits = sum(one["n_splits"] for one in same)
     counts = max((row["placebo_counts"] for row in traits.values()), key=len)
     return {
-        "same_against_same": {"rate": sum(one["rate"] * one["n_splits"] for one in same) / n_splits, "n_splits": n_splits,
-                              "with_any": sum(one["with_any"] for one in same)},
+        "same_against_same": {"rate": sum(one["rate"] * one["n_splits"] for one in same) / n_splits, "n_splits": n_splits},
         "leave_one_placebo_out": {"with_any": sum(count > 0 for count in counts), "n": len(counts), "most": max(counts)},
     }  # fmt: skip
 

@@ -42,14 +42,15 @@ def two_arms(n_questions: int, n_instructions: int) -> tuple[Design, list[tuple[
 
 
 def test_an_arm_against_itself_is_unremarkable_unless_the_wording_matters() -> None:
-    """Noise per row: nominal. An effect of single instructions: the test over questions calls it real, and A/A says so."""
+    """Noise per row: hardly ever anything, over many draws. An effect of single wordings: the test over questions finds it."""
     design, cells = two_arms(12, 4)
-    noise = randn(len(cells), 60, seed=1).abs()
-    quiet = same_against_same(rows_of(noise), design)
-    assert quiet["n_splits"] == 6 and quiet["n_features"] == 60 and quiet["rate"] <= 0.05
+    draws = [randn(len(cells), 60, seed=seed).abs() for seed in range(12)]
+    quiet = [same_against_same(rows_of(noise), design) for noise in draws]
+    assert quiet[0]["n_splits"] == 6 and quiet[0]["n_features"] == 60
+    assert sum(found["rate"] for found in quiet) / len(quiet) <= 0.12
     wording = torch.stack([randn(60, seed=10 * (side + 2) + i) * 3 for side, _, i in cells])
-    loud = same_against_same(rows_of(noise + wording.abs()), design)
-    assert loud["rate"] > 0.5
+    loud = same_against_same(rows_of(draws[0] + wording.abs()), design)
+    assert loud["rate"] == 1 and min(loud["shares"]) > 0.3
 
 
 def test_one_instruction_cannot_be_parted() -> None:

@@ -89,3 +89,11 @@ def test_codes_of_another_sae_and_too_few_are_refused(planted) -> None:
         decompose(world.vector, make_sae(weights_hash="c" * 64), placebos=codes())
     with pytest.raises(WorkbenchError, match="8 or more"):
         specificity(torch.ones(D_SAE), torch.ones(D_SAE), codes(n=8), trait="evil")
+
+
+def test_a_placebo_without_an_error_does_not_count() -> None:
+    contrasts = codes(n=12, seed=6)
+    delta, errors = torch.full((D_SAE,), 0.1), torch.full((D_SAE,), 0.02)
+    broken = replace(contrasts, errors=contrasts.errors.index_fill(0, torch.tensor([5]), torch.inf))
+    found = specificity(delta, errors, broken)
+    assert len(found.placebo_counts) == 11 and found.count == specificity(delta, errors, contrasts).count == 0

@@ -271,7 +271,7 @@ def example_parts() -> Decomposition:
             "zero_vector_overlap": 0.83,
             "random_directions": energy,
             "placebos": {"n": 24, "n_specific": 31, "counts": [2] * 12 + [9] * 11 + [44], "median": 5.5, "rank_p": 0.08},
-            "same_against_same": {"n_splits": 6, "rates": [0.2] * 6, "rate": 0.2, "n_features": 512},
+            "same_against_same": {"n_splits": 6, "shares": [0.2] * 6, "rate": 1.0, "n_features": 512},
             "causal_control_odd": control_odd(),
             "causal_controls_used": {"n_controls": 199, "kl": 0.1, "signs": {str(f): 1 for f in candidates}},
         },

@@ -53,19 +53,20 @@ def same_against_same(rows: RowCodes, design: Design, *, q_level: float = 0.05) 
     """A/A: what the sign-flip test finds between two halves of *one* arm's instructions, where there is nothing to find.
 
     Every way to part the instructions of an arm (ten for five) on 512 features evenly spread over the active ones; BH over
-    them. Returns {n_splits, rates, rate, n_features}: `rates` the share of the features called different in each split,
-    `rate` their mean (None without two instructions in an arm). Far above `q_level` it says that the test over questions
-    takes the wording of an instruction for an effect: then only what beats placebo contrasts is the trait's.
+    them. Returns {n_splits, shares, rate, n_features}: `shares` of the features called different in each split, `rate` the share
+    of the splits in which any is (None without two instructions in an arm). Where nothing differs BH finds something in at
+    most `q_level` of the splits; far above it the test over questions takes the wording of an instruction for an effect:
+    then only what beats placebo contrasts is the trait's.
     """
     active = rows.weighted_codes(design.weights[None])[0].nonzero()[:, 0]
     chosen = active[:: max(1, -(-len(active) // N_SAME))]
-    rates = []
+    shares = []
     for half in _halves(design):
         found = question_contributions(rows, half)[:, chosen]
         if len(found) >= 2:
-            rates.append(float((feature_tests(found, family=False).q_value <= q_level).sum()) / max(1, len(chosen)))
-    return {"n_splits": len(rates), "rates": rates, "rate": sum(rates) / len(rates) if rates else None,
-            "n_features": len(chosen)}  # fmt: skip
+            shares.append(float((feature_tests(found, family=False).q_value <= q_level).sum()) / max(1, len(chosen)))
+    rate = sum(share > 0 for share in shares) / len(shares) if shares else None
+    return {"n_splits": len(shares), "shares": shares, "rate": rate, "n_features": len(chosen)}
 
 
 def _halves(design: Design) -> Iterator[Design]:

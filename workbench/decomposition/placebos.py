@@ -64,7 +64,7 @@ class PlaceboCodes:
             raise WorkbenchError(
                 f"the placebo codes are of {self.sae.get('id')} ({str(self.sae.get('weights_hash'))[:12]})",
                 f"those of {sae.id} ({sae.weights_hash[:12]})",
-                "make them for this SAE: workbench decompose TRAIT --sae ... --placebos RUN",
+                "delete them, or make them for this SAE (scripts/placebo_codes.py)",
             )
 
     def save(self, folder: str | Path) -> Path:
@@ -193,7 +193,8 @@ def specificity(delta: Tensor, errors: Tensor, placebos: PlaceboCodes, *, trait:
 
     Raises WorkbenchError with fewer than 8 placebos that are not close to the trait.
     """
-    used = placebos.unrelated(trait)
+    known = placebos.errors.isfinite().all(dim=1) & placebos.delta_codes.isfinite().all(dim=1)
+    used = [place for place in placebos.unrelated(trait) if known[place]]  # one with a single question says nothing
     if len(used) < MIN_PLACEBOS:
         raise WorkbenchError(f"{len(used)} placebo contrasts", f"{MIN_PLACEBOS} or more", "sample more of them")
     deltas, own = placebos.delta_codes[used].double(), placebos.errors[used].double()

@@ -77,13 +77,13 @@ def _placebos(known: Mapping[str, Any]) -> str:
 
 
 def _same(known: Mapping[str, Any]) -> str:
-    rate, rates = finite(known.get("rate")), known.get("rates") or ()
-    if rate is None:
+    shares = [share for share in map(finite, known.get("shares") or ()) if share is not None]
+    if not shares:
         return ""
     return (
-        "Between halves of one arm’s instructions there is nothing of the trait to find. The test over questions calls "
-        f"{percent(rate)} of the active features different, and finds something in {sum(r > 0 for r in rates)} of {len(rates)} "
-        "splits (one in twenty would be nominal)."
+        "Between halves of one arm’s instructions there is nothing of the trait to find. The test over questions finds something "
+        f"in {sum(share > 0 for share in shares)} of {len(shares)} splits (one in twenty would be nominal), "
+        f"{percent(max(shares))} of the active features at most."
     )
 
 
