@@ -13,6 +13,7 @@ import torch
 from tests.saes.planted import lossless_sae, small_sae
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import generator
+from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.prompts import ChatTokens
 from workbench.saes.evaluation import card as card_module
@@ -23,6 +24,7 @@ from workbench.saes.evaluation.personas import PersonaRollouts
 from workbench.saes.evaluation.pooling import text_chat
 from workbench.saes.evaluation.stability import NULLS
 from workbench.saes.evaluation.writing import check_writable, merged, with_section, write_evaluation
+from workbench.saes.interface import SparseAutoencoder
 
 
 def _row(n: int, seed: int) -> ChatTokens:
@@ -59,6 +61,15 @@ def _settings(**changes: Any) -> CardSettings:
     return CardSettings(**({"sample_tokens": 200, "probe_sets": (), "n_atoms": (2, 8, 32)} | changes))
 
 
+def _other_seed(sae: SparseAutoencoder) -> SparseAutoencoder:
+    """Half of its directions are those of the lossless SAE, in another order; the others lie between them."""
+    half = sae.d_model // 2
+    turn = torch.eye(sae.d_model)
+    turn[half:, half:] = torch.linalg.qr(torch.randn(half, half, generator=generator(3)))[0]
+    decoder = (sae.decoder_directions @ turn).flip(0).contiguous()
+    return replace(sae, id="other-seed", decoder_directions=decoder, encoder=decoder.T.contiguous(), weights_hash="another")
+
+
 @pytest.fixture(scope="module")
 def made(tiny_model: Model) -> dict[str, Any]:
     d_model = tiny_model.d_model
@@ -68,7 +79,7 @@ def made(tiny_model: Model) -> dict[str, Any]:
         patch.setattr("workbench.saes.evaluation.texts.text_sets", _random_sets)
         return evaluation_card(
             sae, tiny_model, personas=[_rollouts(d_model)], vectors={"other": torch.ones(d_model)},
-            controls={control.id: control}, other_seeds={"twin": replace(sae, id="twin")}, settings=_settings(),
+            controls={control.id: control}, other_seeds={"other-seed": _other_seed(sae)}, settings=_settings(),
         )  # fmt: skip
 
 
@@ -80,7 +91,8 @@ def test_the_card_of_a_lossless_sae_says_so_beside_its_controls(made: dict[str, 
     assert headline["ce_recovered"] == pytest.approx(1, abs=1e-3)
     assert headline["persona_probe_auc_raw"] == headline["persona_probe_auc"] == 1
     assert headline["persona_probe_gap"] == 0
-    assert headline["seed_matched"] == headline["seed_matched_top30"] == 1
+    assert headline["seed_matched"] == 0.5
+    assert 0 < headline["seed_matched_top30"] < 1
     assert made["stability"]["random_covariance"]["seed_matched"] < 0.2
     assert headline["seed_matched_null"] == max(made["stability"][null]["seed_matched"] for null in NULLS) < 0.2
     assert headline["seed_matched_top30_null"] is not None
@@ -192,6 +204,8 @@ def test_the_card_says_whether_the_sae_was_trained_on_this_model(
 
 
 def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(WorkbenchError, match="there is no pooling 'max'"):
+        CardSettings(pooling="max")
     with pytest.raises(WorkbenchError, match="probe_rows is 0"):
         CardSettings(probe_rows=0)
 
@@ -202,24 +216,75 @@ def test_an_sae_is_no_control_of_itself(tiny_model: Model) -> None:
         evaluation_card(sae, tiny_model, controls={sae.id: sae}, settings=_settings())
 
 
+def test_the_same_weights_are_no_other_seed(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card_module, "evaluate_all", lambda *_, **__: pytest.fail("measured first"))
+    sae = lossless_sae(tiny_model.d_model, 1)
+    with pytest.raises(WorkbenchError, match="same weights"):
+        evaluation_card(sae, tiny_model, other_seeds={"twin": replace(sae, id="twin")}, settings=_settings())
+    elsewhere = replace(sae, id="elsewhere", hook=HookPoint(0), weights_hash="another")
+    with pytest.raises(WorkbenchError, match=r"elsewhere reads blocks\.0"):
+        evaluation_card(sae, tiny_model, other_seeds={"elsewhere": elsewhere}, settings=_settings())
+
+
 # Excess
 
 
 def test_excess_is_paired_and_its_interval_excludes_zero_only_for_a_real_one() -> None:
     sets = {
-        f"s{i}": {"sae": {"1": 0.7 + 0.01 * i, "16": 0.8}, "control": {"1": 0.6 + 0.01 * i, "16": 0.8 + (-1) ** i * 0.1}}
+        f"s{i}": {"sae": {"1": 0.7 + 0.01 * i, "16": 0.8}, "control": {"1": 0.6 + 0.008 * i, "16": 0.8 + (-1) ** i * 0.1}}
         for i in range(8)
     }
     found = excess({"sae": "sae", "probing": {"per_set": sets}}, "control")
-    assert found["probe_auc_k1"]["excess"] == pytest.approx(0.1)
-    assert found["probe_auc_k1"]["interval"] == pytest.approx([0.1, 0.1])
+    assert found["probe_auc_k1"]["excess"] == pytest.approx(0.107)
+    assert 0.1 < found["probe_auc_k1"]["interval"][0] < 0.107
     low, high = found["probe_auc_k16"]["interval"]
     assert low < 0 < high
     assert set(found) == {"probe_auc_k1", "probe_auc_k16"}
     assert all_excesses({"sae": "sae", "probing": {"per_set": sets}}, {"control": "soft_frozen"})["over_soft_frozen"][
         "probe_auc_k1"
-    ] == pytest.approx(0.1)
-    assert paired_interval([0.1, 0.2]) is None
+    ] == pytest.approx(0.107)
+
+
+@pytest.mark.parametrize("n", [4, 5, 7])
+def test_under_a_true_null_the_interval_excludes_zero_in_one_case_of_twenty(n: int) -> None:
+    draws = torch.randn(4000, n, generator=generator(n), dtype=torch.float64).tolist()
+    intervals = [paired_interval(row) for row in draws]
+    excluded = sum(low > 0 or high < 0 for low, high in intervals if low is not None) / len(intervals)
+    assert excluded == pytest.approx(0.05, abs=0.012)
+
+
+def test_the_interval_is_students_and_there_is_none_without_a_spread() -> None:
+    low, high = paired_interval([1.0, 2.0, 3.0, 4.0]) or (0.0, 0.0)
+    assert (low, high) == pytest.approx((2.5 - 2.05427, 2.5 + 2.05427), abs=1e-4)  # t(3) = 3.18245, s = 1.29099
+    assert paired_interval([0.1, 0.2, 0.4]) is None
+    assert paired_interval([0.0] * 5) is None
+    assert paired_interval([0.7 - 0.6, 0.8 - 0.7, 0.9 - 0.8, 1.0 - 0.9]) is None  # the same but for rounding
+
+
+def test_the_training_corpus_is_left_out_of_the_excess_and_items_are_paired_by_name() -> None:
+    def sets(**values: float) -> dict[str, dict[str, float]]:
+        return {name: {"variance_explained": value, "ce_recovered": value} for name, value in values.items()}
+
+    value = {
+        "sae": "s",
+        "held_out": sets(corpus=0.99, owt=0.5, chats=0.6),
+        "control_fitness": {"c": sets(chats=0.4, corpus=0.0, owt=0.2)},
+    }
+    found = excess(value, "c")["variance_explained"]
+    assert (found["n"], found["sae"], found["control"]) == (2, pytest.approx(0.55), pytest.approx(0.3))
+
+
+def test_an_sae_of_shuffled_weights_is_compared_in_expression_only(made: dict[str, Any]) -> None:
+    over = all_excesses(made, {"x/soft-frozen": "randomised_weights"})["over"]
+    assert set(over["x/soft-frozen"]["claims"]) == {"expression_32"}
+    assert "shuffled weights" in over["x/soft-frozen"]["note"]
+    assert "note" not in made["excess"]["over"]["x/soft-frozen"]
+    assert "x/soft-frozen: trained on a model with shuffled weights" in card_markdown(made | {"excess": {
+        "over": over, "over_soft_frozen": None,
+    }})  # fmt: skip
+    assert set(all_excesses(made | {"expression": None}, {"x/soft-frozen": "randomised_weights"})["over"]["x/soft-frozen"]) == {
+        "kind", "claims", "note",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -229,7 +294,12 @@ def test_excess_is_paired_and_its_interval_excludes_zero_only_for_a_real_one() -
         ({"plan": {"weights": "own", "data": "corpus", "training": {"tether": 0.0}}}, "x", "corpus_only"),
         ({"plan": {"weights": "shuffled", "data": "all", "training": {"tether": 0.0}}}, "frozen", "randomised_weights"),
         ({"plan": {"weights": "own", "data": "all", "training": {"tether": 0.0}}}, "x", "other"),
+        ({"plan": {"weights": "own", "data": "all", "training": {"tether": 0.01}}}, "x", "other"),
+        ({"plan": {"training": {"tether": 0.8, "architecture": "topk"}}}, "x", "soft_frozen"),
+        ({"plan": {"training": {"tether": 0.8, "architecture": "standard"}}}, "soft-frozen", "other"),
         ({}, "m/blocks.1.soft-frozen", "soft_frozen"),
+        ({"plan": [1]}, "m/soft-frozen", "soft_frozen"),
+        ({"plan": {"training": "x"}}, "m/blocks.1", "other"),
         ({}, "m/controls/4k-shuffled", "randomised_weights"),
         ({}, "m/blocks.1", "other"),
     ],

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from workbench.base.errors import WorkbenchError
+from workbench.base.randomness import derive_seed, generator
 from workbench.maths.geometry import signed_cosines
 from workbench.saes.activations import ActivationStore
 from workbench.saes.capturing import store_given
 from workbench.saes.evaluation import density
 from workbench.saes.interface import SparseAutoencoder
-from workbench.saes.parameters import WrittenOut, _atoms
+from workbench.saes.parameters import WrittenOut, _atoms, _own_places
 from workbench.saes.trainer import Trainer, training_key
 from workbench.saes.training import TrainingConfig, recalibrate, train, train_together
 
@@ -158,6 +159,25 @@ def test_seeds_start_from_different_activations() -> None:
     assert float((_atoms(sample, replace(CONFIG, d_sae=512)) == first).float().mean()) == 1.0
 
 
+@pytest.mark.parametrize(("n", "d_sae"), [(4096, 512), (4000, 512), (400, 256)])
+def test_no_two_seeds_start_from_the_same_rows_and_the_first_ones_keep_theirs(n: int, d_sae: int) -> None:
+    def rows(seed: int) -> torch.Tensor:
+        return _own_places(n, replace(CONFIG, seed=seed, d_sae=d_sae))
+
+    order = torch.randperm(n, generator=generator(derive_seed("atoms")))
+    for seed in range(n // d_sae):
+        assert torch.equal(rows(seed), order[seed * d_sae : (seed + 1) * d_sae])
+    common = {
+        seed: float(torch.isin(rows(seed), rows(other)).float().mean())
+        for seed in (1, 8, 1000, 2024, 2**60, -2)
+        for other in (0, 7, 8)
+        if seed != other
+    }
+    assert max(common.values()) < d_sae / n + 0.1  # as chance has it
+    assert all(len(rows(seed).unique()) == d_sae for seed in (0, 1, 9))
+    assert set(_own_places(10, replace(CONFIG, seed=3, d_sae=25)).tolist()) == set(range(10))
+
+
 def test_ctrl_c_saves_a_checkpoint(store: ActivationStore, tmp_path: Path) -> None:
     def interrupt(step: int) -> bool:
         if step == 30:
@@ -181,6 +201,8 @@ def test_a_checkpoint_of_another_config_is_refused(store: ActivationStore, tmp_p
     [
         {"d_sae": 0}, {"k": 100, "d_sae": 64}, {"precision": "int8"}, {"n_steps": -1}, {"architecture": "vae"},
         {"architecture": "topk", "k": 2.5}, {"matryoshka": (8,)}, {"architecture": "matryoshka_batchtopk"}, {"tether": 2.0},
+        {"architecture": "standard", "tether": 0.8}, {"architecture": "gated", "start": "random"},
+        {"architecture": "jumprelu", "revive_steps": 10},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(bad: dict) -> None:

@@ -19,6 +19,13 @@ _NOT_NEGATIVE = ("revive_steps", "revive_rate", "aux_coefficient", "sparsity_coe
 _SHARES = ("warm_up", "decay", "sparsity_warm_up", "tether")
 _POSITIVE = ("d_sae", "k", "batch_size", "n_steps", "learning_rate", "checkpoint_every", "log_every", "aux_every")
 
+_WITHOUT_EFFECT = {
+    "tether": "its decoder rows always move freely",
+    "start": "it always starts from random directions",
+    "revive_steps": "its dead features never restart",
+}
+"""Settings that the penalised architectures do not have."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -41,7 +48,8 @@ class TrainingConfig:
     sparsity_coefficient: float = 1.0  # l1 (standard, gated) or l0 (jumprelu) coefficient of SAELens
     sparsity_warm_up: float = 0.1  # share of the steps with a rising sparsity coefficient
     matryoshka: tuple[int, ...] = ()  # widths of the nested levels below d_sae (matryoshka_batchtopk)
-    start: str = "data"  # decoder rows start as real activations with noise, or as random directions
+    start: str = "data"  # decoder rows start as real activations with noise, or as random directions (topk family; the
+    # others always start from random directions, and have neither tether nor revival: setting one is refused)
     tether: float = 0.0  # least cosine of every decoder row with its start; .8 = soft-frozen, 1 = frozen, 0 = free
     precision: str = "bfloat16"  # of the large products; parameters and optimiser stay float32
     seed: int = 0
@@ -69,6 +77,7 @@ class TrainingConfig:
         if any(isinstance(width, bool) or not isinstance(width, int) for width in self.matryoshka):
             raise _wrong(f"matryoshka is {list(self.matryoshka)}", "whole numbers")
         self._check_levels()
+        self._check_penalised()
 
     def _check_levels(self) -> None:
         nested = self.architecture == "matryoshka_batchtopk"
@@ -78,6 +87,19 @@ class TrainingConfig:
                 f"matryoshka is {list(self.matryoshka)} for {self.architecture}",
                 f"rising widths below d_sae = {self.d_sae} for matryoshka_batchtopk, none otherwise",
             )
+
+    def _check_penalised(self) -> None:
+        """Refuse settings that SAELens' classes would pass over in silence."""
+        if self.written_out:
+            return
+        family = ", ".join(TOPK_FAMILY)
+        for name, why in _WITHOUT_EFFECT.items():
+            value, default = getattr(self, name), getattr(TrainingConfig, name)
+            if value != default:
+                raise _wrong(
+                    f"{name} is {value!r}, which has no effect on {self.architecture}: {why}",
+                    f"no {name} for {self.architecture}, or one of {family}",
+                )
 
     @property
     def total_steps(self) -> int:

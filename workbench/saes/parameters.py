@@ -76,17 +76,26 @@ class WrittenOut(nn.Module):
 def _atoms(centred: Tensor, config: TrainingConfig) -> Tensor:
     """Start rows [d_sae, d_model] of unit norm.
 
-    Seeds take different activations of the sample [n, d_model] as long as it has enough: two SAEs that started from the same
-    ones would have features in common that neither learned.
+    Seeds take different activations of the sample [n, d_model] as long as it has enough, those from n / d_sae on what a
+    permutation of their own gives: two SAEs that started from the same ones would have features in common that neither
+    learned.
     """
     seed = generator(derive_seed(config.seed, "noise"))
     noise = torch.randn(config.d_sae, centred.shape[1], generator=seed) / math.sqrt(centred.shape[1])
     if config.start == "data":
-        order = torch.randperm(len(centred), generator=generator(derive_seed("atoms")))
-        chosen = order[(config.seed * config.d_sae + torch.arange(config.d_sae)) % len(centred)]
-        atoms = centred[chosen]
+        atoms = centred[_own_places(len(centred), config)]
         noise = atoms / atoms.norm(dim=1, keepdim=True) + 0.5 * noise
     return noise / noise.norm(dim=1, keepdim=True)
+
+
+def _own_places(n: int, config: TrainingConfig) -> Tensor:
+    """Which of n activations [d_sae] a seed starts from: its slice of one permutation, as far as that goes, then the rest in
+    an order of its own; all of them again where d_sae is larger than n."""
+    first = min(config.seed * config.d_sae, n) if config.seed >= 0 else n
+    own = torch.randperm(n, generator=generator(derive_seed("atoms")))[first : first + config.d_sae]
+    others = torch.randperm(n, generator=generator(derive_seed("atoms", config.seed)))
+    places = torch.cat([own, others[~torch.isin(others, own)]])
+    return places[torch.arange(config.d_sae) % n]
 
 
 def _first_scale(centred: Tensor, atoms: Tensor, k: float) -> float:

@@ -97,16 +97,20 @@ def all_excesses(evaluation: Mapping[str, Any], kinds: Mapping[str, str], *, see
 def control_kind(card: Mapping[str, Any], id: str) -> str:
     """What kind of control an SAE is: "soft_frozen", "randomised_weights", "corpus_only" or "other".
 
-    From the plan that training left in its card (shuffled weights, a decoder tethered to its start, corpus text only), else
-    from the words in its name.
+    From the plan that training left in its card (shuffled weights, a decoder of the top-k family that keeps at least at cosine
+    .8 with its start, corpus text only), else from the words in its name.
     """
+    from workbench.saes.config import TOPK_FAMILY, TrainingConfig
+
     plan = card.get("plan") or {}
     if plan.get("weights") == "shuffled":
         return RANDOMISED
-    if ((plan.get("training") or {}).get("tether") or 0) > 0:
+    training = plan.get("training") or {}
+    tethers = training.get("architecture", TrainingConfig.architecture) in TOPK_FAMILY  # the others pass over a tether
+    if tethers and (training.get("tether") or 0) >= 0.8:
         return SOFT_FROZEN
     if plan.get("data") == "corpus":
         return CORPUS_ONLY
     name = id.lower().replace("-", "_")
     known = {"frozen": SOFT_FROZEN, "shuffled": RANDOMISED, "randomised": RANDOMISED, "corpus": CORPUS_ONLY}
-    return next((kind for word, kind in known.items() if word in name), "other")
+    return next((kind for word, kind in known.items() if word in name and not (training and kind == SOFT_FROZEN)), "other")
