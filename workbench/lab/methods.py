@@ -78,19 +78,17 @@ Test = Callable[[Trial], Findings]
 
 
 def shares(trial: Trial) -> Findings:
-    """The package's primary test: mean code differences, exact sign flips over questions, Benjamini-Hochberg."""
+    """The package's primary test: exact sign flips over questions, Benjamini-Hochberg; ranked by share, as its tables are."""
     tests = feature_tests(question_contributions(trial.rows, trial.design), seed=trial.experiment.seed, family=False)
-    return _shares_with(trial, tests.q_value)
+    return Findings(trial.accounting.delta_codes, trial.accounting.shares, tests.q_value.nan_to_num(1.0))
 
 
 def crossed(trial: Trial) -> Findings:
-    """The same differences, tested over questions crossed with instructions (`decomposition.crossed`)."""
-    tests = crossed_tests(trial.rows, trial.design)
-    return _shares_with(trial, torch.ones(trial.rows.d_sae) if tests is None else tests.q_value)
-
-
-def _shares_with(trial: Trial, q_value: Tensor) -> Findings:
-    return Findings(trial.accounting.delta_codes, trial.accounting.shares.abs(), q_value.nan_to_num(1.0))
+    """The same differences, tested over questions crossed with instructions (`decomposition.crossed`); ranked by p."""
+    tests, codes = crossed_tests(trial.rows, trial.design), trial.accounting.delta_codes
+    if tests is None:
+        return Findings(codes, trial.accounting.shares, torch.ones_like(codes))
+    return Findings(codes, -tests.p_value, tests.q_value.nan_to_num(1.0))
 
 
 def token_t_test(trial: Trial) -> Findings:
