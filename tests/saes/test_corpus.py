@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from workbench.base.errors import WorkbenchError
 from workbench.saes import corpus
 from workbench.saes.corpus import Document, documents, source, spread, text_file
+from workbench.saes.token_rows import TokenRow
 
 
 def _documents(n: int = 200) -> list[Document]:
@@ -44,6 +46,47 @@ def test_text_files_are_read_and_bad_lines_are_named(tmp_path: Path) -> None:
         list(text_file(tmp_path / "lines.jsonl"))
     with pytest.raises(WorkbenchError, match=r"(?i)cannot read"):
         list(text_file(tmp_path / "missing.txt"))
+
+
+def test_lines_of_spaces_separate_documents_too(tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_bytes(b" first\n  \nsecond\n still second\r\n\t\r\n\nthird")
+    assert [d.text for d in text_file(tmp_path / "plain.txt")] == ["first", "second\n still second", "third"]
+
+
+@pytest.mark.parametrize("name", ["chats-2024.jsonl", "rollouts-of-mine.txt", "text-of-law.txt", "owt"])
+def test_no_name_of_a_file_makes_its_text_the_models_own(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"text": "one"}\n\n{"text": "two"}\n')
+    found = list(text_file(tmp_path / name))
+    assert [d.source for d in found] == [f"file:{name}"] * 2
+    assert TokenRow([1], found[0].source).of_corpus and not TokenRow([1], "chats").of_corpus
+
+
+def test_a_plain_text_that_is_a_single_document_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "one.txt").write_text("a line\n" * 100)
+    (tmp_path / "two.txt").write_text("a line\n\n" * 2)
+    with caplog.at_level(logging.WARNING):
+        for name in ("one", "two"):
+            _ = [list(source(str(tmp_path / f"{name}.txt"), role)) for role in corpus.FILE_ROLES]
+    assert [record.getMessage().split(" is ")[0] for record in caplog.records] == [str(tmp_path / "one.txt")]
+
+
+@pytest.mark.parametrize("cut", [1_000, 4_000, None])
+def test_documents_of_ones_own_with_the_same_beginning_have_one_role(tmp_path: Path, cut: int | None) -> None:
+    heads = [f"head {i} ".ljust(1_200, "x") for i in range(60)]
+    path = _lines(tmp_path / "own.jsonl", *({"text": f"{head} {tail}"} for head in heads for tail in range(5)))
+    sides = [{d.text[:1_000] for d in source(str(path), role, cut=cut)} for role in corpus.FILE_ROLES]
+    assert all(sides) and (cut is None or not sides[0] & sides[1])
+    if cut is None:  # SAEs of before: by the whole text
+        assert sides[0] & sides[1]
+
+
+def test_the_evaluation_splits_a_file_as_the_sae_was_trained() -> None:
+    from workbench.saes.evaluation.texts import CORPUS_CUT, split_of
+
+    recipe = {"data": {"corpus": "mine.txt", "cut": 300}}
+    assert split_of({"recipe": recipe, "training_data": {"sources": {"file:mine.txt": {}, "chats": {}}}}) == 300
+    assert split_of({"recipe": recipe, "training_data": {"sources": {"mine.txt": {}}}}) is None  # by the whole text
+    assert split_of({}) == split_of({"recipe": [], "training_data": 3}) == CORPUS_CUT
 
 
 def _lines(path: Path, *values: object) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -17,10 +18,15 @@ from pathlib import Path
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import sha256_bytes
 
+logger = logging.getLogger(__name__)
+
 # Label sets that train or test a judge, or that probe SAEs for harm: SAE training never reads them.
 RESERVED_WORDS = ("hate", "offens", "toxi", "ethic", "moral", "harm", "abus", "insult")
 HELD_OUT_PERCENT = 5
+OWN = "file:"  # how the sources of a user's own files begin
 FILE_ROLES = ("train", "held_out")  # of a user's own text
+BEGINNING = 1_100
+"""Characters of a document of a user's own file that decide its role, at most: about what 256 tokens hold."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,11 @@ class Document:
         return int(self.id[:8], 16) % 100
 
 
-def source(name_or_path: str, role: str) -> Iterator[Document]:
+def source(name_or_path: str, role: str, *, cut: int | None = BEGINNING) -> Iterator[Document]:
     """The documents of a corpus that have this role: a named source, or a user's own file (train, held_out).
+
+    What is read of a document of one's own decides its role: its first `cut` characters (at most BEGINNING; None: all of
+    it), so that documents with the same beginning do not stand on both sides. Named sources know no `cut`.
 
     Raises WorkbenchError at once for a source, a role or a file that does not exist; nothing is read before the first
     document is asked for.
@@ -50,7 +59,7 @@ def source(name_or_path: str, role: str) -> Iterator[Document]:
     known = _sources()
     path = own_file(name_or_path)
     if path is not None and role in FILE_ROLES:
-        return (d for d in text_file(path) if (d.bucket < HELD_OUT_PERCENT) == (role == "held_out"))
+        return _of_role(path, role, None if cut is None else min(cut, BEGINNING))
     if path is None and (name_or_path, role) in known:
         return known[name_or_path, role]()
     roles = FILE_ROLES if path is not None else tuple(r for name, r in known if name == name_or_path)
@@ -65,6 +74,17 @@ def source(name_or_path: str, role: str) -> Iterator[Document]:
         )
     names = sorted({name for name, r in known if r == role})
     raise unknown_name("corpus", name_or_path, names, remedy="a path to a .txt or .jsonl file serves as well")
+
+
+def _of_role(path: Path, role: str, cut: int | None) -> Iterator[Document]:
+    n = 0
+    for document in text_file(path):
+        n += 1
+        beginning = document if cut is None else Document.of(document.text[:cut], document.source)
+        if (beginning.bucket < HELD_OUT_PERCENT) == (role == "held_out"):
+            yield document
+    if n == 1 and role == "train" and path.suffix != ".jsonl":
+        logger.warning("%s is a single document: no blank line separates its texts.", path)
 
 
 def own_file(name_or_path: str) -> Path | None:
@@ -104,7 +124,8 @@ def _sources() -> dict[tuple[str, str], Callable[[], Iterator[Document]]]:
 def text_file(path: str | Path) -> Iterator[Document]:
     """A user's own text: JSONL with a "text" key a line, or plain text with blank lines between documents.
 
-    Read as far as it is asked for, one document in memory at a time.
+    Their source is "file:" and the file's name: no name of a file can be taken for another source's. Read as far as it is
+    asked for, one document in memory at a time.
     """
     path = Path(path)
     lines_only = path.suffix == ".jsonl"
@@ -112,7 +133,7 @@ def text_file(path: str | Path) -> Iterator[Document]:
         # JSON may hold every sign that Python takes for the end of a line, except the line feed itself.
         with open(path, encoding="utf-8-sig", newline="\n" if lines_only else None) as file:
             for text in _jsonl_texts(path, file) if lines_only else _blocks(file):
-                yield Document.of(text, path.name)
+                yield Document.of(text, f"{OWN}{path.name}")
     except (OSError, UnicodeDecodeError) as error:
         raise WorkbenchError(
             f"cannot read the text file {path}: {error}",
@@ -141,11 +162,10 @@ def _bad_line(found: str) -> WorkbenchError:
 def _blocks(lines: Iterable[str]) -> Iterator[str]:
     block: list[str] = []
     for line in chain(lines, "\n"):
-        if line != "\n":
+        if line.strip():
             block.append(line)
         elif text := "".join(block).strip():
             yield text
-        if line == "\n":
             block = []
 
 

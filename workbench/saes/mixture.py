@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ from workbench.saes.token_rows import TokenRow, text_rows
 if TYPE_CHECKING:
     from workbench.models.loading import Model
     from workbench.models.sampling import Sampling
+    from workbench.saes.corpus import Document
+
+logger = logging.getLogger(__name__)
 
 Prompt = tuple[str, str]  # (system, user)
 Dialogue = tuple[str, str, str]  # (system, user, assistant)
@@ -190,6 +194,20 @@ def corpus_rows(model: Model, data: DataMix, role: str, *, characters: int) -> l
 
     own = corpus.own_file(data.corpus) is not None
     per_source = characters if own else max(1, data.per_source * characters // max(data.characters, characters))
-    found = corpus.source(data.corpus, role)
+    found = corpus.source(data.corpus, role, cut=data.cut)
     spread = corpus.spread(found, characters=characters, per_source=per_source, cut=data.cut)
-    return text_rows(model, spread, max_tokens=data.max_tokens_per_document)
+    documents = _counted(spread, data) if role == "train" else spread
+    return text_rows(model, documents, max_tokens=data.max_tokens_per_document)
+
+
+def _counted(documents: Iterable[Document], data: DataMix) -> Iterator[Document]:
+    """The documents; at their end it is said when they were less than half of the text that was asked for."""
+    n = characters = 0
+    for document in documents:
+        n, characters = n + 1, characters + len(document.text)
+        yield document
+    if characters < data.characters / 2:
+        logger.warning(
+            "%s gives %s characters in %s documents to train on; data.characters asks for %s. A document counts with its first "
+            "%s characters (data.cut).", data.corpus, f"{characters:,}", f"{n:,}", f"{data.characters:,}", f"{data.cut:,}",
+        )  # fmt: skip

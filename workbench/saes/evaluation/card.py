@@ -162,11 +162,11 @@ class _Run:
 
     @cached_property
     def texts(self) -> dict[str, list[ChatTokens]]:
-        from workbench.saes.evaluation.texts import corpus_of, text_sets
+        from workbench.saes.evaluation.texts import corpus_of, split_of, text_sets
 
         n_tokens, n_chats, seed = self.settings.tokens, self.settings.chats, self.settings.seed
-        corpus = corpus_of(self.sae.card)
-        found = text_sets(self.model, n_tokens=n_tokens, n_chats=n_chats, seed=seed, corpus=corpus)
+        corpus, split = corpus_of(self.sae.card), split_of(self.sae.card)
+        found = text_sets(self.model, n_tokens=n_tokens, n_chats=n_chats, seed=seed, corpus=corpus, split_on=split)
         for one in self.personas:
             if one.in_context:
                 found[f"rollouts-{one.trait}"] = _first(one.in_context, self.settings.tokens)
@@ -175,10 +175,10 @@ class _Run:
     @cached_property
     def sample(self) -> TokenSample:
         from workbench.saes.evaluation.sample import token_sample
-        from workbench.saes.evaluation.texts import corpus_of, text_sets
+        from workbench.saes.evaluation.texts import corpus_of, split_of, text_sets
 
-        each = -(-self.settings.sample_tokens // 3)
-        sets = text_sets(self.model, n_tokens=each + each // 10, n_chats=0, corpus=corpus_of(self.sae.card))
+        card, each = self.sae.card, -(-self.settings.sample_tokens // 3)
+        sets = text_sets(self.model, n_tokens=each + each // 10, n_chats=0, corpus=corpus_of(card), split_on=split_of(card))
         samples = [token_sample(self.model, self.sae.hook, rows, n_tokens=each) for rows in sets.values()]
         return _joined(samples)
 

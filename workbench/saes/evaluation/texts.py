@@ -30,20 +30,20 @@ def text_ids(model: Model, text: str, max_tokens: int = MAX_TOKENS) -> tuple[int
 
 
 def text_sets(
-    model: Model, *, n_tokens: int, n_chats: int, seed: int = 0, corpus: str = CORPUS
+    model: Model, *, n_tokens: int, n_chats: int, seed: int = 0, corpus: str = CORPUS, split_on: int | None = CORPUS_CUT
 ) -> dict[str, list[ChatTokens]]:
     """{"corpus", "owt", "wikipedia", "chats"}: rows of about `n_tokens` tokens each; chats are sampled here.
 
-    `corpus` are held-out documents of what the SAE was trained on (sae-probes, or a file: see `corpus_of`); web texts those of
-    the evaluation role (no SAE trained with this package has seen either). `chats` are the model's own answers to exam
-    questions that no recipe uses; 0 leaves them out.
+    `corpus` are held-out documents of what the SAE was trained on (sae-probes, or a file: see `corpus_of` and, for `split_on`,
+    `split_of`); web texts those of the evaluation role (no SAE trained with this package has seen either). `chats` are the
+    model's own answers to exam questions that no recipe uses; 0 leaves them out.
     """
     from workbench.saes.corpus import own_file, source, spread
 
     own = own_file(corpus) is not None
     characters = 40 * n_tokens
     per_source = characters if own else CORPUS_PER_SOURCE
-    documents = spread(source(corpus, "held_out"), characters=characters, per_source=per_source, cut=CORPUS_CUT)
+    documents = spread(source(corpus, "held_out", cut=split_on), characters=characters, per_source=per_source, cut=CORPUS_CUT)
     texts = {"corpus": (one.text for one in documents)}
     texts |= {name: (one.text for one in source(name, "evaluation")) for name in ("owt", "wikipedia")}
     every = {"corpus": 1 if own else 8}
@@ -64,6 +64,22 @@ def corpus_of(card: Mapping[str, Any]) -> str:
         logger.warning("%s, which the SAE was trained on, is not here: held-out texts of %s serve as corpus.", named, CORPUS)
         return CORPUS
     return named
+
+
+def split_of(card: Mapping[str, Any]) -> int | None:
+    """The characters whose hash said which documents of the corpus were held out, as far as a card tells; None for all.
+
+    SAEs of before files were told apart from other sources ("file:") were trained by the hash of the whole text.
+    """
+    from workbench.saes.corpus import OWN
+
+    recipe, told = card.get("recipe"), card.get("training_data")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    cut = data.get("cut") if isinstance(data, dict) else None
+    sources = told.get("sources") if isinstance(told, dict) else None
+    if isinstance(sources, dict) and not any(str(name).startswith(OWN) for name in sources):
+        return None
+    return cut if isinstance(cut, int) and cut > 0 else CORPUS_CUT
 
 
 def _rows(model: Model, texts: Iterable[str], n_tokens: int, *, every: int) -> list[ChatTokens]:
