@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,35 @@ def test_a_sample_has_as_many_tokens_as_asked_for_from_shards_all_over(tmp_path:
     assert len(store.sample(64)[:, 0].unique()) >= 16
     with pytest.raises(WorkbenchError, match="holds a store already"):
         store_given(tmp_path, shards, hook=str(HOOK), model_name="given")
+
+
+def test_what_an_interrupted_store_left_is_not_mixed_with_a_new_one(tiny_model: Model, tmp_path: Path) -> None:
+    def shards() -> Iterator[torch.Tensor]:
+        yield torch.zeros(50, 4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store_given(tmp_path, shards(), hook=str(HOOK), model_name="given")
+    with pytest.raises(WorkbenchError, match="an interrupted store left"):
+        store_given(tmp_path, [torch.ones(50, 4)], hook=str(HOOK), model_name="given")
+    with pytest.raises(WorkbenchError, match="an interrupted store left"):
+        capture_store(tiny_model, HOOK, _rows(), tmp_path)
+
+
+@pytest.mark.parametrize("line", ["", "{bad}", "[]", '{"files": {}}'])
+def test_a_damaged_line_of_shards_is_said(tmp_path: Path, line: str) -> None:
+    store_given(tmp_path, [torch.zeros(50, 4)], hook=str(HOOK), model_name="given")
+    path = tmp_path / "shards.jsonl"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(WorkbenchError, match=r"shards.jsonl, line 2, is damaged.*files, n_tokens.*capture again"):
+        ActivationStore.open(tmp_path)
+
+
+def test_a_manifest_that_is_none_is_said(tmp_path: Path) -> None:
+    store_given(tmp_path, [torch.zeros(50, 4)], hook=str(HOOK), model_name="given")
+    write_json(tmp_path / "manifest.json", [])
+    with pytest.raises(WorkbenchError, match="a mapping"):
+        ActivationStore.open(tmp_path)
 
 
 def test_an_activation_beyond_the_stored_type_is_refused(tiny_model: Model) -> None:

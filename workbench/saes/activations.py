@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.randomness import derive_seed, generator
-from workbench.base.store import content_hash, read_json, sha256_file
+from workbench.base.store import content_hash, read_json, read_text, sha256_file
 from workbench.saes.token_rows import OF_THE_MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST, SHARDS = "manifest.json", "shards.jsonl"
+_OF_A_SHARD = ("files", "n_tokens", "n_corpus", "sources", "dropped")
 GROUP_SHARDS = 8
 """Shards in memory at a time, their tokens permuted together; the next group is read meanwhile."""
 
@@ -140,7 +141,7 @@ class ActivationStore(Activations):
         WorkbenchError when the store is unfinished or damaged, or has no such hook point.
         """
         folder = Path(folder)
-        manifest, shards = read_json(folder / MANIFEST), read_shards(folder)
+        manifest, shards = read_manifest(folder), read_shards(folder)
         if not manifest.get("complete"):
             raise WorkbenchError(
                 f"the activation store {folder} is unfinished ({len(shards)} shards)",
@@ -202,8 +203,44 @@ def corpus_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 def read_shards(folder: Path) -> list[dict[str, Any]]:
     """The shards that were written, one JSON line each; a half-written last line is dropped."""
     path = Path(folder) / SHARDS
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = read_text(path).split("\n")[:-1] if path.exists() else []
+    return [_shard(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _shard(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        shard = json.loads(line)
+    except json.JSONDecodeError:
+        shard = None
+    if not isinstance(shard, dict) or not shard.keys() >= set(_OF_A_SHARD):
+        raise WorkbenchError(
+            f"{path}, line {number}, is damaged: {line[:80]!r}",
+            f"a JSON object with {', '.join(_OF_A_SHARD)}",
+            f"delete the folder {path.parent} and capture again",
+        )
+    return shard
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A store's manifest; WorkbenchError when it is none."""
+    path = Path(folder) / MANIFEST
+    if not isinstance(manifest := read_json(path), dict):
+        raise WorkbenchError(
+            f"{path} holds {str(manifest)[:80]}", "a mapping", f"delete the folder {path.parent} and capture again"
+        )
+    return manifest
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that holds a store, or what an interrupted one left."""
+    if (folder / MANIFEST).exists():
+        raise WorkbenchError(f"{folder} holds a store already", "a new folder", "choose another")
+    if (folder / SHARDS).exists():
+        raise WorkbenchError(
+            f"{folder} holds {SHARDS} without {MANIFEST}: what an interrupted store left",
+            "a new folder",
+            f"delete {folder}, or choose another",
+        )
 
 
 def verify_shards(folder: Path, shards: Sequence[dict[str, Any]]) -> None:

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed, generator
-from workbench.base.store import atomic_write, content_hash, read_json, sha256_file, write_json
+from workbench.base.store import atomic_write, content_hash, sha256_file, write_json
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.activations import (
     MANIFEST,
     SHARDS,
     ActivationStore,
     HeldActivations,
+    check_new,
+    read_manifest,
     read_shards,
     verify_shards,
 )
@@ -109,15 +111,14 @@ def store_given(
 ) -> ActivationStore:
     """A store of activations that you have already: each of `shards` [n, d_model] (shuffled, 16 bits) becomes one shard.
 
-    Nothing is filtered. Raises WorkbenchError when the folder holds a store.
+    Nothing is filtered. Raises WorkbenchError when the folder holds a store, or what an interrupted call left of one.
     """
     import torch
 
     from workbench.base.tensors import save_tensors
 
     folder, totals, key, manifest = Path(folder), _Totals.of([]), hashlib.sha256(), {}
-    if (folder / MANIFEST).exists():
-        raise WorkbenchError(f"{folder} holds a store already", "a new folder", "choose another")
+    check_new(folder)
     for index, tokens in enumerate(shards):
         name, corpus = f"{hook}/shard-{index:05d}.safetensors", torch.full((len(tokens),), of_corpus)
         save_tensors(folder / name, {"activations": tokens.cpu(), "of_corpus": corpus})
@@ -230,9 +231,10 @@ def _begin(
 ) -> dict[str, Any]:
     fresh = _manifest(model, hooks, rows, options)
     if not (folder / MANIFEST).exists():
+        check_new(folder)
         write_json(folder / MANIFEST, fresh)
         return fresh
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_manifest(folder)
     if manifest.get("key") != fresh["key"]:
         raise WorkbenchError(
             f"the folder {folder} holds activations of other rows, another model, other hook points or another filter",
