@@ -101,6 +101,49 @@ def test_figures_that_do_not_name_these_weights_count_for_nothing(recorded: dict
     assert "dead_share" in gate.unmeasured
 
 
+@dataclass(frozen=True)
+class Sited(Weights):
+    """Weights that know where they read."""
+
+    hook: str = "blocks.15.hook_resid_post"
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, True),
+        ({"trained_on_this_model": None}, True),
+        ({"trained_on_this_model": False}, False),
+        ({"hook": "blocks.9.hook_resid_post"}, False),
+        ({"hook": None}, False),
+    ],
+)
+def test_an_evaluation_at_another_hook_or_on_another_model_counts_for_nothing(changes: dict, counts: bool) -> None:
+    own = {"weights_hash": "these", "hook": "blocks.15.hook_resid_post", "trained_on_this_model": True, "headline": GOOD}
+    sae = Sited({"evaluation": own | changes})
+    assert check_fitness(sae).passed is (True if counts else None)
+    assert card_figure(sae, "l0") == (48 if counts else None)
+    trained = Sited({"weights_hash": "these", "l0": 30.0, "evaluation": own | changes})
+    assert card_figure(trained, "l0") == (48 if counts else 30)
+
+
+def test_a_figure_that_an_evaluation_filled_in_is_not_trainings_own() -> None:
+    filled = {"weights_hash": "these", "ce_recovered": 0.9, "l0": 30.0, "from_evaluation": ["ce_recovered", 3]}
+    assert (card_figure(Sited(filled), "ce_recovered"), card_figure(Sited(filled), "l0")) == (None, 30)
+    assert card_figure(Sited(filled | {"from_evaluation": 1}), "ce_recovered") == 0.9
+
+
+@pytest.mark.parametrize("lacking", ["variance_explained", "ce_recovered"])
+def test_a_strict_check_needs_variance_explained_and_loss_recovered(lacking: str) -> None:
+    gate = check_fitness(these({key: value for key, value in GOOD.items() if key != lacking}))
+    assert gate.passed is True
+    with pytest.raises(WorkbenchError, match=f"some is unmeasured here: it lacks {lacking}") as caught:
+        require_fit("some", gate)
+    assert "workbench sae eval some --write-card" in caught.value.remedy
+    with pytest.raises(WorkbenchError, match="lacks variance_explained and ce_recovered"):
+        require_fit("some", check_fitness(these({"l0": 50})))
+
+
 @pytest.mark.parametrize("evaluation", ["good", [GOOD], {"headline": [1], "weights_hash": "these"}, {"weights_hash": "these"}])
 def test_a_card_of_odd_shape_is_unmeasured(evaluation: Any) -> None:
     assert check_fitness(Weights({"evaluation": evaluation})).passed is None

@@ -10,13 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.base.errors import WorkbenchError
+from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.progress import track
 from workbench.base.provenance import package_versions
 from workbench.base.store import content_hash, read_json, write_json
 from workbench.saes.evaluation.fitness import check_site, evaluate_all
 from workbench.saes.evaluation.gate import check_fitness, warn_unless_fit
 from workbench.saes.evaluation.headline import headline
+from workbench.saes.evaluation.pooling import POOLINGS
+from workbench.saes.evaluation.stability import check_other_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +61,8 @@ class CardSettings:
         for name in ("tokens", "sample_tokens", "probe_rows", "probe_tokens", "batch_tokens"):
             if getattr(self, name) < 1:
                 raise WorkbenchError(f"{name} is {getattr(self, name)}", "a number above 0", "correct the settings")
+        if self.pooling not in POOLINGS:
+            raise unknown_name("pooling", self.pooling, POOLINGS)
 
 
 N_DEFAULT_SETS = 12
@@ -83,6 +87,7 @@ def evaluation_card(
     `sae-probes` and `evals`.
     """
     run = _Run(sae, model, personas, dict(vectors or {}), dict(controls or {}), settings or CardSettings(), parts)
+    check_other_seeds(sae, other_seeds or {}, model)
     started = time.perf_counter()
     value: dict[str, Any] = run.identity() | {
         "held_out": run.part("fitness", run.fitness)[sae.id],
@@ -276,7 +281,6 @@ class _Run:
 
         if not others:
             return None
-        check_site([self.sae, *others.values()], self.model)
         alive = firing_counts(self.sae, self.sample.activations) > 0
         lists = {one["trait"]: one["top_features"] for one in personas["traits"]}
         own, seed = self.sae.decoder_directions, self.settings.seed
@@ -298,7 +302,7 @@ class _Run:
     def excess(self, value: Mapping[str, Any]) -> dict[str, Any]:
         from workbench.saes.evaluation.controls import all_excesses
 
-        return all_excesses(value, {name: self.kind(name) for name in self.controls}, seed=self.settings.seed)
+        return all_excesses(value, {name: self.kind(name) for name in self.controls})
 
 
 def _trained_on(sae: SparseAutoencoder, model: Model) -> bool | None:

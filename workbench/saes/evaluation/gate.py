@@ -2,7 +2,8 @@
 
 The limits are conventions, stated here and printed with every failure. Variance explained, loss recovered and dead share are
 the limits below which the report calls an SAE poor. A figure counts only where the card records that it was measured on these
-very weights (their hash): a card may have been copied from another SAE, or be a stranger's.
+very weights (their hash): a card may have been copied from another SAE, or be a stranger's. What an evaluation says counts
+only if it read this SAE at its own hook, and not on another model than the one it was trained on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from typing import Any, Protocol, TypeGuard
 from workbench.base.errors import WorkbenchError
 
 logger = logging.getLogger(__name__)
+
+FROM_EVALUATION = "from_evaluation"
+"""Key of a card under which an evaluation lists the figures that it filled in."""
+NEEDED = ("variance_explained", "ce_recovered")
+"""Figures without which a strict check refuses."""
 
 
 class Carded(Protocol):
@@ -110,9 +116,25 @@ def check_fitness(sae: Carded, limits: Limits | None = None) -> Gate:
 def card_figure(sae: Carded, key: str) -> float | None:
     """A headline figure of these weights: from the evaluation, else from what training measured; None when it is not known."""
     evaluation = sae.card.get("evaluation") if isinstance(sae.card, Mapping) else None
-    if of_these_weights(evaluation, sae) and (found := figure(evaluation.get("headline"), key)) is not None:
+    if evaluated_here(evaluation, sae) and (found := figure(evaluation.get("headline"), key)) is not None:
         return found
-    return figure(sae.card, key) if of_these_weights(sae.card, sae) else None
+    return figure(sae.card, key) if of_these_weights(sae.card, sae) and key not in filled_in(sae.card) else None
+
+
+def filled_in(card: Mapping[str, Any]) -> list[str]:
+    """The figures of a card that an evaluation put there, not training."""
+    names = card.get(FROM_EVALUATION)
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def evaluated_here(record: Any, sae: Carded) -> TypeGuard[Mapping[str, Any]]:
+    """Whether an evaluation is of this SAE's weights, at its hook, and not on another model than it was trained on."""
+    hook = getattr(sae, "hook", None)  # not every carded thing knows its hook
+    return (
+        of_these_weights(record, sae)
+        and record.get("trained_on_this_model") is not False
+        and (hook is None or record.get("hook") == str(hook))
+    )
 
 
 def of_these_weights(record: Any, sae: Carded) -> TypeGuard[Mapping[str, Any]]:
@@ -131,7 +153,8 @@ def figure(record: Any, key: str) -> float | None:
 def doubts(name: str, gate: Gate) -> list[str]:
     """A sentence for every failure, and one where the SAE (or a figure of it) was never measured."""
     if gate.passed is None:
-        return [f"{name} is unmeasured here: no figure is of these weights. Run `workbench sae eval {name}`"]
+        where = "of these weights, at this hook, on the model they were trained on"
+        return [f"{name} is unmeasured here: no figure is {where}. Run `workbench sae eval {name}`"]
     found = [f"{name} FAILS the fitness gate: {failure}" for failure in gate.failures]
     return found + ([f"{name}: not measured here: {', '.join(gate.unmeasured)}"] if gate.unmeasured else [])
 
@@ -143,17 +166,18 @@ def warn_unless_fit(name: str, gate: Gate) -> None:
 
 
 def require_fit(name: str, gate: Gate) -> None:
-    """Raise WorkbenchError (exit code 2) when the gate failed or when nothing was measured."""
-    if gate.passed:
-        return
-    if gate.passed is None:
+    """Raise WorkbenchError (exit code 2) when the gate failed, or when any of `NEEDED` was not measured."""
+    if gate.failures:
         raise WorkbenchError(
-            f"the SAE {name} is unmeasured here",
+            f"the SAE {name} fails the fitness gate: {'; '.join(gate.failures)}",
+            "an SAE within the limits, as you asked for a strict check",
+            "choose another SAE (`workbench sae list`), train longer, or leave the strict flag out",
+        )
+    missing = [key for key in NEEDED if key in gate.unmeasured]
+    if gate.passed is None or missing:
+        what = "" if gate.passed is None else f": it lacks {' and '.join(missing)}"
+        raise WorkbenchError(
+            f"the SAE {name} is unmeasured here{what}",
             "an SAE with measured fitness, as you asked for a strict check",
             f"run `workbench sae eval {name} --write-card`",
         )
-    raise WorkbenchError(
-        f"the SAE {name} fails the fitness gate: {'; '.join(gate.failures)}",
-        "an SAE within the limits, as you asked for a strict check",
-        "choose another SAE (`workbench sae list`), train longer, or leave the strict flag out",
-    )

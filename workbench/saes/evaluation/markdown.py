@@ -153,5 +153,8 @@ def _excess(value: Mapping[str, Any]) -> Iterator[str]:
             shown = None if interval is None else f"[{interval[0]:+.3f}, {interval[1]:+.3f}]"
             rows.append((name, claim, row["sae"], row["control"], f"{row['excess']:+.3f}", shown))
     yield from _table(("control", "claim", "this SAE", "control", "excess", "95%"), rows)
+    for name, one in value["excess"]["over"].items():
+        if one.get("note"):
+            yield from ("", f"{name}: {one['note']}.")
     if value["excess"]["over_soft_frozen"] is None:
         yield from ("", "Excess over a soft-frozen SAE: not measured, none was given with `--controls`.")

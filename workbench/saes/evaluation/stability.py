@@ -13,14 +13,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.saes.evaluation.fitness import pieces
+from workbench.base.errors import WorkbenchError
+from workbench.saes.evaluation.fitness import check_site, pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from workbench.models.loading import Model
+    from workbench.saes.interface import SparseAutoencoder
+
 MATCH_COSINE = 0.7
 NULLS = ("activations", "random_covariance")
 """Names under which dictionaries that learnt nothing stand beside SAEs of other seeds."""
+
+
+def check_other_seeds(sae: SparseAutoencoder, others: Mapping[str, SparseAutoencoder], model: Model) -> None:
+    """WorkbenchError for an SAE that cannot tell what another seed would find: these very weights, or of another site."""
+    for name, other in others.items():
+        if other.weights_hash and other.weights_hash == sae.weights_hash:
+            raise WorkbenchError(
+                f"{name} has the same weights as {sae.id}",
+                "an SAE trained like it from another seed",
+                "train one with another `seed`, or leave --other-seed out",
+            )
+    check_site([sae, *others.values()], model)
 
 
 def best_matches(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
