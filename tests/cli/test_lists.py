@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+
+import pytest
+
 
 def test_the_list_of_traits_has_evil(workbench):
     assert "evil" in [trait["name"] for trait in workbench("traits", "list", "--json").json["traits"]]
@@ -26,6 +30,25 @@ def test_saes_are_listed_by_model_and_shown_with_their_card(workbench, shelf):
     assert ours["d_sae"] == 16 and ours["hook"] == "blocks.1.hook_resid_post"
     assert workbench("sae", "list", "--model", "another", "--json").json == {"saes": []}
     assert "variance_explained" in workbench("sae", "show", ours["id"]).out
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"metadata": ["x"]}, {"metadata": {"hook_name": 15}}, {"metadata": {"hook_name": "blocks.1.hook_in", "model_name": 5}}],
+)
+def test_a_damaged_sae_hides_no_other_and_is_refused_by_its_name(workbench, tmp_path, monkeypatch, caplog, changes):
+    from tests.cli.shelf import write_sae
+
+    monkeypatch.setenv("WORKBENCH_SHELF", str(tmp_path))
+    damaged = write_sae(tmp_path / "saes" / "tiny" / "damaged", model="me/tiny") / "cfg.json"
+    write_sae(tmp_path / "saes" / "tiny" / "whole", model="me/tiny")
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | changes))
+    answers = [workbench("sae", *command, "--json") for command in (("list",), ("search", "tiny/"), ("show", "tiny/whole"))]
+    assert [answer.code for answer in answers] == [0, 0, 0]
+    assert [row["id"] for row in answers[0].json["saes"] if row["id"].startswith("tiny/")] == ["tiny/whole"]
+    assert str(damaged) in caplog.text
+    refused = workbench("sae", "show", "tiny/damaged")
+    assert refused.code == 2 and f"{damaged} does not describe an SAE" in refused.err.replace("\n", " ")
 
 
 def test_the_registry_is_searched_listed_and_shown_offline(workbench, shelf):

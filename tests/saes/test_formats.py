@@ -182,6 +182,32 @@ def test_nothing_of_an_sae_that_was_written_there_before_is_left(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "cfg.json", "sae_weights.safetensors"]
 
 
+@pytest.mark.parametrize("held", [{"other": torch.zeros(48)}, {"sparsity": torch.zeros(47)}, {"sparsity": torch.zeros(48, 1)}])
+def test_a_sparsity_file_of_another_kind_or_shape_is_refused(tmp_path: Path, held: dict[str, torch.Tensor]) -> None:
+    saelens.write(small_sae(), tmp_path)
+    save_file(held, tmp_path / "sparsity.safetensors")
+    with pytest.raises(WorkbenchError, match=r"sparsity\.safetensors"):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metadata": ["x"]},
+        {"metadata": {"hook_name": 15}},
+        {"metadata": {"hook_name": "blocks.1.hook_resid_post", "model_name": 5}},
+        {"activation_fn": "topk", "activation_fn_kwargs": [3], "architecture": "standard"},
+    ],
+)
+def test_a_configuration_with_values_of_other_kinds_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    saelens.write(small_sae(), tmp_path)
+    cfg = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg | change))
+    for read in (load_sae, saelens.read):
+        with pytest.raises(WorkbenchError):
+            read(tmp_path)
+
+
 @pytest.mark.parametrize("k", ["Infinity", "-Infinity", "NaN", "1e400", "[5]", "true"])
 def test_a_k_that_is_no_whole_number_is_refused(tmp_path: Path, k: str) -> None:
     saelens.write(replace(small_sae(), architecture="topk", k=5, threshold=None), tmp_path)

@@ -42,6 +42,8 @@ def test_the_shipped_recipe_is_valid() -> None:
         ({"activations": "ram"}, "activations"),
         ({"data": "foo"}, "a mapping"),
         ({"training": [1]}, "a mapping"),
+        ({"training": []}, r"training is \[\]"),
+        ({"data": False}, "data is False"),
         ({"training": {"decay": 2.0}}, "a share"),
         ({"data": {"characters": -5}}, "1 or more"),
         ({"data": {"system_dropout": 3}}, "a probability"),
@@ -130,6 +132,18 @@ def test_too_little_text_is_said_before_anything_is_read(tiny_model: Model, tmp_
     data = DataMix(corpus=str(text), chats=0, traits=())
     with pytest.raises(WorkbenchError, match="one document in twenty is held out"):
         mixture.mixture(Recipe(data=data), tiny_model, tmp_path, lambda *_: [])
+
+
+@pytest.mark.parametrize(("asked", "n"), [(40_000, 1), (15_000, 0)])
+def test_far_less_text_than_was_asked_for_is_said(
+    tiny_model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: int, n: int
+) -> None:
+    text = tmp_path / "corpus.txt"
+    text.write_text("\n\n".join(f"Line {i}: some words about the sea, its ships and its weather." for i in range(200)))
+    data = DataMix(corpus=str(text), characters=asked, cut=50)
+    _ = [mixture.corpus_rows(tiny_model, data, role, characters=asked) for role in ("train", "held_out")]
+    told = [record.getMessage() for record in caplog.records if "data.characters" in record.getMessage()]
+    assert len(told) == n and all(f"asks for {asked:,}" in text and "data.cut" in text for text in told)
 
 
 def test_a_whole_run_trains_two_sites_and_controls_and_resumes_without_work(

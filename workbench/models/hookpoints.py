@@ -57,7 +57,7 @@ class HookPoint:
         """The hook point that a TransformerLens name means; canonical bridge names (`hook_out`) are understood too."""
         if isinstance(text, HookPoint):
             return text
-        match = _PATTERN.fullmatch(text.strip())
+        match = _PATTERN.fullmatch(text.strip()) if isinstance(text, str) else None  # a number in somebody's JSON
         if match is None:
             raise WorkbenchError(
                 f"{text!r} is not a hook point",

@@ -241,6 +241,8 @@ def width_of(texts: tuple[str, ...]) -> int | None:
 
 def thousands(number: int) -> int:
     """What is meant by "k": 1,024, except where thousands of a power of two are (65k is 65,536; 80k is 81,920)."""
+    if number < 1:
+        return 0
     power = 1 << round(math.log2(number * 1000))
     return power if abs(number * 1000 / power - 1) < 0.025 else number * 1024
 

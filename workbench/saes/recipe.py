@@ -190,7 +190,7 @@ def _build(base: Any, document: dict[str, Any], *, where: str) -> Any:
             raise unknown_name(f"key in {where}", key, known)
         default = getattr(base, key)
         if isinstance(default, (DataMix, TrainingConfig)):
-            values[key] = _build(default, value or {}, where=f"{where}: {key}")
+            values[key] = _build(default, {} if value is None else value, where=f"{where}: {key}")
             continue
         if isinstance(default, tuple) and isinstance(value, list):
             value = tuple(value)

@@ -71,12 +71,24 @@ def list_saes() -> list[SaeEntry]:
 def _entry(id: str, folder: Path) -> SaeEntry:
     cfg = read_json(folder / "cfg.json")
     card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
-    if not isinstance(cfg, dict) or not isinstance(cfg.get("d_sae"), int) or not isinstance(card, dict):
-        raise WorkbenchError(f"{folder / 'cfg.json'} does not describe an SAE", "d_sae and metadata", "copy the folder again")
+    if not isinstance(cfg, dict) or type(cfg.get("d_sae")) is not int or not isinstance(card, dict):
+        raise _no_description(folder)
     metadata = cfg.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise _no_description(folder)
     hook = metadata.get("hook_name") or cfg.get("hook_name") or cfg.get("hook_point") or ""  # before version 6 at the top
     model = metadata.get("model_name") or cfg.get("model_name") or "unknown"
+    if not isinstance(hook, str) or not isinstance(model, str):
+        raise _no_description(folder)
     return SaeEntry(id, folder, HookPoint.parse(hook), model, cfg["d_sae"], card)
+
+
+def _no_description(folder: Path) -> WorkbenchError:
+    return WorkbenchError(
+        f"{folder / 'cfg.json'} does not describe an SAE",
+        "d_sae (a number), metadata (an object) with hook_name and model_name (texts), and an object in card.json",
+        "copy the folder again",
+    )
 
 
 def find_sae(id_or_path: str | os.PathLike[str]) -> SaeEntry:
@@ -93,6 +105,7 @@ def find_sae(id_or_path: str | os.PathLike[str]) -> SaeEntry:
         )
     entries = {entry.id: entry for entry in list_saes()}
     if str(id_or_path) not in entries:
+        _check_named(str(id_or_path))
         if known := find_published(str(id_or_path)):
             raise WorkbenchError(
                 f"{known.id} is in the SAELens registry, not on the shelf",
@@ -105,8 +118,17 @@ def find_sae(id_or_path: str | os.PathLike[str]) -> SaeEntry:
 
 def find_unshelved(id: str | os.PathLike[str]) -> PublishedSae | None:
     """The entry of the SAELens registry that `id` names, unless it is a folder or on the shelf; else None."""
-    on_shelf = Path(id).is_dir() or any(entry.id == str(id) for entry in list_saes())
-    return None if on_shelf else find_published(str(id))
+    if Path(id).is_dir() or any(entry.id == str(id) for entry in list_saes()):
+        return None
+    _check_named(str(id))
+    return find_published(str(id))
+
+
+def _check_named(id: str) -> None:
+    """Say what is wrong with the shelf's folder of this id, where there is one that the list passes over."""
+    for shelf in shelf_folders():
+        if (shelf / id / "cfg.json").is_file():
+            _entry(id, shelf / id)
 
 
 def load_sae(id_or_path: str | os.PathLike[str] = DEFAULT, *, device: str = "cpu") -> SparseAutoencoder:

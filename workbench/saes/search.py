@@ -111,7 +111,11 @@ def span(text: str, name: str, *, slack: float = 0.0) -> tuple[float, float]:
 
 
 def _value(number: str, unit: str) -> float:
-    return float(thousands(int(float(number)))) if unit else float(number)
+    """What is meant: 16k is a power of two, half a thousand is 512."""
+    if not unit:
+        return float(number)
+    whole = float(number) >= 1 and float(number).is_integer()
+    return float(thousands(int(float(number)))) if whole else float(round(float(number) * 1024))
 
 
 def local_files(entry: PublishedSae) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ def read(folder: Path, file: Path | None = None) -> Foreign:
         load_tensors(folder / WEIGHTS),
         where=folder / WEIGHTS,
         files=(folder / WEIGHTS, folder / CONFIG, *beside(folder, cfg)),
-        density=_density(folder),
+        density=_density(folder, cfg),
     )
 
 
@@ -217,8 +217,19 @@ def _kind(tensor: Tensor, dtype: str) -> torch.dtype:
     return torch.float32 if kind.itemsize == 1 and tensor.dim() == 1 else kind
 
 
-def _density(folder: Path) -> Tensor | None:
+def _density(folder: Path, cfg: dict[str, Any]) -> Tensor | None:
     from workbench.base.tensors import load_tensors
+    from workbench.saes.formats.files import need
 
     path = folder / SPARSITY
-    return (10.0 ** load_tensors(path)["sparsity"].float()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    held = load_tensors(path)
+    need(held, ("sparsity",), path, "how often each feature fires")
+    found = held["sparsity"]
+    if found.ndim != 1 or len(found) != cfg.get("d_sae", len(found)):
+        raise WorkbenchError(
+            f"{path}: sparsity has the shape {list(found.shape)}", f"[{cfg.get('d_sae')}], a number per feature",
+            "copy the files of one SAE, or delete this one: it can be done without",
+        )  # fmt: skip
+    return 10.0 ** found.float()

@@ -71,11 +71,21 @@ def modern(cfg: dict[str, Any]) -> dict[str, Any]:
     """A configuration as version 6 writes it: names and hook under `metadata`, top-k as an architecture."""
     cfg = dict(cfg)
     moved = {"hook_name": cfg.get("hook_name") or cfg.get("hook_point"), "model_name": cfg.get("model_name")}
-    cfg["metadata"] = {**{name: value for name, value in moved.items() if value}, **(cfg.get("metadata") or {})}
+    cfg["metadata"] = {**{name: value for name, value in moved.items() if value}, **_object(cfg, "metadata")}
+    for name in moved:
+        if (told := cfg["metadata"].get(name)) and not isinstance(told, str):
+            raise WorkbenchError(f"the configuration's {name} is {told!r:.60}", "a text", "mend cfg.json")
     activation = cfg.get("activation_fn") or cfg.get("activation_fn_str")
     if activation == "topk" and cfg.get("architecture", "standard") == "standard":
-        cfg |= {"architecture": "topk", "k": (cfg.get("activation_fn_kwargs") or {}).get("k", cfg.get("k"))}
+        cfg |= {"architecture": "topk", "k": _object(cfg, "activation_fn_kwargs").get("k", cfg.get("k"))}
     return cfg
+
+
+def _object(cfg: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = cfg.get(name) or {}
+    if not isinstance(value, dict):
+        raise WorkbenchError(f"the configuration's {name} is {value!r:.60}", "an object", "mend cfg.json")
+    return value
 
 
 def _normalisation(cfg: Mapping[str, Any]) -> str:
