@@ -176,10 +176,33 @@ def test_a_write_that_breaks_leaves_no_settings_beside_weights_of_another_sae(
 
 def test_nothing_of_an_sae_that_was_written_there_before_is_left(tmp_path: Path) -> None:
     saelens.write(replace(small_sae(), density=torch.linspace(0, 1, 48), card={"l0": 3.5}), tmp_path)
-    (tmp_path / "README.md").write_text("mine")
     found = load_sae(saelens.write(small_sae(seed=1), tmp_path))
     assert found.density is None and found.card == {}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "cfg.json", "sae_weights.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+
+
+MEASURED = ("training.svg", "placebos/placebo_codes.json", "placebos/placebo_codes.safetensors", "causal_controls/ab-kl0.1.json")
+OF_THE_USER = ("recipe.yaml", "causal_controls/notes.txt", "sub/README.md", "placebo_codes.json")
+
+
+def test_what_was_measured_on_other_weights_goes_with_them_and_nothing_else(tmp_path: Path) -> None:
+    old = load_sae(saelens.write(small_sae(), tmp_path)).weights_hash
+    for name in (*MEASURED, *OF_THE_USER, "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"of the old one: {name}")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    saelens.write(replace(small_sae(), card={"l0": 3.5}), tmp_path)  # the same weights, a card more
+    assert all(path.read_bytes() == data for path, data in before.items() if path.name != "cfg.json")
+    saelens.write(small_sae(seed=1), tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*OF_THE_USER, f"README.{old[:12]}.md", "cfg.json", "sae_weights.safetensors"}
+    assert "README.md" in (tmp_path / f"README.{old[:12]}.md").read_text() and not (tmp_path / "placebos").exists()
+
+
+def test_a_file_beside_no_weights_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    saelens.write(small_sae(), tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize("held", [{"other": torch.zeros(48)}, {"sparsity": torch.zeros(47)}, {"sparsity": torch.zeros(48, 1)}])

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
 
     from workbench.saes.formats.files import Foreign
 
+logger = logging.getLogger(__name__)
+
 WEIGHTS, CONFIG, SPARSITY, CARD = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors", "card.json"
+README = "README.md"
+MADE_FROM_IT = ("training.svg", "placebos/placebo_codes.*", "causal_controls/*-kl*.json")
+"""What this package writes beside an SAE and measures on its weights alone: patterns of files in its folder."""
 LAYOUT = "6.54.0"  # the version of SAELens whose layout is written
 _FIELDS = {
     "W_enc": "encoder",
@@ -111,7 +118,8 @@ def write(
     With an 8-bit `dtype` (float8_e4m3fn: half the size, three significant bits) biases and thresholds stay in float32.
     Numbers that `dtype` cannot hold are refused before anything is written. A card is kept with the hash of the weights that
     it speaks of. An SAE that lies there is replaced: its cfg.json goes first and the new one comes last, so that a folder
-    with a cfg.json is whole.
+    with a cfg.json is whole. Where the weights are others, what was measured on the old ones (MADE_FROM_IT) is deleted, and
+    their README.md, in which people write too, becomes README.<first digits of their hash>.md; nothing else is touched.
     """
     from workbench.base.tensors import save_tensors
 
@@ -141,9 +149,25 @@ def _move(part: Path, folder: Path) -> None:
     """The files of a complete SAE over those of an older one; what the new one has no file for is not left behind."""
     for name in (CONFIG, SPARSITY, CARD):
         (folder / name).unlink(missing_ok=True)
+    old = sha256_file(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else None
+    if old is not None and old != sha256_file(part / WEIGHTS):
+        _put_away(folder, old)
     for name in (WEIGHTS, SPARSITY, CARD, CONFIG):
         if (part / name).is_file():
             os.replace(part / name, folder / name)
+
+
+def _put_away(folder: Path, old: str) -> None:
+    """Nothing that speaks of the weights with the hash `old` stays beside others under a name that is read or uploaded."""
+    for pattern in MADE_FROM_IT:
+        for file in folder.glob(pattern):
+            file.unlink()
+        with contextlib.suppress(OSError):  # not there, or something of the user's is in it
+            (folder / pattern).parent.rmdir()
+    if (folder / README).is_file():
+        kept = f"README.{old[:12]}.md"
+        os.replace(folder / README, folder / kept)
+        logger.warning("%s speaks of other weights and is called %s now.", folder / README, kept)
 
 
 def _config(sae: SparseAutoencoder, metadata: dict[str, Any] | None) -> dict[str, Any]:
