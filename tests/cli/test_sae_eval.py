@@ -100,6 +100,37 @@ def test_settings_out_of_range_are_told_in_three_parts(workbench, shelf):
     assert "tokens is 0" in answer.err
 
 
+def test_a_pooling_that_does_not_exist_is_told_before_any_work(workbench, shelf):
+    answer = workbench("sae", "eval", "smollm2-135m-instruct/blocks.1.hook_resid_post", "--pooling", "max", "--plan")
+    assert answer.code == 2
+    assert "there is no pooling 'max'" in answer.err.lower()
+
+
+def test_list_and_show_give_the_newest_figures_of_these_weights_only(workbench, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_SHELF", str(tmp_path))
+    folder = write_sae(tmp_path / "saes" / "tiny" / "one", model="me/tiny")
+    card = json.loads((folder / "card.json").read_text())
+
+    def told(**changes):
+        (folder / "card.json").write_text(json.dumps(card | changes))
+        row = next(one for one in workbench("sae", "list", "--json").json["saes"] if one["id"] == "tiny/one")
+        return row["figures"], workbench("sae", "show", "tiny/one", "--json").json["figures"]
+
+    own = card["weights_hash"]
+    new = {"weights_hash": own, "hook": HOOK, "headline": {"l0": 7.0, "ce_recovered": 0.9}}
+    assert [one["l0"] for one in told()] == [4, 4]  # training's
+    for one in told(evaluation=new, ce_recovered=0.2, from_evaluation=["ce_recovered"]):
+        assert (one["l0"], one["ce_recovered"], one["variance_explained"]) == (7, 0.9, 0.5)
+    for one in told(evaluation=new | {"hook": "blocks.0.hook_resid_post"}):
+        assert (one["l0"], one["ce_recovered"]) == (4, None)
+    assert [one["l0"] for one in told(evaluation=new | {"weights_hash": "others"})] == [4, 4]
+    assert [one["l0"] for one in told(weights_hash="others", evaluation=new)] == [4, 7]  # the list takes the card's word
+    listed, shown = told(weights_hash="others")
+    assert (listed["l0"], shown["l0"]) == (4, None)  # of other weights, which only `show` compares
+    assert "l0: 4.0 in the card is not known to be of these weights" in workbench("sae", "show", "tiny/one").out
+    assert "Figures as each card states them" in workbench("sae", "list").out
+
+
 def test_the_saes_go_where_the_model_is(sae, monkeypatch):
     from types import SimpleNamespace
 

@@ -22,6 +22,7 @@ from workbench.saes.evaluation.controls import all_excesses, control_kind, exces
 from workbench.saes.evaluation.markdown import card_markdown
 from workbench.saes.evaluation.personas import PersonaRollouts
 from workbench.saes.evaluation.pooling import text_chat
+from workbench.saes.evaluation.sample import token_sample
 from workbench.saes.evaluation.stability import NULLS
 from workbench.saes.evaluation.writing import check_writable, merged, with_section, write_evaluation
 from workbench.saes.interface import SparseAutoencoder
@@ -348,13 +349,44 @@ def test_a_section_is_put_at_the_end_or_in_its_place() -> None:
     assert merged({}, {"headline": {"l0": 3.0, "kl": None}})["l0"] == 3.0
 
 
+def test_the_newest_evaluation_wins_over_an_earlier_one_and_never_over_training() -> None:
+    def found(**figures: float) -> dict[str, Any]:
+        return {"headline": figures}
+
+    once = merged({"l0": 1.0, "kl": None}, found(ce_recovered=0.5, l0=9.0, kl=0.3))
+    assert (once["l0"], once["ce_recovered"], once["from_evaluation"]) == (1.0, 0.5, ["ce_recovered", "kl"])
+    twice = merged(once, found(ce_recovered=0.9, l0=8.0))
+    assert (twice["l0"], twice["ce_recovered"]) == (1.0, 0.9)
+    assert "kl" not in twice  # the newest did not measure it
+    unlisted = {name: figure for name, figure in once.items() if name != "from_evaluation"}
+    assert merged(unlisted, found(ce_recovered=0.9))["ce_recovered"] == 0.9
+    elsewhere = merged(once, found(ce_recovered=0.1) | {"trained_on_this_model": False})
+    assert "ce_recovered" not in elsewhere and "from_evaluation" not in elsewhere
+
+
 def test_the_corpus_of_a_card_is_the_one_it_was_trained_on_where_it_is_still_there(tmp_path: Path, caplog) -> None:
     from workbench.saes.evaluation.texts import CORPUS, corpus_of
 
     text = tmp_path / "mine.txt"
     text.write_text("a")
-    assert corpus_of({"recipe": {"data": {"corpus": str(text)}}}) == str(text)
-    assert corpus_of({}) == corpus_of({"recipe": {"data": {"corpus": CORPUS}}}) == CORPUS
+
+    def carded(corpus: str, hash: str | None = "lossless") -> SparseAutoencoder:
+        return replace(lossless_sae(4, 1), card={"recipe": {"data": {"corpus": corpus}}, "weights_hash": hash})
+
+    assert corpus_of(carded(str(text))) == str(text)
+    assert corpus_of(carded(str(text), "others")) == corpus_of(carded(str(text), None)) == CORPUS  # a stranger's card
+    assert corpus_of(lossless_sae(4, 1)) == corpus_of(carded(CORPUS)) == CORPUS
     assert not caplog.records
-    assert corpus_of({"recipe": {"data": {"corpus": str(tmp_path / "gone.txt")}}}) == CORPUS
+    assert corpus_of(carded(str(tmp_path / "gone.txt"))) == CORPUS
     assert "gone.txt" in caplog.text
+
+
+def test_a_card_of_odd_shape_names_no_model(tiny_model: Model) -> None:
+    for card in ({"model": "x"}, {"model": [1]}, {"plan": [1]}, {"recipe": "x", "weights_hash": "lossless"}):
+        run = card_module._Run(replace(lossless_sae(tiny_model.d_model, 1), card=card), tiny_model, [], {}, {}, _settings(), None)
+        assert run.trained_on is None
+
+
+def test_a_sample_of_no_tokens_is_refused(tiny_model: Model) -> None:
+    with pytest.raises(WorkbenchError, match="o token is left to sample of 0 rows"):
+        token_sample(tiny_model, HookPoint(1), [])

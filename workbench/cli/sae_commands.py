@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ def list_(
     """The SAEs on the shelf (of one model with --model); `workbench sae search` looks in the registry as well."""
     from workbench.saes.registry import list_saes
 
-    from .console import emit, table
+    from .console import emit, say, table
 
     if registry:
         from .sae_shelf import list_releases
@@ -43,18 +44,41 @@ def list_(
         return list_releases(model, as_json=as_json)
     rows = [_row(entry) for entry in list_saes() if model is None or entry.model == model]
     columns = ("id", "features", "variance explained", "L0", "CE recovered", "dead share")
-    shown = [(r["id"], r["d_sae"], *(r["card"].get(key) for key in _CARD)) for r in rows]
-    emit({"saes": rows}, as_json=as_json, show=lambda: table("", columns, shown, right=(1, 2, 3, 4, 5)))
+    shown = [(r["id"], r["d_sae"], *r["figures"].values()) for r in rows]
+
+    def display() -> None:
+        table("", columns, shown, right=(1, 2, 3, 4, 5))
+        say("Figures as each card states them for the weights that it names; `workbench sae show` compares the weights.")
+
+    emit({"saes": rows}, as_json=as_json, show=display)
 
 
-def _row(entry: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Told:
+    """An SAE as far as its card tells."""
+
+    card: dict[str, Any]
+    weights_hash: str
+    hook: str
+
+
+def _row(entry: Any, weights_hash: str | None = None) -> dict[str, Any]:
+    """An entry of the shelf; `figures` are those of the weights with that hash (by default the hash that the card names)."""
+    from workbench.saes.evaluation.gate import card_figure
+
+    evaluation = entry.card.get("evaluation")
+    named = entry.card.get("weights_hash") or (evaluation.get("weights_hash") if isinstance(evaluation, dict) else None)
+    told = _Told(entry.card, str(named) if weights_hash is None else weights_hash, str(entry.hook))
     facts = {"id": entry.id, "model": entry.model, "hook": str(entry.hook), "d_sae": entry.d_sae}
-    return {**facts, "folder": str(entry.folder), "card": entry.card}
+    figures = {key: card_figure(told, key) for key in _CARD}
+    return {**facts, "folder": str(entry.folder), "figures": figures, "card": entry.card}
 
 
 @app.command()
 def show(sae: SaeArgument, as_json: JsonOption = False) -> None:
     """An SAE's model card; of one in the registry, where its files are and which of them are cached."""
+    from workbench.base.store import sha256_file
+    from workbench.saes.formats.saelens import WEIGHTS
     from workbench.saes.registry import find_sae, find_unshelved
 
     from .console import emit, say, table
@@ -64,12 +88,16 @@ def show(sae: SaeArgument, as_json: JsonOption = False) -> None:
 
         return show_published(published, as_json=as_json)
     entry = find_sae(sae)
-    value = _row(entry)
-    rows = [(key, text) for key, text in _flat(_short(entry.card))]
+    weights = entry.folder / WEIGHTS
+    value = _row(entry, sha256_file(weights) if weights.is_file() else "")
+    rows = _flat({**_short(entry.card), **value["figures"]})
 
     def display() -> None:
         say(f"{entry.id}: {entry.d_sae} features of {entry.model} at {entry.hook}")
         table("model card", ("what", "value"), rows)
+        for key in _CARD:
+            if entry.card.get(key) is not None and value["figures"][key] is None:
+                say(f"{key}: {entry.card[key]} in the card is not known to be of these weights; `workbench sae eval` measures.")
         say(f"folder: {entry.folder}")
 
     emit(value, as_json=as_json, show=display)

@@ -170,7 +170,7 @@ class _Run:
         from workbench.saes.evaluation.texts import corpus_of, split_of, text_sets
 
         n_tokens, n_chats, seed = self.settings.tokens, self.settings.chats, self.settings.seed
-        corpus, split = corpus_of(self.sae.card), split_of(self.sae.card)
+        corpus, split = corpus_of(self.sae), split_of(self.sae.card)
         found = text_sets(self.model, n_tokens=n_tokens, n_chats=n_chats, seed=seed, corpus=corpus, split_on=split)
         for one in self.personas:
             if one.in_context:
@@ -182,8 +182,8 @@ class _Run:
         from workbench.saes.evaluation.sample import token_sample
         from workbench.saes.evaluation.texts import corpus_of, split_of, text_sets
 
-        card, each = self.sae.card, -(-self.settings.sample_tokens // 3)
-        sets = text_sets(self.model, n_tokens=each + each // 10, n_chats=0, corpus=corpus_of(card), split_on=split_of(card))
+        each, split = -(-self.settings.sample_tokens // 3), split_of(self.sae.card)
+        sets = text_sets(self.model, n_tokens=each + each // 10, n_chats=0, corpus=corpus_of(self.sae), split_on=split)
         samples = [token_sample(self.model, self.sae.hook, rows, n_tokens=each) for rows in sets.values()]
         return _joined(samples)
 
@@ -307,7 +307,9 @@ class _Run:
 
 def _trained_on(sae: SparseAutoencoder, model: Model) -> bool | None:
     """Whether the card names these weights; None where it names none. A mismatch is warned about: controls may want it."""
-    recorded = sae.card.get("model_weights_hash") or (sae.card.get("model") or {}).get("weights_hash")
+    described = sae.card.get("model")
+    named = described.get("weights_hash") if isinstance(described, Mapping) else None
+    recorded = sae.card.get("model_weights_hash") or named
     if recorded and recorded != model.weights_hash:
         logger.warning("%s was trained on other weights than those of %s.", sae.id, model.name)
     return None if not recorded else recorded == model.weights_hash

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.saes.evaluation.fitness import SINK_RATIO, Row
 
@@ -46,7 +47,10 @@ def token_sample(
     sink_ratio: float | None = SINK_RATIO,
     label: str = "Reading a sample of tokens",
 ) -> TokenSample:
-    """At most `n_tokens` tokens of the rows, in the rows' order; rows after that are not read."""
+    """At most `n_tokens` tokens of the rows, in the rows' order; rows after that are not read.
+
+    Raises WorkbenchError when there is not one usable token.
+    """
     import torch
 
     from workbench.models.capture import padded
@@ -70,6 +74,12 @@ def token_sample(
             first += len(batch)
             n += len(parts[-1][1])
             step(len(parts[-1][1]))
+    if not n:
+        raise WorkbenchError(
+            f"no token is left to sample of {len(rows)} rows",
+            "rows of several tokens that are not all sinks",
+            "give longer texts",
+        )
     return TokenSample(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

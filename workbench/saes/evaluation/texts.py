@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.randomness import derive_seed
+from workbench.saes.evaluation.gate import of_these_weights
 from workbench.saes.evaluation.pooling import text_chat
 
 if TYPE_CHECKING:
     from workbench.models.loading import Model
     from workbench.models.prompts import ChatTokens
+    from workbench.saes.evaluation.gate import Carded
 
 logger = logging.getLogger(__name__)
 CORPUS = "sae-probes"
@@ -51,11 +53,14 @@ def text_sets(
     return sets | ({"chats": own_chats(model, n_chats, seed)} if n_chats else {})
 
 
-def corpus_of(card: Mapping[str, Any]) -> str:
-    """The corpus that a card's recipe names, where it is still there; else sae-probes."""
+def corpus_of(sae: Carded) -> str:
+    """The corpus that the recipe in an SAE's card names, where it is still there; else sae-probes.
+
+    A card that does not say that it is of these weights is a stranger's: no file that it names is read.
+    """
     from workbench.saes.corpus import own_file
 
-    recipe = card.get("recipe")
+    recipe = sae.card.get("recipe") if of_these_weights(sae.card, sae) else None
     data = recipe.get("data") if isinstance(recipe, dict) else None
     named = data.get("corpus") if isinstance(data, dict) else None
     if not isinstance(named, str) or named == CORPUS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import atomic_write, read_json, write_json
+from workbench.saes.evaluation.gate import FROM_EVALUATION, filled_in
 from workbench.saes.evaluation.markdown import card_markdown, opening
 
 if TYPE_CHECKING:
@@ -42,9 +43,25 @@ def write_evaluation(
 
 
 def merged(card: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    """The card with the evaluation under its own key; what training measured stays, figures that it lacks are filled in."""
-    headline = {name: value["headline"][name] for name in HEADLINES if value["headline"].get(name) is not None}
-    return {**headline, **{k: v for k, v in card.items() if v is not None}, "evaluation": dict(value)}
+    """The card with the evaluation under its own key; what training measured stays, figures that it lacks are filled in.
+
+    Those that an evaluation filled in are listed in the card, and the next evaluation's take their place. An evaluation on
+    another model than the SAE was trained on fills in nothing.
+    """
+    gone = {*filled_in(card), *_filled_unlisted(card), FROM_EVALUATION}
+    own = {key: figure for key, figure in card.items() if figure is not None and key not in gone}
+    measured = {} if value.get("trained_on_this_model") is False else value["headline"]
+    filled = {name: measured[name] for name in HEADLINES if measured.get(name) is not None and name not in own}
+    return {**filled, **own, **({FROM_EVALUATION: list(filled)} if filled else {}), "evaluation": dict(value)}
+
+
+def _filled_unlisted(card: Mapping[str, Any]) -> list[str]:
+    """What an evaluation filled in before such figures were listed: those that equal its own (but training's dead features)."""
+    evaluation = card.get("evaluation")
+    headline = evaluation.get("headline") if isinstance(evaluation, Mapping) else None
+    if FROM_EVALUATION in card or not isinstance(headline, Mapping):
+        return []
+    return [name for name in HEADLINES if name != "dead_share" and name in headline and card.get(name) == headline[name]]
 
 
 def with_section(text: str, section: str) -> str:
