@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "decomposition.json"
 RUNS, MODEL, SEED = ROOT / "runs", "smollm2-135m-instruct", 0
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
-COLUMNS = ("feature", "share", "share_interval", "q_value", "placebo_score", "placebo_q", "cosine", "in_v_up")
+COLUMNS = ("feature", "share", "share_interval", "q_value", "q_crossed", "placebo_score", "placebo_q", "cosine", "in_v_up")
 
 
 def evidence() -> dict[str, Any]:
@@ -77,6 +77,7 @@ def taken_apart(trait: str, *, seed: int = SEED) -> dict[str, Any]:
         "share_sum_error": parts.share_sum_error,
         "n_features_half": parts.audit["n_features_half"],
         "n_by_questions": int((parts.q_value <= 0.05).sum()),
+        "n_crossed": int((parts.q_crossed <= 0.05).sum()),
         "n_specific": placebos["n_specific"],
         "placebo_counts": placebos["counts"],
         "placebo_rank_p": placebos["rank_p"],

@@ -83,6 +83,11 @@ def test_p_values_are_smallest_for_planted_features_and_unremarkable_for_the_oth
     assert (parts.p_family >= parts.p_value).all()
 
 
+def test_the_crossed_test_finds_what_is_planted_and_needs_two_instructions(planted: Planted) -> None:
+    parts = decompose(planted(spread=1.0).vector, planted(spread=1.0).sae, n_bootstrap=20)
+    assert {j for j in range(N_FEATURES) if parts.q_crossed[j] <= 0.05} == {3, 5, 7, 11}
+
+
 def test_nothing_planted_gives_nothing_found(planted: Planted) -> None:
     world = planted(up={}, down={}, spread=2.0, seed=5)
     parts = decompose(world.vector, world.sae, n_bootstrap=50)

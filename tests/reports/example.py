@@ -216,6 +216,7 @@ def example_parts() -> Decomposition:
         "share_high": share + width,
         "share_up": share * 0.6,
         "q_value": torch.where(share == 0, math.nan, (0.002 / (share.abs() + 1e-3)).clamp(max=1.0)),
+        "q_crossed": torch.where(share == 0, math.nan, (0.003 / (share.abs() + 1e-3)).clamp(max=1.0)),
         "placebo_score": share * 60,
         "placebo_q": torch.where(share == 0, math.nan, (0.001 / (share.abs() + 1e-4)).clamp(max=1.0)),
         "p_value": torch.rand(D_SAE, generator=g),

@@ -34,6 +34,7 @@ FEATURE = {
     "share",
     "share_interval",
     "q_value",
+    "q_crossed",
     "placebo_score",
     "placebo_q",
     "cosine",

@@ -18,6 +18,7 @@ from workbench.base.tensors import tensor_hash
 from workbench.saes.evaluation.gate import check_fitness, doubts
 
 from .checks import check_model, check_reproduces, check_same_site
+from .crossed import crossed_tests
 from .energy import energy_table
 from .methods import METHODS, decoder_of, zero_vector_overlap
 from .nulls import feature_tests, same_against_same
@@ -50,7 +51,8 @@ def decompose(
     The vector's response tokens at the SAE's hook are encoded once; v = sum_j dz_j d_j + d_error holds exactly for
     the mean codes, with the weights that made the vector (each question weighs the same), and gives the shares.
     Intervals: crossed bootstrap over questions and instructions, everything recomputed inside. p-values: exact sign
-    flips over questions, max-T and Benjamini-Hochberg over active features. v_up and v_down are accounted for in the
+    flips over questions, max-T and Benjamini-Hochberg over active features; they take the instructions as given. `q_crossed`
+    takes them as draws: would the change be there under another wording? v_up and v_down are accounted for in the
     same way, so `in_v_up` tells traits from the absence of their opposite. Beside it the signed cosine, the signed
     pursuit of v (`n_atoms` atoms) and, as a labelled control, encode(v).
 
@@ -171,6 +173,7 @@ def _with_shares(parts: Decomposition, vector: Any, sae: Any, model: Any, nulls:
         parts = _fill_shares(parts, rows, design, whole, decoder, n_bootstrap=nulls.n_bootstrap, seed=seed)
         step()
         parts = _fill_tests(parts, question_contributions(rows, design), nulls.placebos, seed=seed)
+        parts = _fill_crossed(parts, rows, design)
         step()
         parts = _fill_arms(parts, rows, used, decoder, vector, sae.hook, seed=seed)
         step()
@@ -273,6 +276,14 @@ def _fill_tests(
         audit={**parts.audit, **audit},
         warnings=(*parts.warnings, *told),
     )
+
+
+def _fill_crossed(parts: Decomposition, rows: RowCodes, design: Design) -> Decomposition:
+    found = crossed_tests(rows, design)
+    if found is None:
+        told = "one instruction: whether a change would be there under another wording is unknown"
+        return replace(parts, warnings=(*parts.warnings, told))
+    return replace(parts, q_crossed=found.q_value)
 
 
 def _fill_placebos(

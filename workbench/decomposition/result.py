@@ -23,7 +23,7 @@ KIND, SCHEMA = "decomposition", 2
 # One value per feature of the SAE; the order is the order in which tables print them.
 FEATURE_ARRAYS = (
     "share", "share_low", "share_high", "p_value", "p_family", "q_value", "cosine", "delta_code",
-    "pursuit", "share_up", "share_down", "in_v_up", "naive", "top_rate", "placebo_score", "placebo_p", "placebo_q",
+    "pursuit", "share_up", "share_down", "in_v_up", "naive", "top_rate", "q_crossed", "placebo_score", "placebo_p", "placebo_q",
 )  # fmt: skip
 _REPLICATES = ("replicate_features", "replicate_shares", "replicate_error")
 
@@ -96,6 +96,8 @@ class Decomposition:
     """encode(v): a control, not a method (its companion is `controls["zero_vector_overlap"]`)."""
     top_rate: Tensor
     """Share of bootstrap replicates in which the feature is among the top ten by share."""
+    q_crossed: Tensor
+    """BH q of a test that takes instructions as draws too (`decomposition.crossed`); NaN where the feature never fires."""
     placebo_score: Tensor
     """The feature's `delta_code` in spreads of what placebo contrasts do to it, signed; NaN without placebos."""
     placebo_p: Tensor
@@ -216,9 +218,9 @@ class Decomposition:
 
 
 def _without_placebos(document: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Schema 1 knew no placebos: their columns are unknown."""
+    """Schema 1 knew neither placebos nor the crossed test: their columns are unknown."""
     unknown = torch.full_like(tensors["share"], torch.nan)
-    return document, {**tensors, **dict.fromkeys(("placebo_score", "placebo_p", "placebo_q"), unknown)}
+    return document, {**tensors, **dict.fromkeys(("q_crossed", "placebo_score", "placebo_p", "placebo_q"), unknown)}
 
 
 register_migration(KIND, 1, _without_placebos)

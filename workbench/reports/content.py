@@ -180,6 +180,7 @@ def _feature_json(feature: int, parts, labels) -> dict[str, Any]:
         "share": _at(parts.share, feature),
         "share_interval": interval((_at(parts.share_low, feature), _at(parts.share_high, feature))),
         "q_value": _at(parts.q_value, feature),
+        "q_crossed": _at(parts.q_crossed, feature),
         "placebo_score": _at(parts.placebo_score, feature),
         "placebo_q": _at(parts.placebo_q, feature),
         "cosine": _at(parts.cosine, feature),

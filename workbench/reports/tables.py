@@ -92,6 +92,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Cell]:
             row["share"], "share", percent(row["share"], 2), _pair(row["share_interval"], 100, 2)
         ),
         "q_value": _number(row["q_value"], "q_value", _p(row["q_value"])),
+        "q_crossed": _number(row["q_crossed"], "q_value", _p(row["q_crossed"])),
         "placebo_q": _number(row["placebo_q"], "placebo_q", _p(row["placebo_q"]), _spreads(row["placebo_score"])),
         "cosine": _number(row["cosine"], "cosine", signed(row["cosine"], 2)),
         "pursuit": _number(row["pursuit"] or None, "pursuit", signed(row["pursuit"], 2)),
