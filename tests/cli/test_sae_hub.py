@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -156,11 +157,45 @@ def test_the_plan_says_sizes_and_downloads_nothing(workbench, hub, ours):
     assert plan["bytes"] == sum(sizes.values()) and not any("resolve" in path for _, path in hub.seen)
 
 
-def test_another_librarys_folder_is_imported_on_the_way(workbench, hub, tmp_path):
+REGISTRY = ("qwen2.5-7b-instruct-andyrdt/resid_post_layer_15_trainer_1", "andyrdt/saes-qwen2.5-7b-instruct",
+            "resid_post_layer_15/trainer_1")  # fmt: skip
+
+
+def _importers() -> ModuleType:
     spec = importlib.util.spec_from_file_location("importers_check", Path(__file__).parents[2] / "scripts" / "importers_check.py")
     assert spec and spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+@pytest.mark.parametrize("fault", ["", "config.json", "ae.pt", "unreachable"])
+def test_files_of_the_registry_are_checked_before_anything_reads_them(workbench, hub, tmp_path, monkeypatch, fault):
+    id, repo, inside = REGISTRY
+    place, _ = _importers().dictionary_learning(tmp_path / "theirs", "AutoEncoderTopK")
+    hub.repos[repo] = {f"{inside}/{path.name}": path.read_bytes() for path in place.iterdir()}
+    hub.corrupt = f"{inside}/{fault}"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    if fault == "unreachable":
+        monkeypatch.setattr("workbench.saes.hub._described", _no_network)
+    answer = workbench("sae", "pull", id, "--json")
+    if fault in ("config.json", "ae.pt"):
+        assert answer.code == 2 and "did not arrive as the hub describes it" in answer.err.replace("\n", " ")
+        assert not (tmp_path / "shelf" / "saes" / id).exists()
+        return
+    assert answer.code == 0, answer.err
+    notes = [note for note in answer.json["notes"] if "not checked" in note]
+    assert bool(notes) == (fault == "unreachable") and set(notes) <= set(answer.json["card"]["imported"]["notes"])
+
+
+def _no_network(*_: object) -> None:
+    raise ConnectionError("no route")
+
+
+def test_another_librarys_folder_is_imported_on_the_way(workbench, hub, tmp_path):
+    script = _importers()
     place, reference = script.dictionary_learning(tmp_path / "theirs", "BatchTopKSAE")
     hub.repos["them/saes"] = {f"resid_post_layer_3/trainer_0/{p.name}": p.read_bytes() for p in place.iterdir()}
     answer = workbench("sae", "pull", "them/saes/resid_post_layer_3/trainer_0", "--json")

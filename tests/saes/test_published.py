@@ -136,6 +136,8 @@ def test_all_that_is_asked_for_holds(query: Query, expected: list[str]) -> None:
 def test_numbers_and_ranges_are_understood_and_other_texts_refused() -> None:
     assert span("16k", "--width") == (16384, 16384) and span("30-80", "--l0") == (30, 80)
     assert span("50", "--l0", slack=0.1) == pytest.approx((45, 55)) and span("16k-65k", "--width") == (16384, 65536)
+    assert [span(text, "--width")[1] for text in ("0k", "0.5k", "1.5k", "0.0001k")] == [0, 512, 1536, 0]
+    assert thousands(0) == 0
     for text in ("", "x", "1-", "-1", "1-2-3"):
         with pytest.raises(WorkbenchError, match="--l0"):
             Query(l0=text)
@@ -179,6 +181,20 @@ def test_pulling_a_registry_sae_puts_it_on_the_shelf(tmp_path: Path, monkeypatch
     sae = load_sae(QWEN)
     assert sae.k == SCRIPT.K and sae.folder == found.folder
     torch.testing.assert_close(sae.encode(SCRIPT.inputs()), reference(SCRIPT.inputs())[0].float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["code", "cut"])
+def test_files_of_the_registry_that_cannot_be_read_safely_or_at_all_are_refused(tmp_path: Path, damage: str) -> None:
+    place, _ = SCRIPT.dictionary_learning(tmp_path, "AutoEncoderTopK")
+    whole = (place / "ae.pt").read_bytes()
+    torch.save({"encoder.weight": Path("x")}, place / "ae.pt")  # a pickle that needs code
+    if damage == "cut":
+        (place / "ae.pt").write_bytes(whole[: len(whole) // 2])
+    with (
+        SCRIPT.hub_cache("andyrdt/saes-qwen2.5-7b-instruct", "resid_post_layer_15/trainer_1", place),
+        pytest.raises(WorkbenchError, match="SAELens cannot load"),
+    ):
+        load_sae(QWEN)
 
 
 def test_without_network_and_cache_the_error_names_what_would_be_downloaded(

@@ -197,8 +197,9 @@ def pull(
 ) -> None:
     """Download an SAE to the shelf: from a hub repository, or one of `workbench sae search`.
 
-    Every file is checked against the size and hash that the hub states before anything is put in place. HF_ENDPOINT
-    chooses another hub, HF_TOKEN opens private repositories.
+    Every file is checked against the size and hash that the hub states before anything is put in place; for files of the
+    registry that lie in the hub cache while the hub cannot be asked, a note says that they were not. HF_ENDPOINT chooses
+    another hub, HF_TOKEN opens private repositories.
     """
     from workbench.saes.hub import plan_pull, pull_any
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
 
 logger = logging.getLogger(__name__)
+
+
+# What SAELens and the libraries below it end with on files that they cannot read, beside refused pickles.
+_UNREADABLE = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError, EOFError, zipfile.BadZipFile)
 
 
 def load_published(entry: PublishedSae, *, device: str = "cpu") -> SparseAutoencoder:
@@ -74,19 +79,30 @@ def _by_saelens(entry: PublishedSae) -> tuple[dict[str, Any], dict[str, Any], An
     import torch
     from huggingface_hub.errors import HfHubHTTPError
     from sae_lens import SAE
+    from safetensors import SafetensorError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             sae, _, sparsity = SAE.from_pretrained_with_cfg_and_sparsity(entry.release, entry.sae_id)
     except (OSError, HfHubHTTPError) as error:  # LocalEntryNotFoundError and connection errors are OSErrors
+        if type(error) is OSError and all(file["cached"] for file in local_files(entry)):  # torch on half an archive
+            raise _unreadable(entry, error) from error
         raise _not_here(entry, _reason(error)) from error
-    except (ValueError, RuntimeError, KeyError, TypeError, AssertionError) as error:
-        raise WorkbenchError(
-            f"SAELens cannot load {entry.id} ({_reason(error)})", "an SAE that it reads", "choose another, or update sae-lens"
-        ) from error
+    except Exception as error:
+        if isinstance(error, (*_UNREADABLE, SafetensorError)) or type(error).__name__ == "UnpicklingError":  # it needs code
+            raise _unreadable(entry, error) from error
+        raise
     tensors = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in sae.state_dict().items()}
     return sae.cfg.to_dict(), tensors, sparsity
+
+
+def _unreadable(entry: PublishedSae, error: Exception) -> WorkbenchError:
+    return WorkbenchError(
+        f"SAELens cannot load {entry.id} ({_reason(error)})",
+        "an SAE that it reads",
+        "choose another, update sae-lens, or delete its files from the hub cache where they are damaged",
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ The address is HF_ENDPOINT's (the hub by default), the token HF_TOKEN's. The tok
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from workbench.base.store import describe_os_error, make_folder, read_json, sha2
 from workbench.saes.fetching import is_offline
 from workbench.saes.hub_client import api, endpoint, repository, token, told
 from workbench.saes.importing import Imported, checked_id, import_sae, put, shelve
-from workbench.saes.published import find_published
+from workbench.saes.published import PublishedSae, find_published
 from workbench.saes.registry import SaeEntry, user_shelf
 from workbench.saes.search import local_files
 
@@ -125,13 +126,16 @@ def remote_files(repo: str, subfolder: str) -> tuple[str, list[RemoteFile]]:
         paths += [above.removeprefix("./")] if above.removeprefix("./") in names else []
         if not any(path.endswith((".safetensors", ".pt", ".npz")) for path in paths):
             raise _no_sae(repo, subfolder, names)
-        described = client.get_paths_info(repo, paths, revision=info.sha)
-    found = [
+        found = _described(client, repo, paths, str(info.sha))
+    return str(info.sha), found
+
+
+def _described(client: Any, repo: str, paths: list[str], revision: str | None = None) -> list[RemoteFile]:
+    return [
         RemoteFile(item.path, item.size, item.lfs.sha256 if item.lfs else None, None if item.lfs else item.blob_id)
-        for item in described
+        for item in client.get_paths_info(repo, paths, revision=revision)
         if hasattr(item, "size")
     ]
-    return str(info.sha), found
 
 
 def pull_sae(
@@ -172,15 +176,44 @@ def pull_sae(
 
 
 def pull_any(source: str, **options: Any) -> Imported:
-    """The SAE of a registry id (release/id) or of a hub repository, on the shelf; options as for `pull_sae`."""
+    """The SAE of a registry id (release/id) or of a hub repository, on the shelf; options as for `pull_sae`.
+
+    The files of a registry id are checked as well, those in the hub cache too; where the hub cannot be asked, a note says so.
+    """
     from workbench.saes.fetching import fetch_published
 
     entry = find_published(source)
     if entry is None:
         return pull_sae(source, **options)
+    notes = _check_published(entry) if entry.readable else []
     sae, origin = fetch_published(entry)
     options = {**options, "id": options.get("id") or entry.id}
-    return shelve(sae, origin, source=entry.id, **options)
+    return shelve(dataclasses.replace(sae, notes=(*sae.notes, *notes)), origin, source=entry.id, **options)
+
+
+def _check_published(entry: PublishedSae) -> list[str]:
+    """Bring the files of a registry entry into the hub cache and check them there; notes on what could not be checked.
+
+    Nothing has read them by then: some are pickles.
+    """
+    from huggingface_hub import hf_hub_download
+
+    unchecked = "the files were not checked against the hub's sizes and hashes"
+    if is_offline():
+        return [f"{unchecked}: downloads are off"]
+    try:
+        with told(entry.repo, "read"):
+            files = _described(api(), entry.repo, list(entry.files))
+            secret = token() or False
+            got = [Path(hf_hub_download(entry.repo, file.path, token=secret, endpoint=endpoint())) for file in files]
+    except WorkbenchError as error:
+        return [f"{unchecked}: {error.found}"]
+    for file, path in zip(files, got, strict=True):
+        try:
+            file.check(path, entry.repo)
+        except WorkbenchError as error:
+            raise WorkbenchError(error.found, error.expected, f"delete {path.resolve()} and run the command again") from None
+    return []
 
 
 def plan_pull(source: str) -> dict[str, Any]:
