@@ -7,7 +7,8 @@
     python scripts/evidence.py methods            # extraction methods and blocks side by side
     python scripts/evidence.py judges             # both offline judges, seven minutes: see train_offline_judge.py
     python scripts/evidence.py scale              # planned and measured memory and time up to 7B: see scale_check.py
-    python scripts/evidence.py saes               # SAEs of the shelf, training speed, kills, importers: see saes_evidence.py
+    python scripts/evidence.py sae_training       # speed of SAE training, kills, importers: see saes_evidence.py
+    python scripts/evidence.py saes               # the SAEs of the shelf by their cards, and sae_training: see saes_evidence.py
     python scripts/evidence.py sae_frontier       # every SAE of the shelf's recipe on the same texts: see sae_frontier.py
     python scripts/evidence.py decomposition      # planted truth, seven traits with nulls, pursuit: see decomposition_evidence.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
@@ -153,13 +154,13 @@ def main_job_quick() -> bool:
     return low <= found <= high
 
 
-def script(name: str) -> tuple[Callable[[], dict[str, Any]], Callable[[], bool]]:
-    """`evidence` and `evidence_quick` of the script beside this one, which is imported when they are called."""
+def script(name: str, function: str = "evidence") -> tuple[Callable[[], dict[str, Any]], Callable[[], bool]]:
+    """That function of the script beside this one and its `_quick` twin; the script is imported when they are called."""
 
     def call(function: str) -> Any:
         return getattr(importlib.import_module(name), function)()
 
-    return partial(call, "evidence"), partial(call, "evidence_quick")
+    return partial(call, function), partial(call, f"{function}_quick")
 
 
 TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
@@ -169,6 +170,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "methods": (partial(methods, workbench), partial(methods_quick, workbench)),
     "judges": script("train_offline_judge"),
     "scale": script("scale_check"),
+    "sae_training": script("saes_evidence", "training"),
     "saes": script("saes_evidence"),
     "sae_frontier": script("sae_frontier"),
     "decomposition": script("decomposition_evidence"),
