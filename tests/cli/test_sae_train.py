@@ -192,6 +192,17 @@ def test_a_pass_on_a_gpu_gets_one_and_sees_only_that_one(monkeypatch: pytest.Mon
         assert (seen, asked) == ([there], {"address": "auto", "gpus_per_task": gpus})
 
 
+def test_one_that_diverges_is_told_after_the_others_of_every_pass_were_saved(
+    workbench: Any, models: tuple[str, str], tmp_path: Path, text: str
+) -> None:
+    saes = [{"name": "bad", "learning_rate": 1e30, "warm_up": 0.0}, {"name": "good"}]
+    config = _recipe(tmp_path / "t.yaml", model=models[0], data={"corpus": text}, saes=saes)
+    answer = workbench("sae", "train", config, "--saes-per-pass", "1", "--out", "made", "-q")
+    assert answer.code == 2 and "the training of bad diverged" in " ".join(answer.err.split())
+    assert (Path.cwd() / "made" / "good" / "training.svg").is_file()
+    assert not (Path.cwd() / "made" / "bad").exists()
+
+
 def test_a_sweep_on_ray_gives_saes_with_their_command(
     workbench: Any, models: tuple[str, str], tmp_path: Path, text: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import derive_seed, generator
+from workbench.base.store import read_json, write_json
+from workbench.base.tensors import save_tensors
 from workbench.maths.geometry import signed_cosines
 from workbench.saes.activations import ActivationStore
 from workbench.saes.capturing import store_given
@@ -19,7 +22,7 @@ from workbench.saes.evaluation import density
 from workbench.saes.interface import SparseAutoencoder
 from workbench.saes.parameters import WrittenOut, _atoms, _own_places
 from workbench.saes.trainer import Trainer, training_key
-from workbench.saes.training import TrainingConfig, recalibrate, train, train_together
+from workbench.saes.training import TrainingConfig, recalibrate, train, train_each, train_together
 
 D_MODEL, N_TRUE = 24, 32
 
@@ -145,10 +148,91 @@ def test_an_sae_that_diverges_stops_alone(store: ActivationStore, tmp_path: Path
             self.sae.W_dec.data.fill_(float("nan"))  # type: ignore[union-attr, operator]
 
     monkeypatch.setattr(Trainer, "update", poisoned)
-    with pytest.raises(WorkbenchError, match="bad diverged"):
+    with pytest.raises(WorkbenchError, match=r"bad diverged.*no checkpoint was written"):
         train_together(store, configs, {name: tmp_path / name for name in configs})
     assert (tmp_path / "good" / "checkpoint-0000060.safetensors").exists()
     assert not (tmp_path / "bad" / "checkpoint-0000060.safetensors").exists()
+
+
+def test_all_that_diverged_are_named_and_what_is_left_of_them(
+    store: ActivationStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(CONFIG, n_steps=60, checkpoint_every=20)
+    configs = {name: replace(small, seed=seed) for seed, name in enumerate(("good", "bad", "worse"))}
+    folders = {name: tmp_path / name for name in configs}
+    original = Trainer.update
+
+    def poisoned(self: Trainer, *arguments: object) -> None:
+        original(self, *arguments)  # type: ignore[arg-type]
+        if self.config.seed and self.step == 30:
+            self.sae.W_dec.data.fill_(float("nan"))  # type: ignore[union-attr, operator]
+
+    monkeypatch.setattr(Trainer, "update", poisoned)
+    finished, failed = train_each(store, configs, folders)
+    assert list(finished) == ["good"] and list(failed) == ["bad", "worse"]
+    assert "last checkpoint is intact" in failed["bad"].remedy
+    with pytest.raises(WorkbenchError, match=r"2 SAEs failed \(bad: .*; worse: "):
+        train_together(store, configs, folders)
+
+
+def test_ctrl_c_saves_the_others_when_one_has_diverged_unnoticed(store: ActivationStore, tmp_path: Path) -> None:
+    configs = {"bad": replace(CONFIG, seed=1), "good": CONFIG}
+    original = Trainer.update
+
+    def interrupt(step: int) -> bool:
+        if step == 30:
+            raise KeyboardInterrupt
+        return False
+
+    def poisoned(self: Trainer, *arguments: object) -> None:
+        original(self, *arguments)  # type: ignore[arg-type]
+        if self.config.seed and self.step == 30:
+            self.sae.W_dec.data.fill_(float("nan"))  # type: ignore[union-attr, operator]
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "update", poisoned)
+        train_together(store, configs, {name: tmp_path / name for name in configs}, stop_after=interrupt)
+    assert (tmp_path / "good" / "checkpoint-0000030.safetensors").exists()
+
+
+def test_sigterm_saves_a_job_that_ignores_ctrl_c(store: ActivationStore, tmp_path: Path) -> None:
+    def unheard(*_: object) -> None:
+        raise AssertionError("SIGTERM was not waited for")
+
+    def terminate(step: int) -> bool:
+        if step == 30:
+            signal.raise_signal(signal.SIGTERM)
+        return False
+
+    before = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: unheard}
+    before = {number: signal.signal(number, handler) for number, handler in before.items()}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(store, CONFIG, tmp_path, stop_after=terminate)
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == (signal.SIG_IGN, unheard)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert list(tmp_path.glob("checkpoint-*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: write_json(folder / "checkpoint.json", {}),
+        lambda folder: write_json(folder / "checkpoint.json", []),
+        lambda folder: write_json(folder / "checkpoint.json", {**read_json(folder / "checkpoint.json"), "threshold": None}),
+        lambda folder: (folder / "checkpoint.json").write_text('{"key":'),
+        lambda folder: save_tensors(folder / "checkpoint-0000010.safetensors", {"silent": torch.zeros(64)}),
+        lambda folder: (folder / "checkpoint-0000010.safetensors").unlink(),
+    ],
+)
+def test_a_damaged_checkpoint_is_said(store: ActivationStore, tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    train(store, CONFIG, tmp_path, stop_after=lambda step: step == 10)
+    damage(tmp_path)
+    with pytest.raises(WorkbenchError) as raised:
+        Trainer.begin(store, CONFIG, tmp_path, "cpu")
+    assert all((raised.value.found, raised.value.expected, raised.value.remedy))
 
 
 def test_seeds_start_from_different_activations() -> None:

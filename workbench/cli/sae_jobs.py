@@ -130,7 +130,7 @@ class TrainingJob:
         from workbench.saes.metrics import read_log
 
         for name, folder in saved.items():
-            if log := read_log(self.folder / "training" / name):
+            if (folder / "cfg.json").is_file() and (log := read_log(self.folder / "training" / name)):
                 training_curves(log, name=name).save(folder / "training.svg")
 
     def plan(self) -> dict[str, Any]:
@@ -181,10 +181,14 @@ class TrainingJob:
         if rollouts is not None:  # refused now, not after chats were sampled
             _ = [rollouts(trait) for trait in self.recipe.data.traits]
         with RunFolder.open(self.folder):
-            saved = make_saes(
-                self.recipe, self.folder, trait_prompts=trait_prompts, rollouts=rollouts, command=self.command,
-                device=None if self.device == "auto" else self.device, run=self._runner, saes_per_pass=self.saes_per_pass,
-            )  # fmt: skip
+            try:
+                saved = make_saes(
+                    self.recipe, self.folder, trait_prompts=trait_prompts, rollouts=rollouts, command=self.command,
+                    device=None if self.device == "auto" else self.device, run=self._runner, saes_per_pass=self.saes_per_pass,
+                )  # fmt: skip
+            except WorkbenchError:  # some were saved before it
+                self._draw({plan.name: self.folder / plan.name for plan in self.recipe.plans})
+                raise
         self._draw(saved)
         saes = {name: {"folder": str(path.resolve()), "card": read_json(path / "card.json")} for name, path in saved.items()}
         return {"saes": saes, "folder": str(self.folder.resolve())}

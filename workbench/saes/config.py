@@ -98,7 +98,7 @@ class TrainingConfig:
             if value != default:
                 raise _wrong(
                     f"{name} is {value!r}, which has no effect on {self.architecture}: {why}",
-                    f"no {name} for {self.architecture}, or one of {family}",
+                    f"{name}: {default} for {self.architecture}, or one of {family}",
                 )
 
     @property

@@ -16,8 +16,12 @@ from workbench.saes.mixture import Mixture, TraitPrompts, TraitRollouts, mixture
 from workbench.saes.recipe import WEIGHTS, Recipe, SaePlan
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from workbench.models.loading import Model
+    from workbench.saes.interface import SparseAutoencoder
     from workbench.saes.token_rows import TokenRow
+    from workbench.saes.training_card import HeldOut
 
 HELD_OUT_TOKENS = 65_536
 """Held-out activations that thresholds are set on."""
@@ -36,7 +40,15 @@ class Pass:
     command: str
 
 
-Runner = Callable[[Callable[[Pass], dict[str, Path]], Sequence[Pass]], Iterable[dict[str, Path]]]
+@dataclass(frozen=True)
+class Outcome:
+    """Where the SAEs of a pass were saved, and why the others were not, by name."""
+
+    saved: Mapping[str, Path]
+    failed: Mapping[str, WorkbenchError]
+
+
+Runner = Callable[[Callable[[Pass], Outcome], Sequence[Pass]], Iterable[Outcome]]
 """Runs a function on every pass, like `map`: here, or on the machines of a cluster."""
 
 
@@ -56,16 +68,23 @@ def make_saes(
     `trait_prompts(trait, split)` gives a trait's (system, question) pairs; only the split "extraction" is asked for.
     `rollouts(trait)`, when given, is what was sampled on them before.
     SAEs of one site, share of the data and batch size are trained in one pass, at most `saes_per_pass` of them; `run`
-    carries the passes out (`workbench.cluster.on_ray` does so as tasks of a cluster).
+    carries the passes out (`workbench.cluster.on_ray` does so as tasks of a cluster). When the training of some diverges, the
+    others are saved before the error that names those.
     """
+    from workbench.saes.training import together
+
     out = Path(out)
     folders: dict[str, Path] = {}
+    failed: dict[str, WorkbenchError] = {}
     for weights in WEIGHTS:
         if recipe.plans_on(weights):
             # Not bound to a name: activations that are held in memory are gone before the next ones are captured.
-            for saved in run(carry_out, _tasks(recipe, weights, out, trait_prompts, rollouts, device, command, saes_per_pass)):
-                folders |= saved
+            for done in run(carry_out, _tasks(recipe, weights, out, trait_prompts, rollouts, device, command, saes_per_pass)):
+                folders |= done.saved
+                failed |= done.failed
     write_json(out / "recipe.json", recipe.to_json())
+    if failed:
+        raise together(failed)
     return folders
 
 
@@ -121,12 +140,12 @@ def _captured(
     return {part: captured(part, members) for part, members in {"train": rows.train, **rows.held_out}.items()}
 
 
-def carry_out(task: Pass) -> dict[str, Path]:
-    """Train, calibrate and save the SAEs that read the same batches; what is saved already stays as it is."""
-    from workbench.saes.formats import saelens
+def carry_out(task: Pass) -> Outcome:
+    """Train, calibrate and save the SAEs that read the same batches; what is saved already stays as it is, and one that fails
+    leaves the others alone."""
     from workbench.saes.trainer import training_key
-    from workbench.saes.training import recalibrate, train_together
-    from workbench.saes.training_card import DENSITY_TOKENS, in_proportion, reconstruction, training_card
+    from workbench.saes.training import train_each
+    from workbench.saes.training_card import DENSITY_TOKENS, in_proportion
 
     seed = task.recipe.seed
     keys = {plan.name: content_hash([training_key(task.data, plan.training, seed), plan.target_l0, plan.stored_dtype])
@@ -134,30 +153,53 @@ def carry_out(task: Pass) -> dict[str, Path]:
     left = [plan for plan in task.plans if not _is_saved(task.out / plan.name, keys[plan.name])]
     saved = {plan.name: task.out / plan.name for plan in task.plans}
     if not left:
-        return saved
+        return Outcome(saved, {})
     folders = {plan.name: task.out / "training" / plan.name for plan in left}
     configs = {plan.name: plan.training for plan in left}
-    saes = train_together(task.data, configs, folders, seed=seed, device=task.device)
+    saes, failed = train_each(task.data, configs, folders, seed=seed, device=task.device)
     held_out, seen = in_proportion(task.data, task.held_out, HELD_OUT_TOKENS), task.data.sample(DENSITY_TOKENS)
     for plan in left:
-        sae = saelens.rounded(saes[plan.name], plan.stored_dtype)
-        sae = recalibrate(sae, held_out.tokens, plan.target_l0)
-        if (found := reconstruction(sae, held_out.tokens)["variance_explained"]) < 0:
-            raise WorkbenchError(
-                f"{plan.name} reconstructs held-out activations worse than their mean does (variance explained {found:.3g})",
-                "a training that converged",
-                f"lower training.learning_rate and delete {folders[plan.name]}; nothing was saved",
-            )
-        card, density = training_card(task.recipe, plan, sae, task.data, seen, held_out, task.command)
-        sae = replace(sae.to("cpu"), id=plan.name, card={**card, "training_key": keys[plan.name]}, density=density)
-        saelens.write(sae, saved[plan.name], dtype=plan.stored_dtype)
-    return saved
+        if plan.name in failed:
+            continue
+        try:
+            _save(task, plan, saes[plan.name], keys[plan.name], seen, held_out)
+        except WorkbenchError as error:
+            failed[plan.name] = error
+    return Outcome({name: folder for name, folder in saved.items() if name not in failed}, failed)
+
+
+def _save(task: Pass, plan: SaePlan, sae: SparseAutoencoder, key: str, seen: Tensor, held_out: HeldOut) -> None:
+    """Calibrate a trained SAE and save it; the figures of its card are those of the SAE that is read back."""
+    from workbench.saes.formats import saelens
+    from workbench.saes.training import recalibrate
+    from workbench.saes.training_card import reconstruction, training_card
+
+    sae = saelens.rounded(sae, plan.stored_dtype)
+    sae = saelens.rounded(recalibrate(sae, held_out.tokens, plan.target_l0), plan.stored_dtype)  # the new threshold too
+    if (found := reconstruction(sae, held_out.tokens)["variance_explained"]) < 0:
+        raise WorkbenchError(
+            f"{plan.name} reconstructs held-out activations worse than their mean does (variance explained {found:.3g})",
+            "a training that converged",
+            f"lower training.learning_rate and delete {task.out / 'training' / plan.name}; this SAE was not saved",
+        )
+    card, density = training_card(task.recipe, plan, sae, task.data, seen, held_out, task.command)
+    sae = replace(sae.to("cpu"), id=plan.name, card={**card, "training_key": key}, density=density)
+    saelens.write(sae, task.out / plan.name, dtype=plan.stored_dtype)
 
 
 def _is_saved(folder: Path, key: str) -> bool:
     """Whether the folder holds this very SAE: its card may say more by now than training knew."""
     whole = all((folder / name).is_file() for name in ("cfg.json", "card.json", "sae_weights.safetensors"))
-    return whole and read_json(folder / "card.json").get("training_key") == key
+    if not whole:
+        return False
+    card = read_json(folder / "card.json")
+    if not isinstance(card, dict):
+        raise WorkbenchError(
+            f"{folder / 'card.json'} holds {str(card)[:80]}",
+            "a mapping, the card of the SAE beside it",
+            f"delete {folder}: the same command saves the SAE again",
+        )
+    return card.get("training_key") == key
 
 
 def _passes(plans: Sequence[SaePlan], most: int | None) -> list[tuple[SaePlan, ...]]:

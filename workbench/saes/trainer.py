@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SHOWN = {"loss": "loss", "l0": "L0", "variance_explained": "variance explained", "dead_share": "dead"}
 SCHEMA = 1
+CHECKPOINT = "checkpoint.json"
+_CHECKPOINT_KINDS = {"key": str, "file": str, "step": int, "threshold": (int, float)}
 SAMPLE_TOKENS = 65_536
 """Activations that the scale and the start values are taken from."""
 
@@ -64,7 +66,7 @@ class Trainer:
         trainer = cls(data, config, Path(folder), device, config.seed if seed is None else seed)
         for left in trainer.folder.glob(".checkpoint-*.part"):  # by a process that was killed while it wrote
             left.unlink()
-        if (trainer.folder / "checkpoint.json").exists():
+        if (trainer.folder / CHECKPOINT).exists():
             trainer._resume()
         trainer.metrics.forget_after(trainer.step)
         return trainer
@@ -171,10 +173,12 @@ class Trainer:
     def _check_finite(self) -> None:
         finite = all(bool(parameter.isfinite().all()) for parameter in self.sae.parameters())
         if not (finite and math.isfinite(float(self.loss))):
+            kept = (self.folder / CHECKPOINT).exists()
+            then = f" and delete {self.folder} (its last checkpoint is intact)" if kept else "; no checkpoint was written yet"
             raise WorkbenchError(
                 f"the training of {self.folder.name} diverged by step {self.step} (loss {float(self.loss):.3g})",
                 "a finite loss and finite weights",
-                f"lower training.learning_rate; the last checkpoint in {self.folder} is intact",
+                f"lower training.learning_rate{then}",
             )
 
     def checkpoint(self) -> None:
@@ -190,7 +194,7 @@ class Trainer:
         name = f"checkpoint-{self.step:07d}.safetensors"
         save_tensors(self.folder / name, tensors)
         document = {"key": self.key, "file": name, "step": self.step, "threshold": float(self.threshold)}
-        write_json(self.folder / "checkpoint.json", document)
+        write_json(self.folder / CHECKPOINT, document)
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old.name != name:
                 old.unlink()
@@ -198,7 +202,10 @@ class Trainer:
     def _resume(self) -> None:
         from workbench.base.tensors import load_tensors
 
-        document = read_json(self.folder / "checkpoint.json")
+        document = read_json(self.folder / CHECKPOINT)
+        kinds = _CHECKPOINT_KINDS.items()
+        if not isinstance(document, dict) or not all(isinstance(document.get(name), kind) for name, kind in kinds):
+            raise self._damaged(CHECKPOINT, f"holds {str(document)[:80]}", f"a mapping with {', '.join(_CHECKPOINT_KINDS)}")
         if document["key"] != self.key:
             raise WorkbenchError(
                 f"{self.folder} holds a checkpoint of another config or other data",
@@ -206,6 +213,9 @@ class Trainer:
                 "choose another --out folder, or delete this one to start anew",
             )
         tensors = load_tensors(self.folder / document["file"])
+        shapes = {name: parameter.shape for name, parameter in self.sae.named_parameters()} | {"silent": self.silent.shape}
+        if wrong := [name for name, shape in shapes.items() if name not in tensors or tensors[name].shape != shape]:
+            raise self._damaged(document["file"], f"lacks {', '.join(wrong)} in the right shape", "the tensors of a checkpoint")
         self.step = document["step"]
         self.threshold = torch.tensor(document["threshold"], device=self.device)
         self.silent = tensors["silent"].to(self.device)
@@ -216,6 +226,9 @@ class Trainer:
                 self.optimizer.state[parameter] = {
                     key: value.to(self.device) for key, value in state.items() if value is not None
                 }
+
+    def _damaged(self, name: str, found: str, expected: str) -> WorkbenchError:
+        return WorkbenchError(f"{self.folder / name} {found}", expected, f"delete {self.folder} to train this SAE anew")
 
     def finished(self) -> SparseAutoencoder:
         """The trained SAE on raw activations, named after its model and hook point."""

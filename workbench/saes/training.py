@@ -57,10 +57,26 @@ def train_together(
     """Train several SAEs in one pass over the data: each batch is read once and given to all of them.
 
     The batches are those of `seed` for all; every SAE ends with the weights that it would have alone on them. One that
-    is ahead of the others after an interruption waits; one that diverges stops alone, and its error is raised at the end.
-    Ctrl-C and SIGTERM wait for the end of the step and save. `loading.json` in the first folder says how long the loop
+    is ahead of the others after an interruption waits; one that diverges stops alone, and an error names all that did at the
+    end. Ctrl-C and SIGTERM wait for the end of the step and save. `loading.json` in the first folder says how long the loop
     waited for data.
     """
+    finished, failed = train_each(data, configs, folders, seed=seed, device=device, stop_after=stop_after)
+    if failed:
+        raise together(failed)
+    return finished
+
+
+def train_each(
+    data: Activations,
+    configs: Mapping[str, TrainingConfig],
+    folders: Mapping[str, Path],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    stop_after: Callable[[int], bool] | None = None,
+) -> tuple[dict[str, SparseAutoencoder], dict[str, WorkbenchError]]:
+    """`train_together` that tells who failed instead of raising: (the finished SAEs, the errors of the others), by name."""
     from workbench.saes.trainer import Trainer
 
     batch_size = _one_batch_size(configs)
@@ -91,11 +107,20 @@ def train_together(
     finally:
         for trainer in trainers:
             trainer.metrics.close()
-    if failed:
-        raise next(iter(failed.values()))
     if not device.startswith("cuda"):  # there the wait for a batch is a wait for the steps before it
         clock.write(Path(next(iter(folders.values()))))
-    return {name: trainer.finished() for name, trainer in zip(configs, trainers, strict=True)}
+    names = list(configs)
+    finished = {names[place]: trainer.finished() for place, trainer in enumerate(trainers) if place not in failed}
+    return finished, {names[place]: failed[place] for place in sorted(failed)}
+
+
+def together(errors: Mapping[str, WorkbenchError]) -> WorkbenchError:
+    """One error for all SAEs that failed, each with what was found of it."""
+    if len(errors) == 1:
+        return next(iter(errors.values()))
+    found = "; ".join(f"{name}: {error.found}" for name, error in errors.items())
+    expected, remedies = (dict.fromkeys(getattr(error, part) for error in errors.values()) for part in ("expected", "remedy"))
+    return WorkbenchError(f"{len(errors)} SAEs failed ({found})", "; ".join(expected), "; ".join(remedies))
 
 
 def _step(trainers: list, number: int, batch: Tensor, failed: dict[int, WorkbenchError]) -> None:
@@ -114,10 +139,11 @@ def _step(trainers: list, number: int, batch: Tensor, failed: dict[int, Workbenc
 def _interrupts_wait() -> Iterator[Callable[[], bool]]:
     """A context in which Ctrl-C and SIGTERM wait for the end of the step; called, the value says whether one came."""
     came = False
-    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)  # a job in the background of a shell
-    if ignored or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: came
         return
+    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)  # a job in the background of a shell
+    numbers = (signal.SIGTERM,) if ignored else (signal.SIGINT, signal.SIGTERM)
 
     def note(*_: object) -> None:
         nonlocal came
@@ -126,20 +152,24 @@ def _interrupts_wait() -> Iterator[Callable[[], bool]]:
 
     def restore() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one that is not Python's
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: came
     finally:
         restore()
 
 
-def _checkpoint(trainers: list, failed: Mapping[int, WorkbenchError]) -> None:
-    """Save every run that has made a step, but one that is in the middle of one."""
+def _checkpoint(trainers: list, failed: dict[int, WorkbenchError]) -> None:
+    """Save every run that has made a step, but one that is in the middle of one; one that cannot be saved joins the `failed`."""
     for place, trainer in enumerate(trainers):
         if trainer.step and not trainer.torn and place not in failed:
-            trainer.checkpoint()
+            try:
+                trainer.checkpoint()
+            except WorkbenchError as error:
+                logger.error("%s", error)
+                failed[place] = error
 
 
 def _one_batch_size(configs: Mapping[str, TrainingConfig]) -> int:

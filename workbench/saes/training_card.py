@@ -39,7 +39,8 @@ def in_proportion(data: Activations, held_out: Mapping[str, Activations], n_toke
     total = sum(kinds.values())
     size = min([n_tokens, *(held_out[kind].n_tokens * total // count for kind, count in kinds.items())])
     wanted = {kind: max(1, size * count // total) for kind, count in kinds.items()}
-    return HeldOut(torch.cat([held_out[kind].sample(count) for kind, count in wanted.items()]), wanted)
+    found = {kind: held_out[kind].sample(count) for kind, count in wanted.items()}  # fewer where the last shard is short
+    return HeldOut(torch.cat(list(found.values())), {kind: len(tokens) for kind, tokens in found.items()})
 
 
 def training_card(
