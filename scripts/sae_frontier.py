@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "sae_frontier.json", ROOT / "docs" / "images"
 RUN = ROOT / "runs" / "saes"
 SHELF = ROOT / "saes" / "smollm2-135m-instruct"
-SEED, N_TOKENS, N_CHATS = 0, 4_000, 32
+SEED, N_TOKENS, N_CHATS = 0, 2_000, 16
 SHOWN = ("variance_explained", "l0", "cosine", "norm_ratio", "ce_recovered", "kl")
 
 
@@ -53,7 +53,7 @@ def measured(n_tokens: int, n_chats: int) -> list[dict[str, Any]]:
     folders = {str(file.parent.relative_to(RUN)): file.parent for file in sorted(RUN.rglob("cfg.json"))}
     shelved = {file.parent.name: file.parent for file in sorted(SHELF.glob("*/cfg.json"))}
     saes = {name: replace(load_sae(folder), id=name) for name, folder in {**shelved, **folders}.items()}
-    model = load_model("smollm2-135m-instruct", dtype="float32")
+    model = load_model("smollm2-135m-instruct", dtype="bfloat16")
     texts = text_sets(model, n_tokens=n_tokens, n_chats=n_chats, seed=SEED)
     rows: dict[str, dict[str, Any]] = {}
     for site in dict.fromkeys(str(sae.hook) for sae in saes.values()):

@@ -130,17 +130,22 @@ def row(name: str, cfg: dict[str, Any], card: dict[str, Any], weights_hash: str)
     from workbench.saes.evaluation.gate import card_figure, evaluated_here, of_these_weights
 
     told = Told(card, weights_hash, str((cfg.get("metadata") or {}).get("hook_name")))
-    keys = ("variance_explained", "l0", "ce_recovered", "dead_share", "persona_probe_gap", "seed_matched_top30")
+    keys = ("variance_explained", "l0", "ce_recovered", "dead_share", "persona_probe_gap", "seed_matched_top30",
+            "seed_matched_top30_null", "persona_probe_auc_raw", "persona_probe_auc", "expression_32")  # fmt: skip
     own = dict(card) if of_these_weights(card, told) else {}
     evaluation = card.get("evaluation")
+    measured = evaluation if evaluated_here(evaluation, told) else {}
+    excess, stability = measured.get("excess") or {}, measured.get("stability")
     return {
         "id": name,
         "d_sae": cfg["d_sae"],
         "n_train_tokens": own.get("n_train_tokens") or _trained(own),
         **{key: card_figure(told, key) for key in keys},
-        "excess_over_soft_frozen": (evaluation.get("excess") or {}).get("over_soft_frozen")
-        if evaluated_here(evaluation, told)
-        else None,
+        "excess_over_soft_frozen": excess.get("over_soft_frozen"),
+        "excess": {name: {"kind": one["kind"], "claims": one["claims"]} for name, one in (excess.get("over") or {}).items()},
+        "seeds": {
+            name: {"top30": one["seed_matched_top30"], "all": one["seed_matched"]} for name, one in (stability or {}).items()
+        },
     }
 
 
