@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sae_places import importers_line, sae_frontier_table, sae_speed_table, saes_table
+from sae_places import importers_line, sae_excess_table, sae_frontier_table, sae_speed_table, saes_table
 
 from workbench.base.store import read_json
 
@@ -63,6 +63,7 @@ def main_job_table() -> str:
             "features verified causally / expected by chance",
             f"{e['n_verified']} / {number(e['n_expected_by_chance'])}",
         ),
+        ("features moved further than placebos move them (q .05) / by a placebo: median, most", _placebos(report)),
         ("called evil by a blind reader: verified / 30 largest / 20 random", _blind(e)),
         (
             "SAE on held-out text: variance explained, L0",
@@ -80,8 +81,8 @@ def main_job_table() -> str:
     ]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows), ""]
     lines += [
-        "| feature | label | category | share | cosine with v | causal effect | verified |",
-        "|---|---|---|---|---|---|---|",
+        "| feature | label | category | share | cosine with v | own q | causal effect | verified |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in report["features"][:10]:
         causal = number(row["causal_odd"], 3) + span(row["causal_interval"], 3)
@@ -89,11 +90,16 @@ def main_job_table() -> str:
         share = number(row["share"], 3) + span(row["share_interval"], 3)
         lines.append(
             f"| {row['feature']} | {row['label']} | {row['category']} | {share} | {row['cosine']:+.2f} "
-            f"| {causal} | {mark} |"
+            f"| {number(row.get('placebo_q'))} | {causal} | {mark} |"
         )
     return "\n".join(
         [*lines, "", "Negative cosine: evil has *less* of it. Labels: a language model's proposals.", ""]
     )
+
+
+def _placebos(report: dict[str, Any]) -> str:
+    known = report["controls"].get("placebos")
+    return "–" if known is None else f"{known['n_specific']} / {known['median']:g}, {max(known['counts'])}"
 
 
 def _blind(e: dict[str, Any]) -> str:
@@ -665,6 +671,7 @@ PLACES: dict[str, Callable[[], str]] = {
         scale_table,
         speed_table,
         saes_table,
+        sae_excess_table,
         sae_frontier_table,
         sae_speed_table,
         importers_line,

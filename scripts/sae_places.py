@@ -17,16 +17,47 @@ def _number(value: Any, digits: int = 3) -> str:
 def saes_table() -> str:
     """The SAEs of the shelf."""
     columns = ("SAE", "features", "tokens trained on", "variance explained", "L0", "CE recovered", "dead", "persona probe gap",
-               "top 30 found by another seed", "excess over soft-frozen")  # fmt: skip
+               "top 30 found by another seed (by chance)")  # fmt: skip
     lines = ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for one in read_json(EVIDENCE)["saes"]:
-        excess = one["excess_over_soft_frozen"]
-        shown = _number(excess) if not isinstance(excess, dict) else ", ".join(f"{k} {_number(v)}" for k, v in excess.items())
         trained = "–" if one["n_train_tokens"] is None else f"{one['n_train_tokens'] / 1e6:.1f} million"
-        figures = ("ce_recovered", "dead_share", "persona_probe_gap", "seed_matched_top30")
+        figures = ("ce_recovered", "dead_share", "persona_probe_gap")
+        seeds = one["seed_matched_top30"]
+        found = "–" if seeds is None else f"{seeds:.2f} ({one['seed_matched_top30_null']:.2f})"
         cells = [f"`{one['id']}`", f"{one['d_sae']:,}", trained, _number(one["variance_explained"]), _number(one["l0"], 1)]
-        lines.append("| " + " | ".join([*cells, *(_number(one[name]) for name in figures), shown]) + " |")
+        lines.append("| " + " | ".join([*cells, *(_number(one[name]) for name in figures), found]) + " |")
     return "\n".join([*lines, ""])
+
+
+CLAIMS = {
+    "variance_explained": "variance explained", "ce_recovered": "CE recovered", "probe_auc_k1": "probing with 1 feature, AUC",
+    "probe_auc_k16": "probing with 16", "persona_probe_auc": "persona probing, AUC",
+    "expression_32": "expression of persona vectors, 32 atoms",
+}  # fmt: skip
+CONTROLS = {"soft_frozen": "soft-frozen", "corpus_only": "corpus only", "randomised_weights": "shuffled weights",
+            "random_covariance": "random, covariance"}  # fmt: skip
+
+
+def sae_excess_table() -> str:
+    """What the SAE with trained controls claims, and how much of it is more than each control gets."""
+    one = next(one for one in read_json(EVIDENCE)["saes"] if any(c["kind"] == "soft_frozen" for c in one["excess"].values()))
+    controls = {other["kind"]: other["claims"] for other in one["excess"].values()}
+    known = [kind for kind in CONTROLS if kind in controls]
+    lines = ["", f"`{one['id']}`, with Student's paired 95% intervals over text sets, labelled sets or traits:", ""]
+    lines += ["| claim | this SAE | " + " | ".join(f"more than {CONTROLS[kind]}" for kind in known) + " |"]
+    lines += ["|" + "---|" * (2 + len(known))]
+    for claim, name in CLAIMS.items():
+        cells = [controls[kind].get(claim) for kind in known]
+        own = next(cell["sae"] for cell in cells if cell)
+        lines.append(f"| {name} | {own:.3f} | " + " | ".join(map(_excess, cells)) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _excess(cell: Any) -> str:
+    if not cell:
+        return "–"
+    ends = cell["interval"]
+    return f"{cell['excess']:+.3f}" + ("" if not ends else f" [{ends[0]:.3f}, {ends[1]:.3f}]")
 
 
 def sae_frontier_table() -> str:
