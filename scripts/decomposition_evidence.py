@@ -1,4 +1,4 @@
-"""What docs/decomposition.md quotes: planted truth, the seven traits with their nulls, speed.
+"""What docs/evidence/decomposition.json holds: planted truth, the seven traits with their nulls, speed.
 
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors, the placebo contrasts
     python scripts/evidence.py decomposition

@@ -11,7 +11,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from workbench.decomposition.shares import balanced_weights
+from workbench.decomposition.rows import RowCodes, read_row_codes
+from workbench.decomposition.shares import Design, balanced_weights
 from workbench.maths.statistics import category_codes
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.parts import PartStore, parts_hash
@@ -39,6 +40,14 @@ class World:
 
     def delta(self, feature: int) -> float:
         return self.up.get(feature, 0.0) + self.down.get(feature, 0.0)
+
+
+def read(world: World) -> tuple[RowCodes, Design]:
+    """The world's mean codes and the design of its vector, as a decomposition reads them."""
+    assert world.vector.tokens is not None
+    frame = world.vector.rows
+    rows = read_row_codes(world.vector.tokens.rows(HOOK), frame.id.tolist(), world.sae)
+    return rows, Design.of(frame.weight.tolist(), frame.question_id.tolist(), frame.instruction_id.tolist())
 
 
 def make_sae(*, n_features: int = N_FEATURES, d_model: int = D_MODEL, **changes: object) -> SparseAutoencoder:

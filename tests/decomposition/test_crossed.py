@@ -9,20 +9,13 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from tests.decomposition.planted_world import DOWN, HOOK, UP, World
+from tests.decomposition.planted_world import DOWN, UP, World, read
 from workbench.decomposition.crossed import crossed_tests
-from workbench.decomposition.rows import RowCodes, read_row_codes
+from workbench.decomposition.rows import RowCodes
 from workbench.decomposition.shares import Design
 from workbench.maths.crossed import crossed_test
 
 Planted = Callable[..., World]
-
-
-def read(world: World) -> tuple[RowCodes, Design]:
-    assert world.vector.tokens is not None
-    frame = world.vector.rows
-    rows = read_row_codes(world.vector.tokens.rows(HOOK), frame.id.tolist(), world.sae)
-    return rows, Design.of(frame.weight.tolist(), frame.question_id.tolist(), frame.instruction_id.tolist())
 
 
 def noisy(rows: RowCodes, *, wording: float = 0.0, design: Design, seed: int = 0) -> RowCodes:

@@ -8,9 +8,19 @@ import pytest
 import torch
 
 from tests.decomposition.planted_world import make_sae
+from tests.tiny import tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.decomposition.decompose import decompose
-from workbench.decomposition.placebos import PlaceboCodes, specificity, standard_errors
+from workbench.decomposition.placebos import (
+    PlaceboCodes,
+    codes_of_runs,
+    placebo_codes,
+    specificity,
+    standard_errors,
+)
+from workbench.models.sampling import Sampling
+from workbench.personas.placebos import list_placebos, placebo_vectors
+from workbench.personas.rollouts import RolloutDesign
 
 N, D_SAE, D_MODEL = 16, 20, 24
 
@@ -97,3 +107,29 @@ def test_a_placebo_without_an_error_does_not_count() -> None:
     broken = replace(contrasts, errors=contrasts.errors.index_fill(0, torch.tensor([5]), torch.inf))
     found = specificity(delta, errors, broken)
     assert len(found.placebo_counts) == 11 and found.count == specificity(delta, errors, contrasts).count == 0
+
+
+def test_rollouts_of_a_model_become_codes_that_give_the_placebo_vectors_back(tmp_path) -> None:
+    """The same tokens and weights as the vectors were made from: the identity of the shares holds for every contrast."""
+    model, folder = tiny_model("llama"), tmp_path / "placebos-tiny"
+    design = RolloutDesign(sampling=Sampling(max_new_tokens=4), batch_size=64)
+    vectors = placebo_vectors(model, folder, placebos=list_placebos()[:2], design=design)
+    vectors.save(folder)
+    sae = make_sae(n_features=24, d_model=32, model_name=model.name)
+    found = placebo_codes(folder, model, sae)
+    assert found.names == vectors.names and found.delta_codes.shape == (2, 24) and (found.errors > 0).any()
+    torch.testing.assert_close(found.vectors, vectors.at(sae.hook), atol=1e-4, rtol=1e-3)
+    assert found.delta_codes.abs().sum() > 0 and found.provenance["inputs"]["sae"] == sae.weights_hash
+
+    first = codes_of_runs(folder, lambda: model, sae)
+
+    def nobody() -> None:
+        raise AssertionError("the model was asked for although the codes are kept")
+
+    again = codes_of_runs(folder, nobody, sae)
+    torch.testing.assert_close(again.delta_codes, first.delta_codes, atol=1e-2, rtol=1e-3)  # kept in 16 bits
+    with pytest.raises(WorkbenchError, match="are of"):
+        placebo_codes(folder, tiny_model("llama", seed=5), sae)
+    with pytest.raises(WorkbenchError, match="no rollouts"):
+        (folder / vectors.names[0] / "rollouts").rename(tmp_path / "gone")
+        placebo_codes(folder, model, sae)

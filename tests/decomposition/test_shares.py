@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import workbench.decomposition.rows as rows_module
-from tests.decomposition.planted_world import HOOK, World
-from workbench.decomposition.rows import RowCodes, read_row_codes
+from tests.decomposition.planted_world import HOOK, World, read
 from workbench.decomposition.shares import (
     Design,
     account,
@@ -21,13 +20,6 @@ from workbench.decomposition.shares import (
 )
 
 Planted = Callable[..., World]
-
-
-def read(world: World) -> tuple[RowCodes, Design]:
-    assert world.vector.tokens is not None
-    frame = world.vector.rows
-    rows = read_row_codes(world.vector.tokens.rows(HOOK), frame.id.tolist(), world.sae)
-    return rows, Design.of(frame.weight.tolist(), frame.question_id.tolist(), frame.instruction_id.tolist())
 
 
 def test_row_means_equal_encoding_each_row_alone(planted: Planted) -> None:

@@ -281,7 +281,7 @@ def _fill_tests(
 def _fill_crossed(parts: Decomposition, rows: RowCodes, design: Design) -> Decomposition:
     found = crossed_tests(rows, design)
     if found is None:
-        told = "one instruction: whether a change would be there under another wording is unknown"
+        told = "too few questions and instructions: whether a change would be there under another wording is unknown"
         return replace(parts, warnings=(*parts.warnings, told))
     return replace(parts, q_crossed=found.q_value)
 

@@ -6,13 +6,15 @@ in float64 on rows of unit length.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 from .geometry import reciprocal
 
 
-class PursuitSteps:
+class PursuitSteps(ABC):
     """What all pursuits keep: the support, the residuals, and which vectors go on."""
 
     def __init__(self, targets: Tensor, dictionary: Tensor, scale: Tensor, n_atoms: int) -> None:
@@ -41,13 +43,13 @@ class PursuitSteps:
         scale = self.scale[rows].double() * (rows >= 0)
         return self.dictionary[rows].double() * scale[..., None]
 
+    @abstractmethod
     def advance(self, step: int, cosine: Tensor, chosen: Tensor) -> None:
         """Make step `step` with the rows `chosen [n]`, whose cosines with the residuals are `cosine [n]`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weights(self, made: int) -> Tensor:
         """The weights of the chosen rows at unit length after `made` steps: `[n, made]`."""
-        raise NotImplementedError
 
     def leave(self, step: int, going: Tensor, residual: Tensor) -> None:
         """Keep what step `step` leaves; a vector stops once it is rebuilt to rounding."""

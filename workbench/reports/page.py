@@ -152,6 +152,8 @@ def _controls_part(report: Report) -> dict[str, Any]:
         *(["random_directions"] if curves else []),
     }
     rest = {key: value for key, value in report.parts.controls.items() if key not in named}
+    if isinstance(used := rest.get("causal_controls_used"), dict):  # which way each candidate was pushed stands in its row
+        rest["causal_controls_used"] = {key: value for key, value in used.items() if key != "signs"}
     return {
         "closure": None if closure is None else f"{closure:.1e}",
         "zero_overlap": flat_rows({"zero_vector_overlap": report.parts.controls.get("zero_vector_overlap")}),

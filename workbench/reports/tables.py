@@ -91,9 +91,8 @@ def _cells(row: dict[str, Any]) -> dict[str, Cell]:
         "share": _number(
             row["share"], "share", percent(row["share"], 2), _pair(row["share_interval"], 100, 2)
         ),
-        "q_value": _number(row["q_value"], "q_value", _p(row["q_value"])),
-        "q_crossed": _number(row["q_crossed"], "q_value", _p(row["q_crossed"])),
-        "placebo_q": _number(row["placebo_q"], "placebo_q", _p(row["placebo_q"]), _spreads(row["placebo_score"])),
+        "q_value": _number(row["q_value"], "q_value", _p(row["q_value"]), _p(row["q_crossed"])),
+        "placebo_q": _number(row["placebo_q"], "placebo_q", _p(row["placebo_q"]), signed(row["placebo_score"], 1)),
         "cosine": _number(row["cosine"], "cosine", signed(row["cosine"], 2)),
         "pursuit": _number(row["pursuit"] or None, "pursuit", signed(row["pursuit"], 2)),
         "in_v_up": _yes(row["in_v_up"], "in_v_up"),
@@ -110,10 +109,6 @@ def _cells(row: dict[str, Any]) -> dict[str, Cell]:
 
 def _number(value: float | None, why: str, shown: str, note: str = "") -> Cell:
     return Cell(None, why=_WHY[why]) if value is None else Cell(shown, repr(float(value)), note)
-
-
-def _spreads(score: float | None) -> str:
-    return "" if score is None else f"{signed(score, 1)} spreads"
 
 
 def _yes(value: bool | None, why: str) -> Cell:
