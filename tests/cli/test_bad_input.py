@@ -189,7 +189,7 @@ def test_a_strict_job_refuses_an_sae_that_nobody_measured_or_that_is_unfit(workb
     (folder / "card.json").write_text(json.dumps({"variance_explained": 0.9}))  # of other weights, or a stranger's word
     ask = ("decompose", "evil", "--sae", str(folder), "--strict", "--out", str(tmp_path / "run"))
     answer = workbench(*ask)
-    assert answer.code == 2 and "unmeasured" in answer.err and "sae eval" in answer.err
+    assert answer.code == 2 and "unmeasured" in answer.err and f"sae eval {folder} --write-card" in answer.err
     card = {"weights_hash": load_sae(folder).weights_hash, "variance_explained": 0.2, "l0": 40.0}
     (folder / "card.json").write_text(json.dumps(card))
     answer = workbench(*ask)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from workbench.models.hookpoints import HookPoint
     from workbench.saes.registry import SaeEntry
 
+OFF_SHELF = "local/"
+
 
 @dataclass(frozen=True)
 class SaeSite:
@@ -73,7 +75,7 @@ def find_sae(reference: str | None, model: str) -> SaeSite:
     on_shelf = any(known.id == entry.id for known in registry.list_saes())
     name = re.sub(r"[^A-Za-z0-9._-]", "-", entry.folder.resolve().name).lstrip("._-")
     return SaeSite(
-        id=entry.id if on_shelf else f"local/{name or 'sae'}-{sha256[:8]}",
+        id=entry.id if on_shelf else f"{OFF_SHELF}{name or 'sae'}-{sha256[:8]}",
         hook=str(entry.hook),
         reference=str(entry.folder),
         sha256=sha256,
@@ -85,7 +87,8 @@ def require_fit_sae(site: SaeSite) -> None:
     from workbench.saes.evaluation.gate import check_fitness, require_fit
     from workbench.saes.registry import load_sae
 
-    require_fit(site.id, check_fitness(load_sae(site.reference)))
+    # The id of an SAE off the shelf is made up here: no command knows it, but all take its folder.
+    require_fit(site.reference if site.id.startswith(OFF_SHELF) else site.id, check_fitness(load_sae(site.reference)))
 
 
 def _sae_hash(folder: Path) -> str:

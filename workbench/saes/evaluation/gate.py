@@ -154,7 +154,7 @@ def doubts(name: str, gate: Gate) -> list[str]:
     """A sentence for every failure, and one where the SAE (or a figure of it) was never measured."""
     if gate.passed is None:
         where = "of these weights, at this hook, on the model they were trained on"
-        return [f"{name} is unmeasured here: no figure is {where}. Run `workbench sae eval {name}`"]
+        return [f"{name} is unmeasured here: no figure is {where}; `workbench sae eval` measures it"]
     found = [f"{name} FAILS the fitness gate: {failure}" for failure in gate.failures]
     return found + ([f"{name}: not measured here: {', '.join(gate.unmeasured)}"] if gate.unmeasured else [])
 
