@@ -12,7 +12,7 @@ import torch
 import workbench as wb
 import workbench.lab as lab
 from workbench.base.errors import WorkbenchError
-from workbench.decomposition.methods import METHODS
+from workbench.decomposition.methods import COMPARISON_METHODS, METHODS
 from workbench.lab.scores import score
 
 Small = Callable[..., lab.Difficulty]
@@ -87,7 +87,7 @@ def test_every_method_of_the_registry_is_scored_with_those_of_the_user(small: Sm
         return METHODS["pursuit"](vector, sae, n_atoms)
 
     found = lab.run([small()], seeds=2, methods={"mine": mine})
-    assert {row.method for row in found.rows} == {"shares", "crossed", "tokens", "oracle", "mine", *METHODS}
+    assert {row.method for row in found.rows} == {"shares", "crossed", "tokens", "oracle", "mine", *METHODS, *COMPARISON_METHODS}
     assert replace(found.row("small", "mine"), method="pursuit") == found.row("small", "pursuit")
     assert not found.row("small", "mine").controlled and found.row("small", "shares").controlled
 

@@ -1,7 +1,7 @@
 """The secondary views of a vector on an SAE; the primary one, the shares, lives in `shares`.
 
 Each method is a function (vector [d_model], sae, n_atoms) -> [d_sae] and one line of a registry: `METHODS` are the columns of
-every `Decomposition`, `COMPARISON_METHODS` are there to compare them with and run on demand.
+every `Decomposition`, `COMPARISON_METHODS` are there to compare them with (`workbench lab` scores both).
 """
 
 from __future__ import annotations

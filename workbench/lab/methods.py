@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.decomposition.crossed import crossed_tests
-from workbench.decomposition.methods import METHODS, Method, decoder_of, encode
+from workbench.decomposition.methods import COMPARISON_METHODS, METHODS, Method, decoder_of, encode
 from workbench.decomposition.nulls import feature_tests
 from workbench.decomposition.rows import RowCodes, read_row_codes
 from workbench.decomposition.shares import Accounting, Design, account, question_contributions
@@ -121,9 +121,9 @@ def cosine_findings(trial: Trial) -> Findings:
 
 
 def tests_of(methods: Mapping[str, Method] | None = None, tests: Mapping[str, Test] | None = None) -> dict[str, Test]:
-    """All that is scored: the primary test, every method of the registry and of `methods`, `tests`, and the control."""
+    """All that is scored: both tests, every method of the registries and of `methods`, `tests`, and the control."""
     found: dict[str, Test] = {PRIMARY: shares, CROSSED: crossed}
-    found |= {name: ranked_by(method) for name, method in {**METHODS, **(methods or {})}.items()}
+    found |= {name: ranked_by(method) for name, method in {**METHODS, **COMPARISON_METHODS, **(methods or {})}.items()}
     if "cosine" not in (methods or {}):
         found["cosine"] = cosine_findings
     return found | {CONTROL: token_t_test} | dict(tests or {})
