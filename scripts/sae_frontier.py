@@ -36,11 +36,15 @@ def evidence() -> dict[str, Any]:
 
 
 def evidence_quick() -> bool:
-    """Whether the stated variance explained comes back within .02 on a quarter of the text, for every SAE that is there."""
-    stated = {row["id"]: row["variance_explained"] for row in read_json(EVIDENCE)["saes"]}
-    found = {row["id"]: row["variance_explained"] for row in measured(N_TOKENS // 4, 0)}
-    print({name: (round(value, 3), round(stated[name], 3)) for name, value in found.items()})
-    return all(abs(value - stated[name]) < 0.02 for name, value in found.items())
+    """Whether the variance explained on OpenWebText comes back within .02 on half of the text, for every SAE that fires on it."""
+    stated = {row["id"]: _on_web(row) for row in read_json(EVIDENCE)["saes"] if row["l0"] > 1}
+    found = {row["id"]: _on_web(row) for row in measured(N_TOKENS // 2, 0)}
+    print({name: (round(found[name], 3), round(value, 3)) for name, value in stated.items()})
+    return all(abs(found[name] - value) < 0.02 for name, value in stated.items())
+
+
+def _on_web(row: dict[str, Any]) -> float:
+    return row["by_set"]["owt"]["variance_explained"]
 
 
 def measured(n_tokens: int, n_chats: int) -> list[dict[str, Any]]:
@@ -50,6 +54,8 @@ def measured(n_tokens: int, n_chats: int) -> list[dict[str, Any]]:
     from workbench.saes.evaluation.texts import text_sets
     from workbench.saes.registry import load_sae
 
+    if not RUN.is_dir():
+        raise SystemExit(f"{RUN} does not exist: train the recipe first (see above)")
     folders = {str(file.parent.relative_to(RUN)): file.parent for file in sorted(RUN.rglob("cfg.json"))}
     shelved = {file.parent.name: file.parent for file in sorted(SHELF.glob("*/cfg.json"))}
     saes = {name: replace(load_sae(folder), id=name) for name, folder in {**shelved, **folders}.items()}
