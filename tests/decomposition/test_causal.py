@@ -27,7 +27,7 @@ from workbench.decomposition.causal_controls import (
     sealed_pairs,
     shipped_path,
 )
-from workbench.decomposition.result import _REPLICATES, FEATURE_ARRAYS, Decomposition
+from workbench.decomposition.result import _OTHER_ARRAYS, FEATURE_ARRAYS, Decomposition
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.causal import CausalInstrument, neutral_snippets
 from workbench.personas.traits import ReplyPair, Trait
@@ -82,7 +82,7 @@ def parts_of(sae: SparseAutoencoder, candidates, delta_code) -> Decomposition:
         sae={"id": sae.id, "weights_hash": sae.weights_hash},
         vector={},
         **arrays,
-        **{name: torch.zeros(1) for name in _REPLICATES},
+        **{name: torch.zeros(1) for name in _OTHER_ARRAYS},
         share_error=0.0,
         share_error_interval=(0.0, 0.0),
         share_sum_error=0.0,

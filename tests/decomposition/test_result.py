@@ -12,8 +12,9 @@ import torch
 
 from tests.decomposition.planted_world import World
 from workbench.base.errors import WorkbenchError
+from workbench.base.tensors import load_artifact, save_artifact
 from workbench.decomposition.decompose import decompose
-from workbench.decomposition.result import FEATURE_ARRAYS, CausalRow, Decomposition
+from workbench.decomposition.result import _OTHER_ARRAYS, FEATURE_ARRAYS, SCHEMA, CausalRow, Decomposition
 from workbench.decomposition.shares import group_shares
 from workbench.personas.vectors import PersonaVector
 
@@ -59,7 +60,7 @@ def test_saving_and_loading_gives_the_same_value(parts: Decomposition, tmp_path:
     filled = parts.with_causal([EFFECT], {"expected_by_chance": 0.1})
     filled.save(tmp_path)
     again = Decomposition.load(tmp_path)
-    for name in (*FEATURE_ARRAYS, "replicate_features", "replicate_shares", "replicate_error"):
+    for name in (*FEATURE_ARRAYS, *_OTHER_ARRAYS):
         torch.testing.assert_close(
             getattr(again, name), getattr(filled, name), rtol=0, atol=0, equal_nan=True
         )
@@ -87,6 +88,20 @@ def test_a_bare_decomposition_survives_the_disk_too(planted: Planted, tmp_path: 
     decompose(bare, world.sae).save(tmp_path)
     again = Decomposition.load(tmp_path)
     assert not again.has_shares and again.share_error_interval is None and again.share.isnan().all()
+
+
+def test_a_file_of_schema_2_loads_without_its_direction(parts: Decomposition, tmp_path: Path) -> None:
+    parts.save(tmp_path)
+    document, tensors = load_artifact(tmp_path, "decomposition", SCHEMA)
+    save_artifact(tmp_path, "decomposition", 2, document, {name: held for name, held in tensors.items() if name != "direction"})
+    again = Decomposition.load(tmp_path)
+    assert again.direction.shape == parts.direction.shape and again.direction.isnan().all()
+    assert torch.equal(again.share, parts.share)
+
+
+def test_the_direction_is_the_vector_at_the_saes_hook(planted: Planted) -> None:
+    world = planted()
+    assert torch.equal(decompose(world.vector, world.sae, n_bootstrap=10).direction, world.vector.direction)
 
 
 def test_damaged_tensors_are_refused(parts: Decomposition, tmp_path: Path) -> None:

@@ -265,6 +265,7 @@ def example_parts() -> Decomposition:
         replicate_features=kept,
         replicate_shares=replicates,
         replicate_error=error + 0.018 * torch.randn(N_REPLICATES, generator=g, dtype=torch.float64),
+        direction=torch.randn(D_MODEL, generator=g),
         causal=example_causal(candidates),
         audit={"energy": energy, "n_features_half": 101},
         controls={

@@ -117,6 +117,7 @@ def _secondary(vector: Any, sae: Any, *, n_atoms: int) -> Decomposition:
         replicate_features=torch.zeros(0, dtype=torch.int64),
         replicate_shares=torch.zeros(0, 0),
         replicate_error=torch.zeros(0),
+        direction=direction,
         controls={"expected_by_chance": None, "zero_vector_overlap": zero_vector_overlap(direction, sae)},
         warnings=(*((elsewhere,) if sae.hook != vector.hook else ()), *doubts(sae.id, check_fitness(sae))),
     )

@@ -18,14 +18,14 @@ from workbench.base.tensors import load_artifact, register_migration, save_artif
 if TYPE_CHECKING:
     import pandas as pd
 
-KIND, SCHEMA = "decomposition", 2
+KIND, SCHEMA = "decomposition", 3
 
 # One value per feature of the SAE; the order is the order in which tables print them.
 FEATURE_ARRAYS = (
     "share", "share_low", "share_high", "p_value", "p_family", "q_value", "cosine", "delta_code",
     "pursuit", "share_up", "share_down", "in_v_up", "naive", "top_rate", "q_crossed", "placebo_score", "placebo_p", "placebo_q",
 )  # fmt: skip
-_REPLICATES = ("replicate_features", "replicate_shares", "replicate_error")
+_OTHER_ARRAYS = ("replicate_features", "replicate_shares", "replicate_error", "direction")
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class Decomposition:
     """Bootstrap shares `[n_bootstrap, m]`."""
     replicate_error: Tensor
     """Bootstrap shares of the SAE's error `[n_bootstrap]`."""
+    direction: Tensor
+    """The vector itself at the SAE's hook `[d_model]`, float32; NaN where an older file did not keep it."""
     causal: tuple[CausalRow, ...] = ()
     controls: dict[str, Any] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
@@ -187,7 +189,7 @@ class Decomposition:
 
     def save(self, folder: str | Path) -> Path:
         """Write `decomposition.safetensors` and then `decomposition.json` into `folder`."""
-        tensors = {name: getattr(self, name) for name in FEATURE_ARRAYS + _REPLICATES}
+        tensors = {name: getattr(self, name) for name in FEATURE_ARRAYS + _OTHER_ARRAYS}
         skipped = {*tensors, "causal"}
         document = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skipped}
         document["causal"] = [asdict(row) for row in self.causal]
@@ -203,7 +205,7 @@ class Decomposition:
         stored["share_error_interval"] = None if interval is None else tuple(interval)
         for name in ("candidates", "warnings"):
             stored[name] = tuple(stored[name])
-        stored.update({name: tensors[name] for name in FEATURE_ARRAYS + _REPLICATES})
+        stored.update({name: tensors[name] for name in FEATURE_ARRAYS + _OTHER_ARRAYS})
         return cls(**stored)
 
     def __repr__(self) -> str:
@@ -223,7 +225,13 @@ def _without_placebos(document: dict[str, Any], tensors: dict[str, Tensor]) -> t
     return document, {**tensors, **dict.fromkeys(("q_crossed", "placebo_score", "placebo_p", "placebo_q"), unknown)}
 
 
+def _without_direction(document: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Schema 2 kept the vector's hash only: its direction is unknown."""
+    return document, {**tensors, "direction": torch.full((document["sae"]["d_model"],), torch.nan)}
+
+
 register_migration(KIND, 1, _without_placebos)
+register_migration(KIND, 2, _without_direction)
 
 
 def _value(entry: Tensor) -> float | bool | None:
