@@ -20,6 +20,7 @@ from workbench.saes.evaluation.gate import check_fitness, doubts
 from .checks import check_model, check_reproduces, check_same_site
 from .crossed import crossed_tests
 from .energy import energy_table
+from .grouping import with_groups
 from .methods import METHODS, decoder_of, zero_vector_overlap
 from .nulls import feature_tests, same_against_same
 from .placebos import PlaceboCodes, specificity, standard_errors
@@ -144,7 +145,7 @@ def _inputs(vector: Any, sae: Any) -> dict[str, str]:
 def _bare(parts: Decomposition, vector: Any, sae: Any, *, n_atoms: int, seed: int) -> Decomposition:
     direction, decoder = vector.at(sae.hook).float().cpu(), decoder_of(sae)
     energy = energy_table(direction, decoder, None, n_atoms=n_atoms, seed=seed)
-    told = "the vector came without the rollouts behind it, so shares, intervals and tests are unknown"
+    told = "the vector came without the rollouts behind it, so shares, intervals, tests and groups are unknown"
     return replace(
         parts,
         controls=parts.controls | {"random_directions": energy},
@@ -166,7 +167,7 @@ class Nulls:
 
 def _with_shares(parts: Decomposition, vector: Any, sae: Any, model: Any, nulls: Nulls) -> Decomposition:
     decoder, used, seed = decoder_of(sae), used_rows(vector.rows), nulls.seed
-    rows = read_row_codes(_tokens(vector, sae.hook, model, used), used["id"].astype(str).tolist(), sae)
+    rows = read_row_codes(tokens_of(vector, sae.hook, model, used), used["id"].astype(str).tolist(), sae)
     design = _design(used, "weight")
     whole = account(rows, design, decoder)
     check_reproduces(whole.vector, vector.at(sae.hook).cpu(), sae.hook)
@@ -180,12 +181,13 @@ def _with_shares(parts: Decomposition, vector: Any, sae: Any, model: Any, nulls:
         step()
         energy = _energy(parts, rows, design, whole, decoder, nulls)
         step()
-    return replace(
+    parts = replace(
         parts,
         vector={**parts.vector, "n_rows": int((design.weights != 0).sum())},
         controls={**parts.controls, "random_directions": energy, "same_against_same": same_against_same(rows, design)},
         audit={**parts.audit, "energy": energy, "n_features_half": _n_half(whole.shares)},
     )
+    return with_groups(parts, rows, used, decoder, seed=seed)
 
 
 def _energy(
@@ -209,7 +211,11 @@ def _design(used: Any, column: str) -> Design:
     return Design.of(used[column].fillna(0).tolist(), *names)
 
 
-def _tokens(vector: Any, hook: Any, model: Any, used: Any) -> Iterable[tuple[str, Tensor]]:
+def tokens_of(vector: Any, hook: Any, model: Any, used: Any) -> Iterable[tuple[str, Tensor]]:
+    """(row id, token activations [n_tokens, d_model]) of the rows `used` at `hook`: those stored, else read through `model`.
+
+    Raises WorkbenchError when they are neither stored nor a model is given.
+    """
     if vector.tokens is not None and hook in vector.tokens.hooks and vector.tokens.intact():
         return vector.tokens.rows(hook)
     if model is None:

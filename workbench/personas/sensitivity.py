@@ -98,12 +98,17 @@ def _tokens(run: PersonaRun, model: Model, frame: pandas.DataFrame) -> Any:
 
 def _nuisances(frame: pandas.DataFrame, model: Model, logprobs: bool) -> dict[str, Tensor]:
     lengths = torch.from_numpy(frame["n_tokens"].to_numpy(dtype=float).copy())
-    marks = [float(len(_MARKUP.findall(text))) for text in frame["response"]]
+    marks = [markup_counts(text) for text in frame["response"]]
     found = {"length": lengths.clamp_min(1).log(), "markup": torch.tensor(marks, dtype=torch.float64)}
     if logprobs:
         found["logprob"] = response_logprobs(model, frame)
     # A nuisance that never varies explains nothing and would make the fit singular.
     return {name: (values - values.mean()) / values.std() for name, values in found.items() if float(values.std()) > 0}
+
+
+def markup_counts(text: str) -> float:
+    """How many list and heading marks, fences and table bars a text has."""
+    return float(len(_MARKUP.findall(text)))
 
 
 def response_logprobs(model: Model, frame: pandas.DataFrame, *, batch_size: int = 16) -> Tensor:
