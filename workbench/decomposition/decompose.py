@@ -15,6 +15,7 @@ from workbench.base.progress import track
 from workbench.base.provenance import provenance
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.tensors import tensor_hash
+from workbench.maths.identity import n_for_half
 from workbench.saes.evaluation.gate import check_fitness, doubts
 
 from .checks import check_model, check_reproduces, check_same_site
@@ -185,7 +186,7 @@ def _with_shares(parts: Decomposition, vector: Any, sae: Any, model: Any, nulls:
         parts,
         vector={**parts.vector, "n_rows": int((design.weights != 0).sum())},
         controls={**parts.controls, "random_directions": energy, "same_against_same": same_against_same(rows, design)},
-        audit={**parts.audit, "energy": energy, "n_features_half": _n_half(whole.shares)},
+        audit={**parts.audit, "energy": energy, "n_features_half": n_for_half(whole.shares)},
     )
     return with_groups(parts, rows, used, decoder, seed=seed)
 
@@ -338,13 +339,6 @@ def _arm_design(used: Any, column: str) -> Design | None:
     if column not in used.columns or not used[column].fillna(0).any():
         return None
     return _design(used, column)
-
-
-def _n_half(shares: Tensor) -> int | None:
-    """How many of the largest shares make half of the vector; None when all positive shares together do not."""
-    total = shares.sort(descending=True).values.cumsum(dim=0)
-    reached = (total >= 0.5).nonzero()
-    return int(reached[0]) + 1 if len(reached) else None
 
 
 def _with_effects(parts: Decomposition, vector: Any, sae: Any, model: Any, *, seed: int) -> Decomposition:

@@ -178,12 +178,7 @@ def group_shares(decomposition: Decomposition, category_of: Mapping[int, str]) -
 
     Raises WorkbenchError for a bare vector, or for a feature that the SAE does not have.
     """
-    if not decomposition.has_shares:
-        raise WorkbenchError(
-            "this decomposition has no shares (the vector came without its tokens)",
-            "a vector extracted with its rollouts",
-            "run extract, then decompose",
-        )
+    require_shares(decomposition)
     place = {feature: i for i, feature in enumerate(decomposition.replicate_features.tolist())}
     members: dict[str, list[int]] = {}
     for feature, category in category_of.items():
@@ -196,6 +191,16 @@ def group_shares(decomposition: Decomposition, category_of: Mapping[int, str]) -
         *groups,
         *_remainder(decomposition, [f for features in members.values() for f in features], place),
     ]
+
+
+def require_shares(parts: Decomposition) -> None:
+    """Raise WorkbenchError for the decomposition of a bare vector."""
+    if not parts.has_shares:
+        raise WorkbenchError(
+            "this decomposition has no shares (the vector came without its tokens)",
+            "a vector extracted with its rollouts",
+            "run extract, then decompose",
+        )
 
 
 def _group(parts: Decomposition, name: str, features: list[int], place: dict[int, int]) -> dict[str, Any]:

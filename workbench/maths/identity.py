@@ -57,3 +57,10 @@ def delta_error(delta_codes: Tensor, decoder: Tensor, vectors: Tensor, *, block:
     for codes, rows in zip(delta_codes.split(block, dim=1), decoder.split(block), strict=True):
         rebuilt += codes.double() @ rows.double()
     return vectors.double() - rebuilt
+
+
+def n_for_half(shares_of_vector: Tensor) -> int | None:
+    """How many of the largest shares make half of the vector; None when all positive shares together do not."""
+    total = shares_of_vector.sort(descending=True).values.cumsum(dim=0)
+    reached = (total >= 0.5).nonzero()
+    return int(reached[0]) + 1 if len(reached) else None
