@@ -73,6 +73,9 @@ def test_the_decomposition_shows_the_error_beside_the_features(capsys):
     row = {"feature": 5, "share": None, "cosine": 0.2, "pursuit": 0.0, "q_value": None}
     value = {"trait": "evil", "sae": {"id": "s"}, "features": [row], "share_error": 0.36, "warnings": []}
     assert "the SAE's own error: 36.0% of |v|^2" in shown(capsys, views.show_decomposition, value)
+    group = {"features": [5, 8], "share": 0.041, "interval": [0.03, 0.05], "cohesion": 0.4, "p": 0.02}
+    text = shown(capsys, views.show_decomposition, {**value, "groups": {"groups": [group]}})
+    assert "features that act as one" in text and "5 8" in text and "4.1%" in text
 
 
 @pytest.mark.parametrize(

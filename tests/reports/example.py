@@ -267,7 +267,7 @@ def example_parts() -> Decomposition:
         replicate_error=error + 0.018 * torch.randn(N_REPLICATES, generator=g, dtype=torch.float64),
         direction=torch.randn(D_MODEL, generator=g),
         causal=example_causal(candidates),
-        audit={"energy": energy, "n_features_half": 101},
+        audit={"energy": energy, "n_features_half": 101, "groups": example_groups(share)},
         controls={
             "expected_by_chance": 0.3,
             "zero_vector_overlap": 0.83,
@@ -282,6 +282,20 @@ def example_parts() -> Decomposition:
         ),
         provenance={"seed": 0, "config": {"n_candidates": 10, "n_bootstrap": 200}},
     )
+
+
+def example_groups(share: torch.Tensor) -> dict:
+    """Two groups: one with labels, one without."""
+    named = [feature for feature, *_ in NAMED][:3]
+    rows = [(named, 1, 0.01), ([1500, 1501], 1, 0.64)]
+    figures = {"cohesion": 0.41, "cosine": 0.2, "coactivation": 0.62}
+    groups = [
+        {"features": ids, "representative": ids[0], "change": change, "share": float(share[ids].sum()),
+         "interval": [0.01, 0.09], **figures, "p": p}
+        for ids, change, p in rows
+    ]  # fmt: skip
+    null = {"n_draws": 99, "n_grouped": 5, "median": 2.0, "high": 4.0, "p": 0.01}
+    return {"groups": groups, "single": [1502, 1503], "threshold": 0.19, "percentile": 0.95, "null": null}
 
 
 def control_odd() -> list[float]:

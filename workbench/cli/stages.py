@@ -281,6 +281,7 @@ class Job:
             "share_sum_error": self.parts.share_sum_error,
             "n_questions": self.parts.n_questions,
             "features": self.parts.table(self.config.n_features),
+            "groups": self.parts.audit.get("groups"),
             "controls": self.parts.controls,
             "warnings": list(self.parts.warnings),
             "folder": str(self.folder / "decomposition"),

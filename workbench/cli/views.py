@@ -10,7 +10,7 @@ from .headline import headline
 if TYPE_CHECKING:
     from .stages import JobResult
 
-N_ROWS = 20
+N_ROWS, N_GROUPS = 20, 8
 
 
 def show_vector(value: dict[str, Any], result: JobResult) -> None:
@@ -43,9 +43,21 @@ def show_decomposition(value: dict[str, Any], result: JobResult) -> None:
     ]
     columns = ("feature", "share", "cosine", "pursuit", "q")
     table(f"{value['trait']} in {value['sae']['id']}", columns, rows, right=(0, 1, 2, 3, 4))
+    _show_groups((value.get("groups") or {}).get("groups") or [])
     say(f"the SAE's own error: {percent(value['share_error'])} of |v|^2")
     _warn(value)
     say(f"decomposition: {(result.folder / 'decomposition').resolve()}")
+
+
+def _show_groups(groups: list[dict[str, Any]]) -> None:
+    """The largest groups of features that act as one."""
+    rows = [
+        (" ".join(map(str, group["features"])), percent(group["share"]), interval(group["interval"]), f"{group['cohesion']:.2f}",
+         f"{group['p']:.2f}")
+        for group in groups[:N_GROUPS]
+    ]  # fmt: skip
+    if rows:
+        table("features that act as one", ("features", "share", "interval", "cohesion", "p"), rows, right=(1, 3, 4))
 
 
 def show_labels(value: dict[str, Any], result: JobResult) -> None:

@@ -54,6 +54,7 @@ class Report:
             "share_sum_error": finite(self.parts.share_sum_error),
             "n_verified": self.n_verified,
             "made_of": [_slice_json(row) for row in self.slices],
+            "groups": plain(self.parts.audit.get("groups")),
             "warnings": [str(warning) for warning in self.parts.warnings],
         }
 

@@ -13,6 +13,7 @@ from workbench.reports.cards import Card, card
 from workbench.reports.content import card_figure
 from workbench.reports.evidence import energy_curves, kept_table, layer_points, null_sentences
 from workbench.reports.figures import energy_curve, layer_curve, waterfall
+from workbench.reports.groups import group_rows, groups_sentence
 from workbench.reports.shares import GROUP_NAMES, CategoryName, category_name, finite, interval
 from workbench.reports.svg import Figure, percent
 from workbench.reports.tables import flat_rows, table_rows
@@ -39,6 +40,8 @@ def page(report: Report, *, n_contexts: int, window: int) -> dict[str, Any]:
         "percent": percent,
         "key": _key(report),
         "rows": table_rows(report),
+        "groups": group_rows(report),
+        "groups_sentence": groups_sentence(report),
         "categories": _categories(report),
         "cards": _cards(report, n_contexts, window),
         "n_contexts": n_contexts,
