@@ -110,7 +110,7 @@ def placebo_codes(folder: str | Path, model: Any, sae: Any) -> PlaceboCodes:
     found = []
     with track("placebo contrasts on the SAE", len(known), "contrasts") as step:
         for name in known.names:
-            rows, design = _contrast_rows(Path(folder) / name)
+            rows, design = contrast_rows(Path(folder) / name)
             codes = read_row_codes(recapture_tokens(model, rows, sae.hook), rows["id"].astype(str).tolist(), sae)
             whole = account(codes, design, decoder)
             errors = standard_errors(question_contributions(codes, design))
@@ -136,7 +136,7 @@ def codes_of_runs(folder: str | Path, model: Callable[[], Any], sae: Any) -> Pla
     return found
 
 
-def _contrast_rows(folder: Path) -> tuple[Any, Design]:
+def contrast_rows(folder: Path) -> tuple[Any, Design]:
     """The usable rows of a contrast, and the design of its difference of means."""
     import pandas as pd
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from workbench.personas.placebos import PlaceboVectors
     from workbench.personas.vectors import PersonaVector
 
-__all__ = ["CRITERIA", "FAIL", "NOT_TESTED", "PASS", "SHOWN", "Check", "Falsification", "falsify"]
+__all__ = ["CRITERIA", "FAIL", "NOT_TESTED", "PASS", "SHOWN", "Check", "Falsification", "activations_of", "falsify",
+           "soft_frozen_check"]  # fmt: skip
 
 N_BOOTSTRAP = 100
 CHECKS: tuple[Callable[[Material], Check], ...] = (
@@ -75,14 +76,23 @@ def falsify(
         parts = decompose(vector, sae, model=model, causal=False, placebos=beside, n_bootstrap=N_BOOTSTRAP, seed=seed)
     _check_parts(parts, vector, sae)
     read = _answers(vector, sae, model, tokenizer or getattr(model, "tokenizer", None))
+    held = read.tokens if read is not None else None if reference is None else activations_of(reference, sae)
     given = Material(
         vector, sae, vector.at(sae.hook).double().cpu(), decoder_of(sae), parts, read,
-        read.tokens if read is not None else _sample(reference, sae), beside, placebo_vectors, against,
+        held, beside, placebo_vectors, against,
         None if other_seed is None else _of_same_site(other_seed, sae), seed,
     )  # fmt: skip
     made = provenance(seed=seed, inputs=_inputs(given), controls=sorted(against), other_seed=getattr(other_seed, "id", None))
     return Falsification(vector.trait, _described(given), dict(parts.sae), tuple(check(given) for check in CHECKS),
                          tuple(parts.warnings), made)  # fmt: skip
+
+
+def soft_frozen_check(vector: PersonaVector, sae: Any, controls: Mapping[str, Any], *, model: Any = None, seed: int = 0) -> Check:
+    """The check "soft_frozen" alone: neither placebos nor a decomposition are needed for it. Errors as in `falsify`."""
+    check_same_site(vector, sae)
+    against = {name: _of_same_site(other, sae) for name, other in controls.items()}
+    own = vector.at(sae.hook).double().cpu()
+    return direction.against_controls(own, decoder_of(sae), _answers(vector, sae, model, None), against, seed=seed)
 
 
 def _of_same_site(other: Any, sae: Any) -> Tensor:
@@ -114,10 +124,11 @@ def _answers(vector: PersonaVector, sae: Any, model: Any, tokenizer: Any) -> Ans
     return read_answers(used, tokens_of(vector, sae.hook, model, used), tokenizer)
 
 
-def _sample(reference: PersonaVector | None, sae: Any) -> Tensor | None:
-    """Some 8,192 token activations [m, d_model] of the reference at the SAE's hook; None without a reference."""
-    if reference is None:
-        return None
+def activations_of(reference: PersonaVector, sae: Any) -> Tensor:
+    """Some 8,192 token activations `[m, d_model]` (float32) of a vector's answers at the SAE's hook.
+
+    Raises WorkbenchError when they are not stored, or of another model than the SAE's.
+    """
     check_trained_on(reference.model, sae)
     source = reference.tokens
     if source is None or sae.hook not in source.hooks:

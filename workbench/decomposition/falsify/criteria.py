@@ -122,7 +122,8 @@ _ALL = (
               "behaviour cannot fix what lies outside (arXiv 2602.06801); a tenth is allowed", _SAMPLE),
     Criterion("generic", "Is it the mean activation, or a top principal component?",
               "smallest p, doubled, of its |cosine| with the mean and with the nearest of five components, among 1,000 "
-              "covariance-matched directions", ABOVE, 0.05, "the usual level; two comparisons", _SAMPLE),
+              "covariance-matched directions; activations within the arms", ABOVE, 0.05, "the usual level; two comparisons",
+              _SAMPLE),
     Criterion("zero_vector", "What does putting the vector through the encoder show?",
               "share of the top ten of encode(v) that are the top ten of encode(0)", AT_MOST, None,
               "not judged: encode(v) is a trap whatever the vector (arXiv 2411.08790)", ""),

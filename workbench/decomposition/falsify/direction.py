@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from workbench.models.hookpoints import HookPoint
 
 from .answers import cosine
 from .criteria import CRITERIA, Check
-from .material import Material
+from .material import Answers, Material
 
 N_ATOMS = max(ENERGY_ATOMS)
 N_REPLICATES = 64
@@ -95,7 +97,7 @@ def _outside(vectors: Tensor, inside: Tensor) -> Tensor:
 
 def generic(given: Material) -> Check:
     """Is v the mean activation, or a top principal component?"""
-    criterion, held = CRITERIA["generic"], given.activations
+    criterion, held = CRITERIA["generic"], given.within_arms  # v itself must not make the components
     if held is None:
         return criterion.untested("there are no activations of the model to compare with")
     random = covariance_matched_directions(held, N_RANDOM, generator(derive_seed("falsify generic", given.seed))).double()
@@ -135,15 +137,22 @@ def dictionary(given: Material) -> Check:
 
 def soft_frozen(given: Material) -> Check:
     """Does it take what the SAE learned?"""
+    return against_controls(given.direction, given.decoder, given.answers, given.controls, seed=given.seed)
+
+
+def against_controls(
+    direction: Tensor, decoder: Tensor, answers: Answers | None, controls: Mapping[str, Tensor], *, seed: int
+) -> Check:
+    """Does the SAE explain v `[d_model]` better than decoders of the same size that hardly left their random start?"""
     criterion = CRITERIA["soft_frozen"]
-    if not given.controls:
+    if not controls:
         return criterion.untested("no soft-frozen SAE was given")
-    fair = {name: rows for name, rows in given.controls.items() if rows.shape == given.decoder.shape}
+    fair = {name: rows for name, rows in controls.items() if rows.shape == decoder.shape}
     if not fair:
-        sizes = ", ".join(f"{name} has {len(rows):,}" for name, rows in given.controls.items())
-        return criterion.untested(f"the SAE has {len(given.decoder):,} features, {sizes}: a larger dictionary explains more")
-    vectors = _with_replicates(given)
-    own = _energy(vectors, given.decoder)
+        sizes = ", ".join(f"{name} has {len(rows):,}" for name, rows in controls.items())
+        return criterion.untested(f"the SAE has {len(decoder):,} features, {sizes}: a larger dictionary explains more")
+    vectors = _with_replicates(direction, answers, seed)
+    own = _energy(vectors, decoder)
     found = {}
     for name, rows in fair.items():
         more = own - _energy(vectors, rows)
@@ -156,13 +165,13 @@ def soft_frozen(given: Material) -> Check:
                             controls=found)  # fmt: skip
 
 
-def _with_replicates(given: Material) -> Tensor:
+def _with_replicates(direction: Tensor, answers: Answers | None, seed: int) -> Tensor:
     """v and its bootstrap replicates over questions and instructions `[1 + B, d_model]`; v alone without its answers."""
-    if given.answers is None:
-        return given.direction[None].float()
-    drawn = given.answers.design.resampled(N_REPLICATES, generator(derive_seed("falsify replicates", given.seed)))
-    made = drawn @ given.answers.means
-    return torch.cat([given.direction[None], made[made.isfinite().all(dim=1)]]).float()
+    if answers is None:
+        return direction[None].float()
+    drawn = answers.design.resampled(N_REPLICATES, generator(derive_seed("falsify replicates", seed)))
+    made = drawn @ answers.means
+    return torch.cat([direction[None], made[made.isfinite().all(dim=1)]]).float()
 
 
 def _energy(vectors: Tensor, rows: Tensor) -> Tensor:

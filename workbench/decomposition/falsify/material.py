@@ -54,6 +54,16 @@ class Material:
     seed: int
 
     @property
+    def within_arms(self) -> Tensor | None:
+        """The activations `[m, d_model]` with both arms moved onto their common mean: what varies besides v."""
+        if self.activations is None or self.answers is None:
+            return self.activations
+        moved, positive = self.activations.clone(), self.answers.of_positive
+        for arm in (positive, ~positive):
+            moved[arm] += self.activations.mean(dim=0) - self.activations[arm].mean(dim=0)
+        return moved
+
+    @property
     def placebo_directions(self) -> Tensor | None:
         """The vectors `[n, d_model]` of the placebos at the SAE's hook that do not come close to the trait."""
         if self.placebos is not None:
@@ -72,7 +82,8 @@ class Answers:
     length that nine in ten answers to its question reach. `left_out [k, d_model]` is v made without the tokens of a group
     and `carried [k, d_model]` what these tokens add to v (tokens less the mean of the arms; over disjoint groups they add up);
     `spread [k]` is the share of the positions that they take. The first group is all frequent types together. `tokens` are
-    some 8,192 of the activations. `n_unaligned` answers had tokens left out as sinks: their tokens have no names.
+    some 8,192 of the activations, `of_positive [m]` says whose. `n_unaligned` answers had tokens left out as sinks: their
+    tokens have no names.
     """
 
     frame: pandas.DataFrame
@@ -85,6 +96,7 @@ class Answers:
     carried: Tensor
     spread: Tensor
     tokens: Tensor
+    of_positive: Tensor
     n_unaligned: int
 
     @property
@@ -128,6 +140,7 @@ class _Reader:
         self.per_row: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.sums: Tensor | None = None
         self.sampled: list[Tensor] = []
+        self.sampled_rows: list[int] = []
         self.n_unaligned = 0
 
     def read(self, i: int, held: Tensor) -> None:
@@ -136,6 +149,7 @@ class _Reader:
         self.per_row[i] = exact.mean(dim=0), exact[:FIRST_TOKENS].mean(dim=0), exact[: self.limits[i]].mean(dim=0)
         keep = -(-N_SAMPLED // len(self.frame))
         self.sampled.append(held[:: max(1, len(held) // keep)][:keep].float().clone())
+        self.sampled_rows += [i] * len(self.sampled[-1])
         if self.ids is not None:
             self._add_groups(i, exact)
 
@@ -165,8 +179,9 @@ class _Reader:
             middle = self.design.weights.abs() @ means / self.design.weights.abs().sum()
             left_out, carried = self.sums[0], self.sums[1] - self.rates[0][:, None] * middle
             spread = self.rates[1] / self.design.weights.abs().sum()
+        of_positive = (self.design.weights > 0)[torch.tensor(self.sampled_rows)]
         return Answers(self.frame, self.design, means, first, cut, tuple(self.groups), left_out, carried, spread,
-                       torch.cat(self.sampled), self.n_unaligned)  # fmt: skip
+                       torch.cat(self.sampled), of_positive, self.n_unaligned)  # fmt: skip
 
 
 def _groups(ids: list[Tensor], weights: Tensor, tokenizer: Any) -> dict[str, Callable[[Tensor], Tensor]]:
