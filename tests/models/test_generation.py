@@ -13,6 +13,7 @@ from workbench.models.capture import capture
 from workbench.models.generation import Generated, Sampling, generate, plan_rows
 from workbench.models.hookpoints import HookPoint, residual_hooks
 from workbench.models.prompts import ChatTokens, tokenize_chat, with_response
+from workbench.models.sampling import draw, draw_uniforms
 
 QUESTIONS = ("Hi", "What should I do with the money that I found?", "Why is the town so cold?", "And?")
 N_ROWS = 10
@@ -194,3 +195,33 @@ def test_rows_are_planned_by_length_and_not_by_order(tiny_models) -> None:
 def test_a_seed_is_needed_for_every_row(tiny_models) -> None:
     with pytest.raises(WorkbenchError, match="2 prompts came with 1 row seeds"):
         list(generate(tiny_models(), prompts_of(tiny_models(), 2), row_seeds=[1]))
+
+
+def test_each_row_is_steered_by_its_own_delta_from_the_last_prompt_token_on():
+    model = more_often_ending(tiny_model("llama", n_blocks=3))
+    prompts, hook = prompts_of(model), HookPoint(1)
+    deltas = 4 * torch.randn(N_ROWS, model.d_model, generator=torch.Generator().manual_seed(0))
+    together = sampled(model, prompts, max_new_tokens=8, row_deltas={hook: deltas}, batch_size=N_ROWS)
+    assert len({row.response_ids for row in together}) > 4
+    assert len({len(row.response_ids) for row in together}) > 1  # rows left the batch at different steps
+    for seed, (prompt, delta, row) in enumerate(zip(prompts, deltas, together, strict=True)):
+        assert row.response_ids == steered_by_hand(model, prompt, hook, delta, seed, n=8)
+
+
+def steered_by_hand(model, prompt: ChatTokens, hook: HookPoint, delta: torch.Tensor, seed: int, *, n: int) -> tuple[int, ...]:
+    """Whole passes without a cache, one row at a time."""
+    ids, start = list(prompt.ids), len(prompt.ids)
+    sampling, uniforms = Sampling(max_new_tokens=n), draw_uniforms([seed], n)
+
+    def add(tensor):
+        places = torch.arange(tensor.shape[1]) >= start - 1
+        return tensor + places[:, None] * delta
+
+    while len(ids) < start + n:
+        with model.hooked({hook: add}):
+            logits = model.forward(torch.tensor([ids]))[:, -1, : len(model.tokenizer)]
+        newest = int(draw(logits, uniforms[:, len(ids) - start], sampling))
+        if newest in model.end_tokens:
+            break
+        ids.append(newest)
+    return tuple(ids[start:])

@@ -62,12 +62,15 @@ def generate(
     row_seeds: Sequence[int],
     hooks: Sequence[HookPoint] = (),
     token_hooks: Sequence[HookPoint] = (),
+    row_deltas: Mapping[HookPoint, Tensor] | None = None,
     batch_size: int = 32,
 ) -> Iterator[tuple[list[int], list[Generated]]]:
     """Yields (row indices, Generated per row) batch by batch.
 
     Batches are made of rows of similar length, by the prompts and seeds alone. Row r's randomness comes only from
-    `row_seeds[r]`; torch's global generator is not touched. Edits in force (`model.hooked`) act while sampling, and
+    `row_seeds[r]`; torch's global generator is not touched. `row_deltas` {hook: [n_rows, d_model]} steer each row its own way:
+    they are added where response tokens are predicted (the last prompt token and every response token), so that many
+    directions share one batch. Edits in force (`model.hooked`) act while sampling, and
     the captured activations are the edited ones. A model with a memory budget takes as many of `batch_size` rows at
     once as fit. A model that thinks (see `thinking`) spends `max_new_tokens` on that too; an answer
     that never leaves its thinking is empty.
@@ -86,7 +89,8 @@ def generate(
     for indices in plan_rows(prompts, row_seeds, together):
         uniforms = draw_uniforms([row_seeds[index] for index in indices], sampling.max_new_tokens)
         record = GenerationRecord(model, len(indices), wanted, token_hooks, limits)
-        rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record)
+        deltas = {hook: given[indices].to(model.device, model.dtype) for hook, given in (row_deltas or {}).items()}
+        rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record, deltas)
         yield indices, rollout.run(len(hooks))
 
 
@@ -178,6 +182,7 @@ class _Rollout:
         sampling: Sampling,
         uniforms: Tensor,
         record: GenerationRecord,
+        deltas: Mapping[HookPoint, Tensor],
     ) -> None:
         from .cache import roomy_cache  # imports transformers
 
@@ -188,6 +193,7 @@ class _Rollout:
             uniforms,
             record,
         )
+        self.deltas = deltas
         pad = next(iter(model.end_tokens), 0)
         self.ids, mask = padded([prompt.ids for prompt in prompts], pad=pad, left=True)
         room = torch.ones(len(prompts), sampling.max_new_tokens, dtype=torch.long)
@@ -204,7 +210,7 @@ class _Rollout:
 
     @torch.no_grad()
     def run(self, n_hooks: int) -> list[Generated]:
-        with self.model.hooked(self.record.functions()):
+        with self.model.hooked(self._steering()), self.model.hooked(self.record.functions()):
             newest = self._sample(self._prefill(), 0)
             for step in range(1, self.sampling.max_new_tokens + 1):
                 if not self.alive:
@@ -219,6 +225,19 @@ class _Rollout:
                 if not last:
                     newest = self._sample(logits, step)
         return [self._result(row, n_hooks) for row in range(len(self.prompts))]
+
+    def _steering(self) -> dict[HookPoint, Any]:
+        """Adds each row's own delta to the newest position; rows that have left the batch are not there any more."""
+
+        def adder(delta: Tensor):
+            def add(tensor: Tensor) -> Tensor:
+                steered = tensor.clone()
+                steered[:, -1] += delta[self.rows].to(tensor)
+                return steered
+
+            return add
+
+        return {hook: adder(delta) for hook, delta in self.deltas.items()}
 
     def _record(self, places: list[int]) -> None:
         rows = [self.rows[place] for place in places]

@@ -255,9 +255,8 @@ class Model:
         with self.hooked({}, stop_after=stop_after), contextlib.suppress(StopForward):
             self.decoder(input_ids=ids, attention_mask=mask, **options)
 
-    @torch.no_grad()
     def logits_of(self, normed: Tensor) -> Tensor:
-        """Logits [n, vocab_size] of hidden states [n, d_model] that are already after the final norm."""
+        """Logits [n, vocab_size] of hidden states [n, d_model] after the final norm; gradients flow where `normed` has them."""
         head = self.hf.get_output_embeddings()
         logits = head(normed.to(head.weight.device))
         cap = getattr(self.config, "final_logit_softcapping", None)

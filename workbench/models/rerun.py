@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,26 +105,42 @@ class Rerun:
         """True when edited passes run the later blocks only."""
         return self._tail is not None
 
-    @torch.no_grad()
     def edited(self, deltas: Tensor) -> Iterator[tuple[Batch, slice, Tensor]]:
         """Final hidden states (after the final norm) under each of `deltas` [v, d_model], added at steered positions.
 
         Yields (batch, which deltas, hidden [v', n, T, d_model]) until every batch has met every delta.
         """
-        deltas = deltas.to(self.model.device, self.model.dtype)
+        return self.edited_at(len(deltas), lambda batch, chosen: deltas[chosen, None, None])
+
+    @torch.no_grad()
+    def edited_at(self, n_edits: int, deltas: Callable[[Batch, slice], Tensor]) -> Iterator[tuple[Batch, slice, Tensor]]:
+        """`edited`, with deltas that may differ by position: `deltas(batch, chosen)` gives [v', n or 1, T or 1, d_model]."""
         for batch in self.batches:
             size = max(1, self.batch_tokens // batch.n_positions)
-            for low in range(0, len(deltas), size):
-                chosen = slice(low, min(low + size, len(deltas)))
-                run = self._whole if self._tail is None else self._tail.run
-                yield batch, chosen, run(batch, deltas[chosen])
+            for low in range(0, n_edits, size):
+                chosen = slice(low, min(low + size, n_edits))
+                yield batch, chosen, self._run(batch, deltas(batch, chosen).to(self.model.device, self.model.dtype))
+
+    def gradients(self, objective: Callable[[Batch, Tensor], Tensor]) -> Iterator[tuple[Batch, Tensor]]:
+        """(batch, gradient [n, T, d_model]) of a scalar of its final hidden states [1, n, T, d_model] by the residual.
+
+        One forward and one backward pass of the later blocks per batch; 0 where no edit applies.
+        """
+        for batch in self.batches:
+            with torch.enable_grad():
+                delta = torch.zeros_like(batch.residual)[None].requires_grad_()
+                (gradient,) = torch.autograd.grad(objective(batch, self._run(batch, delta)), delta)
+            yield batch, gradient[0]
+
+    def _run(self, batch: Batch, deltas: Tensor) -> Tensor:
+        return (self._whole if self._tail is None else self._tail.run)(batch, deltas)
 
     def _whole(self, batch: Batch, deltas: Tensor) -> Tensor:
         """Whole passes with a hook that adds the deltas: right for any model and any site."""
         v, (n, width) = len(deltas), batch.ids.shape
-        where = torch.zeros(n, width, dtype=deltas.dtype, device=deltas.device)
-        where.scatter_add_(1, batch.positions, batch.steered.to(deltas.dtype))
-        added = deltas[:, None, None] * where[None, ..., None]
+        where = (deltas * batch.steered[..., None].to(deltas.dtype)).expand(v, n, batch.valid.shape[1], -1)
+        places = batch.positions[None, ..., None].expand_as(where)
+        added = torch.zeros(v, n, width, where.shape[-1], dtype=where.dtype, device=where.device).scatter_add(2, places, where)
 
         def add(tensor: Tensor) -> Tensor:
             return tensor + added.flatten(0, 1).to(tensor)
@@ -144,7 +160,7 @@ class Rerun:
             0.3 * batch.residual[batch.steered].float().norm(dim=-1).median() if batch.steered.any() else 1.0
         )
         delta = (drawn.to(self.model.device) / drawn.norm() * size).to(self.model.dtype)
-        deltas = torch.stack([torch.zeros_like(delta), delta])
+        deltas = torch.stack([torch.zeros_like(delta), delta])[:, None, None]
         try:
             gap = _gap(self.model, batch, tail.run(batch, deltas), self._whole(batch, deltas))
         except Exception as error:  # whatever a family's decoder objects to: plain passes serve as well
@@ -286,9 +302,9 @@ class _Tail:
     first: int
 
     def run(self, batch: Batch, deltas: Tensor) -> Tensor:
-        """Final hidden states [v, n, T, d_model] of a batch under `deltas` [v, d_model]."""
+        """Final hidden states [v, n, T, d_model] of a batch under `deltas` [v, n or 1, T or 1, d_model]."""
         v = len(deltas)
-        hidden = batch.residual + deltas[:, None, None] * batch.steered[..., None].to(deltas.dtype)
+        hidden = batch.residual + deltas * batch.steered[..., None].to(deltas.dtype)
         mask = torch.cat([batch.prefix_mask, torch.ones_like(batch.valid, dtype=batch.mask.dtype)], dim=1)
         self.given.value = hidden.flatten(0, 1)
         try:

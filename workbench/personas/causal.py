@@ -11,7 +11,7 @@ chat template, without a system message of ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -40,12 +40,24 @@ def neutral_snippets() -> tuple[str, ...]:
 
 
 class ReplyContrast:
-    """C per pair under any delta: `contrast(deltas [v, d_model])` -> float64 [v, n_pairs]; `baseline` is C(0) [n_pairs]."""
+    """C per pair under any delta: `contrast(deltas [v, d_model])` -> float64 [v, n_pairs]; `baseline` is C(0) [n_pairs].
+
+    `systems`: system prompts before the pairs' prompts, in turn (pair i gets number i modulo their number); none by default.
+    """
 
     def __init__(
-        self, model: Model, hook: HookPoint, pairs: Sequence[ReplyPair], *, batch_tokens: int = 2048, fast: bool = True
+        self,
+        model: Model,
+        hook: HookPoint,
+        pairs: Sequence[ReplyPair],
+        *,
+        systems: Sequence[str] = (),
+        batch_tokens: int = 2048,
+        fast: bool = True,
     ) -> None:
-        replies = [_reply(model, pair, text) for pair in pairs for text in (pair.trait, pair.opposite)]
+        told = [systems[i % len(systems)] if systems else None for i in range(len(pairs))]
+        replies = [_reply(model, pair, text, system) for pair, system in zip(pairs, told, strict=True)
+                   for text in (pair.trait, pair.opposite)]  # fmt: skip
         self.model, self.pairs = model, tuple(pairs)
         self._targets = [targets for _, targets in replies]
         self.rerun = Rerun(model, hook, [passage for passage, _ in replies], batch_tokens=batch_tokens, fast=fast)
@@ -59,10 +71,20 @@ class ReplyContrast:
         return _trait_minus_opposite(means)[0]
 
     def __call__(self, deltas: Tensor) -> Tensor:
-        means = torch.zeros(len(deltas), len(self._targets), dtype=torch.float64)
-        for batch, chosen, hidden in self.rerun.edited(deltas):
+        return self.edited_at(len(deltas), lambda batch, chosen: deltas[chosen, None, None])
+
+    def edited_at(self, n_edits: int, deltas: Callable[[Batch, slice], Tensor]) -> Tensor:
+        """C [n_edits, n_pairs] under edits that may differ by position (`Rerun.edited_at`); rows 2i, 2i + 1 are pair i."""
+        means = torch.zeros(n_edits, len(self._targets), dtype=torch.float64)
+        for batch, chosen, hidden in self.rerun.edited_at(n_edits, deltas):
             means[chosen, list(batch.rows)] = self._means(batch, hidden)
         return _trait_minus_opposite(means)
+
+    def gradients(self) -> Iterator[tuple[Batch, Tensor]]:
+        """(batch, d C / d residual [n, T, d_model]) of each row's own pair: one backward pass for many replies."""
+        for batch, gradient in self.rerun.gradients(lambda batch, hidden: self._means(batch, hidden).sum()):
+            side = torch.tensor([1.0 if row % 2 == 0 else -1.0 for row in batch.rows])
+            yield batch, gradient * side.to(gradient)[:, None, None]
 
     def _means(self, batch: Batch, hidden: Tensor) -> Tensor:
         """Mean log-probability per reply [v, n] of hidden [v, n, T, d_model]."""
@@ -78,9 +100,11 @@ def _trait_minus_opposite(means: Tensor) -> Tensor:
     return means[:, 0::2] - means[:, 1::2]
 
 
-def _reply(model: Model, pair: ReplyPair, text: str) -> tuple[Passage, list[int]]:
+def _reply(model: Model, pair: ReplyPair, text: str, system: str | None) -> tuple[Passage, list[int]]:
     """The passage of one reply (its last token only ever is a target) and the target ids."""
-    chat = tokenize_chat(model, [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": text}])
+    before = [{"role": "system", "content": system}] if system else []
+    asked = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": text}]
+    chat = tokenize_chat(model, [*before, *asked])
     spans = chat.spans.get("response", ())
     if len(spans) != 1 or spans[0][0] < 1:
         raise WorkbenchError(
