@@ -52,7 +52,8 @@ def parts(sae):
 
 @pytest.fixture(scope="module")
 def activations(model):
-    return torch.randn(400, model.d_model, generator=generator(5)) @ torch.randn(model.d_model, model.d_model, generator=generator(6))
+    mixing = torch.randn(model.d_model, model.d_model, generator=generator(6))
+    return torch.randn(400, model.d_model, generator=generator(5)) @ mixing
 
 
 def test_the_union_takes_from_every_method_in_turn(parts):

@@ -102,8 +102,11 @@ def test_first_order_shares_are_the_derivative_of_putting_a_feature_back(told):
 def _scaled(told: SystemPromptRun, feature: int, scale: float) -> torch.Tensor:
     members = torch.zeros(N_FEATURES, dtype=torch.bool)
     members[feature] = True
-    up, down = (told._edited(1, lambda change, _, s=s: s * change.reconstructed(told.decoder, members))[0] for s in (scale, -scale))
-    return (up - down) / 2
+
+    def at(s: float) -> torch.Tensor:
+        return told._edited(1, lambda change, _: s * change.reconstructed(told.decoder, members))[0]
+
+    return (at(scale) - at(-scale)) / 2
 
 
 def sae_at(sae, hook):
