@@ -176,9 +176,9 @@ def evidence() -> dict[str, Any]:
     started, bench = time.perf_counter(), Bench()
     with tempfile.TemporaryDirectory() as folder:
         groups: dict[str, dict[str, Callable[[], Any]]] = {
-            "placebos": {name: lambda name=name: placebo_vector(bench, name, Path(folder) / name) for name in PLACEBOS},
             "traits": {name: lambda name=name: bench.trait(name) for name in TRAITS},
             "random": {f"random-{n}": lambda n=n: random_vector(bench, n) for n in range(N_RANDOM)},
+            "placebos": {name: lambda name=name: placebo_vector(bench, name, Path(folder) / name) for name in PLACEBOS},
             "shuffled": {f"shuffled-{n}": lambda n=n: shuffled_vector(bench, n) for n in range(N_SHUFFLED)},
         }
         found = {group: {name: _figures(_kept(bench, name, make)) for name, make in makers.items()}

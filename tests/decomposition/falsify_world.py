@@ -17,6 +17,7 @@ from tests.decomposition.planted_world import _rows as design_rows
 from tests.decomposition.planted_world import _weights as weights_of
 from workbench.decomposition.decompose import decompose
 from workbench.decomposition.falsify import Falsification, falsify
+from workbench.decomposition.falsify.material import Material, read_answers
 from workbench.decomposition.placebos import PlaceboCodes
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.placebos import PlaceboVectors
@@ -115,3 +116,19 @@ def verdict(vector: PersonaVector, **changes: Any) -> Falsification:
     given = {**everything(), **changes}
     parts = decompose(vector, world_sae(), placebos=given["placebos"], n_atoms=4, n_bootstrap=20)
     return falsify(vector, world_sae(), parts=parts, **given)
+
+
+def material(vector: PersonaVector, **changes: Any) -> Material:
+    """What the checks read of `vector`, without its decomposition (those that need it are tested through `verdict`)."""
+    sae, (codes, vectors) = world_sae(), placebos()
+    used = vector.rows[vector.rows["weight"] != 0].reset_index(drop=True) if len(vector.rows) else None
+    read = None if used is None or vector.tokens is None else read_answers(used, vector.tokens.rows(HOOK))
+    unknown: Any = None
+    made = Material(vector, sae, vector.at(HOOK).double(), sae.decoder_directions, unknown, read,
+                    None if read is None else read.tokens, codes, vectors, {}, None, 0)  # fmt: skip
+    return replace(made, **changes)
+
+
+def bare(direction: Tensor) -> PersonaVector:
+    """A vector of which only the direction is known."""
+    return PersonaVector.from_direction(direction, trait="bare", model=MODEL, hook=HOOK)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import assets_commands, doctor, judge_commands, lab, sae_shelf, traits_commands, vectors_commands
+from . import assets_commands, doctor, falsify, judge_commands, lab, sae_shelf, traits_commands, vectors_commands
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 
 if TYPE_CHECKING:
@@ -197,3 +197,4 @@ def transfer(
 
 app.command(name="doctor")(doctor.command)
 app.command(name="lab")(lab.command)
+app.command(name="falsify")(falsify.command)

@@ -29,6 +29,7 @@ def energy_table(
     placebos: Tensor | None = None,
     controls: dict[str, Tensor] | None = None,
     replicates: Tensor | None = None,
+    only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Energy explained by signed pursuit, vectors against dictionaries: the SAE's excess is read from both directions.
 
@@ -38,6 +39,9 @@ def energy_table(
     Random ones are means over 4 seeded draws. Vectors: the trait's `vector [d_model]`; `placebos [n, d_model]`; as many
     covariance-matched random directions as there is room for ("random").
 
+    With `only`, of these dictionaries alone, and the random vectors are left out where there are placebos: ("sae",
+    "covariance_matched") are what excess needs.
+
     Returns {atoms, n_dictionaries, <dictionary>: [energy per entry of atoms], vectors: {placebos, random: {<dictionary>:
     [...]}}, excess: {value, interval, of_placebos, n_placebos, n_replicates} or None}. excess, at the largest number of
     atoms: (SAE minus covariance-matched) of the trait, minus the same for the placebos (for the random vectors without
@@ -45,11 +49,12 @@ def energy_table(
     and instructions). A claim that the SAE suits *this* vector needs an interval above 0.
     """
     steps = [k for k in ENERGY_ATOMS if k <= min(n_atoms, *decoder.shape)] or [min(n_atoms, *decoder.shape)]
-    dictionaries = _dictionaries(decoder, activations, controls or {}, seed)
+    made = _dictionaries(decoder, activations, controls or {}, seed)
+    dictionaries = made if only is None else {name: draws for name, draws in made.items() if name in only}
     groups = {"trait": vector[None].float()}
     if placebos is not None and len(placebos):
         groups["placebos"] = placebos.float()
-    if activations is not None:
+    if activations is not None and (only is None or "placebos" not in groups):
         random = covariance_matched_directions(activations, N_RANDOM_VECTORS, generator(derive_seed("energy vectors", seed)))
         groups["random"] = random.float()
     energies = {name: _by_group(groups, draws, steps) for name, draws in dictionaries.items()}

@@ -12,6 +12,7 @@ from workbench.base.display import register, register_figure
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+    from workbench.decomposition.falsify import Falsification
     from workbench.decomposition.result import Decomposition
     from workbench.lab.result import LabResult
     from workbench.labeling.store import LabelSet
@@ -163,6 +164,28 @@ def lab_figure(result: LabResult) -> Figure:
     return drawn(result)
 
 
+def falsification_html(found: Falsification) -> str:
+    """The headline, the checks in one line, and what failed or is not tested."""
+    from workbench.reports.falsify import MARKS, falsification_figure
+
+    order = ("fail", "not tested", "pass")
+    shown = sorted((one for one in found.checks if one.verdict in order), key=lambda one: order.index(one.verdict))
+    return _show(
+        f"Is {found.trait} an artefact?",
+        lines=[found.headline()],
+        figure=falsification_figure(found),
+        columns=["", "check", "value", "threshold", "why"],
+        rows=[[MARKS[x.verdict], x.question, _figure(x.value), f"{x.bound} {_figure(x.threshold)}", x.reason] for x in shown],
+    )
+
+
+def falsification_figure(found: Falsification) -> Figure:
+    """The checks as one row of fields."""
+    from workbench.reports.falsify import falsification_figure as drawn
+
+    return drawn(found)
+
+
 def _figure(value: Any) -> str:
     from workbench.reports.shares import finite
 
@@ -204,4 +227,6 @@ register("workbench.decomposition.result.Decomposition", parts_html)
 register("workbench.labeling.labels.LabelSet", labels_html)
 register("workbench.saes.interface.SparseAutoencoder", sae_html)
 register("workbench.lab.result.LabResult", lab_html)
+register("workbench.decomposition.falsify.result.Falsification", falsification_html)
+register_figure("workbench.decomposition.falsify.result.Falsification", falsification_figure)
 register_figure("workbench.lab.result.LabResult", lab_figure)

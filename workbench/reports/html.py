@@ -88,6 +88,17 @@ def _assets() -> dict[str, Any]:
     return {"css": Markup(_source("page.css") + STYLE), "js": Markup(script), "policy": policy}
 
 
+@cache
+def still_page() -> dict[str, Any]:
+    """{css, policy} of a page without any script."""
+    from markupsafe import Markup
+
+    from workbench.reports.svg import STYLE
+
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    return {"css": Markup(_source("page.css") + STYLE), "policy": policy}
+
+
 def _shortened(value: Any) -> Any:
     """The same JSON value with texts beyond any honest length cut, so that they cannot fill the page."""
     if isinstance(value, dict):
