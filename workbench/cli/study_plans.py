@@ -131,6 +131,25 @@ def compare_plan(
     return _plan(f"{len(candidates)} ways to make a vector of {trait.name}", steps, folder, pace.note)
 
 
+def audit_plan(
+    config: JobConfig, trait: Any, block: int, n_features: int, n_controls: int, folder: Path
+) -> dict[str, Any]:
+    """The plan of `audit` without sampled answers: pushes of features and controls, features put back, the first k together."""
+    from workbench.decomposition.audit import DOSES, N_MIXTURES, SIZES
+
+    pace, select = Pace.of(config), _select(trait)
+    sealed = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]
+    contrast = [pair for pair in sealed if pair.kind == "contrast"]
+    steps = [
+        pace.pushing(f"push {n_features} features, both ways", sealed, 2 * n_features, block),
+        pace.pushing(f"push {n_controls} controls, both ways", contrast, 2 * n_controls, block),
+        pace.pushing("put every feature and control back", contrast, n_features + n_controls, block),
+        pace.pushing(f"push the first {', '.join(map(str, SIZES))} features together", select, 2 * (len(SIZES) + 1), block),
+        pace.pushing("push the vector, its parts and mixtures", sealed, 2 * (2 * len(DOSES) + 8 + N_MIXTURES), block),
+    ]
+    return _plan(f"audit of {trait.name}", steps, folder, pace.note)
+
+
 def transfer_plan(
     source: JobConfig, target: JobConfig, traits: Sequence[Any], *, n_segments: int, without_placebos: Sequence[JobConfig],
     folder: Path,

@@ -39,6 +39,7 @@ DOSES = (0.25, 0.5, 1.0)
 DOSE = 0.5
 KEPT = 0.8
 N_MIXTURES = 8
+TOKENS_PER_RESPONSE = 16
 
 
 def audit(
@@ -74,6 +75,20 @@ def audit(
         denoised = None if k is None else _denoised(sealed, doses, ladder, k, activations, seed)
         step()
     return {"dose_norms": DOSE, "vector": whole, "curve": curve, "k": k, "denoised": denoised, "parts": {"k": shown, **found}}
+
+
+def sampled_tokens(vector: Any, hook: Any, model: Model | None) -> Tensor:
+    """Some tokens `[n, d_model]` of every response behind the vector, evenly spread over it: the activations' covariance.
+
+    Raises WorkbenchError when they are neither stored nor a model is given to read them through.
+    """
+    from .decompose import tokens_of, used_rows
+
+    parts = []
+    for _, tokens in tokens_of(vector, hook, model, used_rows(vector.rows)):
+        stride = max(1, len(tokens) // TOKENS_PER_RESPONSE)
+        parts.append(tokens[::stride][:TOKENS_PER_RESPONSE].float())
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True, eq=False)

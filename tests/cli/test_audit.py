@@ -1,0 +1,78 @@
+"""`workbench audit` whole, on a tiny model: pushed, put back, the first k features, sampled answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shelf import write_sae
+from tests.tiny import tiny_model
+
+HOOK = "blocks.1.hook_resid_post"
+SMALL = ("--judge", "none", "--max-new-tokens", "4", "--batch-size", "64", "-q")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model, its SAE, and a run that has a vector and a decomposition."""
+    from workbench.cli.run import run
+    from workbench.decomposition.decompose import decompose
+    from workbench.personas.vectors import PersonaVector
+    from workbench.saes.registry import load_sae
+
+    folder = tmp_path_factory.mktemp("audit")
+    model = tiny_model("llama")
+    model.hf.save_pretrained(folder / "model")
+    model.tokenizer.save_pretrained(folder / "model")
+    write_sae(folder / "sae", model="model", d_model=model.d_model, d_sae=120)
+    common = ("--model", str(folder / "model"), "--out", str(folder / "run"), *SMALL)
+    assert run(["extract", "humorous", *common, "--hook", HOOK]) == 0
+    vector = PersonaVector.load(folder / "run" / "vector")
+    decompose(vector, load_sae(folder / "sae"), causal=False, n_bootstrap=20).save(folder / "run" / "decomposition")
+    return folder
+
+
+def arguments(place: Path) -> tuple[str, ...]:
+    return ("--model", str(place / "model"), "--sae", str(place / "sae"), "--out", str(place / "run"), *SMALL)
+
+
+def test_the_audit_pushes_puts_back_and_compares(workbench, place):
+    answer = workbench("audit", "humorous", *arguments(place), "--features", "6", "--controls", "8", "--full", "--json")
+    assert answer.code == 0, answer.err
+    value = json.loads(answer.out)
+    assert len(value["screen"]["features"]) == 6 and len(value["screen"]["controls"]) == 8
+    row = value["screen"]["features"][0]
+    assert {"odd", "interval", "specific", "predicted", "damage", "kl", "mediated", "mediated_predicted"} <= set(row)
+    assert [one["k"] for one in value["behaviour"]["curve"]][:3] == [2, 4, 8]
+    directions = value["answers"]["directions"]
+    assert set(directions) == {"vector"} | {str(r["feature"]) for r in value["screen"]["features"] + value["screen"]["controls"]}
+    assert value["answers"]["judge"] == "offline-outcome" and value["answers"]["n_questions"] >= 10
+    assert "<svg" in Path(value["figure"]).read_text(encoding="utf-8")
+    again = workbench("audit", "humorous", *arguments(place), "--features", "6", "--controls", "8", "--full", "--json")
+    assert json.loads(again.out) == value  # read back
+    shown = workbench("audit", "humorous", *arguments(place), "--features", "6", "--controls", "8", "--full")
+    assert shown.code == 0 and "beyond 95% of the controls" in shown.out and "judge's points" in shown.out
+
+
+def test_the_plan_counts_the_pushes_and_changes_nothing(workbench, place):
+    before = sorted(place.rglob("*"))
+    answer = workbench("audit", "humorous", *arguments(place), "--plan", "--json")
+    assert answer.code == 0, answer.err
+    steps = json.loads(answer.out)["steps"]
+    assert len(steps) == 5 and all(step["n_tokens"] > 0 for step in steps)
+    assert sorted(place.rglob("*")) == before
+
+
+def test_without_a_decomposition_the_command_says_what_to_run(workbench, place, tmp_path):
+    named = ("--model", str(place / "model"), "--sae", str(place / "sae"))
+    answer = workbench("audit", "humorous", *named, "--out", str(tmp_path / "no"))
+    assert answer.code == 2
+    assert "workbench decompose humorous" in answer.err and "Traceback" not in answer.err
+
+
+def test_another_sae_than_that_of_the_decomposition_is_refused(workbench, place, tmp_path):
+    other = write_sae(tmp_path / "other", model="model", d_model=32, d_sae=60)
+    answer = workbench("audit", "humorous", "--model", str(place / "model"), "--sae", str(other), "--out", str(place / "run"))
+    assert answer.code == 2 and "was made with" in answer.err

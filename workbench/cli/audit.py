@@ -1,0 +1,167 @@
+"""`workbench audit`: do the features that make up a vector do what the vector does?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workbench.base.errors import WorkbenchError
+
+from .options import JobFlags, TraitArgument, job_command
+
+if TYPE_CHECKING:
+    from .config import JobConfig
+    from .stages import Job
+
+FOLDER = "audit"
+N_ANSWER_CONTROLS = 10
+
+
+@job_command
+def command(
+    trait: TraitArgument,
+    flags: JobFlags,
+    features: Annotated[int, typer.Option("--features", min=1, help="Features that are pushed, the union of all methods'.")] = 50,
+    controls: Annotated[int, typer.Option("--controls", min=8, help="Matched features that nobody chose.")] = 30,
+    full: Annotated[
+        bool, typer.Option("--full", help="Sample answers under every feature as well, read by a judge that filtered nothing.")
+    ] = False,
+) -> None:
+    """Do the features do what the vector does? From a finished decomposition.
+
+    Pushes the largest features of every method and matched controls, puts each back in the persona's own run, and compares
+    the vector with the sum of its first features, with what is left over, and with random vectors as close to it.
+    """
+    from .console import emit, reserved_output
+
+    config = flags.job(trait)
+    with reserved_output(flags.as_json, flags.quiet):
+        value = _plan(config, flags.out, features, controls) if flags.plan else _made(config, flags.out, features, controls, full)
+    emit(value, as_json=flags.as_json, show=lambda: _show(value))
+
+
+def _made(config: JobConfig, out: Path | None, features: int, controls: int, full: bool) -> dict[str, Any]:
+    from workbench.decomposition.audit import audit, sampled_tokens
+    from workbench.decomposition.screen import screen
+    from workbench.reports.audit import audit_figure
+
+    from .remembered import remembered
+
+    job = _finished(config, out)
+    place, sources = job.folder / FOLDER, _sources(job)
+
+    def screened() -> dict[str, Any]:
+        return screen(job.parts, job.model, job.sae, job.trait, n_features=features, n_controls=controls, seed=config.seed)
+
+    def audited() -> dict[str, Any]:
+        tokens = sampled_tokens(job.vector, job.sae.hook, job.model)
+        return audit(job.parts, job.model, job.sae, job.trait, tokens, seed=config.seed)
+
+    found = {
+        "screen": remembered(place / "screen.json", sources | {"features": features, "controls": controls}, screened),
+        "behaviour": remembered(place / "behaviour.json", sources, audited),
+    }
+    if full:
+        answers = sources | {"features": features, "controls": controls, "sampling": [config.n_samples, config.max_new_tokens]}
+        found["answers"] = remembered(place / "answers.json", answers, lambda: _answers(job, found["screen"]))
+    figure = audit_figure(found["screen"], found["behaviour"]).save(place / "audit.svg")
+    told = {"trait": job.trait.name, "sae": job.parts.sae["id"], "model": config.model}
+    return {**told, **found, "figure": str(figure), "folder": str(place)}
+
+
+def _answers(job: Job, screened: dict[str, Any]) -> dict[str, Any]:
+    """Answers under the screened features, some controls and the vector itself, and what the outcome judge says of them."""
+    from workbench.decomposition.methods import decoder_of
+    from workbench.decomposition.steered import SPLITS, judged_effects, steered_answers
+    from workbench.models.sampling import Sampling
+    from workbench.personas.judges import make_judge
+
+    from .panel_job import OUTCOME_JUDGE
+
+    decoder = decoder_of(job.sae)
+    rows = screened["features"] + screened["controls"][:N_ANSWER_CONTROLS]
+    directions = {"vector": job.parts.direction} | {str(row["feature"]): row["sign"] * decoder[row["feature"]] for row in rows}
+    questions = job.trait.questions_of(*SPLITS)
+    answers = steered_answers(
+        job.model, job.sae.hook, directions, questions, n_samples=job.config.n_samples, batch_size=job.config.batch_size,
+        sampling=Sampling(max_new_tokens=job.config.max_new_tokens), folder=job.folder / FOLDER / "answers", seed=job.config.seed,
+    )  # fmt: skip
+    judge = make_judge(OUTCOME_JUDGE, trait=job.trait)
+    filtered_by = job.vector.evidence.get("judge")
+    return judged_effects(answers, job.trait, judge, job.model, filtered_by=filtered_by, seed=job.config.seed)
+
+
+def _finished(config: JobConfig, out: Path | None) -> Job:
+    """The job whose folder holds a vector and its decomposition; WorkbenchError where it does not."""
+    from .stages import Job, run_folder_of
+
+    job = Job(config, run_folder_of(config, out))
+    job.check_names()
+    if not (job.folder / "decomposition" / "decomposition.json").is_file():
+        raise WorkbenchError(
+            f"{job.folder} holds no decomposition",
+            f"a finished decomposition of {config.trait} in {config.model}",
+            f"run first: workbench decompose {config.trait} --model {config.model}",
+        )
+    if job.parts.sae["weights_hash"] != job.sae.weights_hash:
+        raise WorkbenchError(
+            f"the decomposition in {job.folder} was made with {job.parts.sae['id']}, not with {job.sae_site.id}",
+            "one made with the SAE that is asked for",
+            f"name its SAE (--sae {job.parts.sae['id']}), or decompose again",
+        )
+    return job
+
+
+def _sources(job: Job) -> dict[str, Any]:
+    from .inputs import folder_hash
+
+    made_from = {"vector": folder_hash(job.folder / "vector"), "decomposition": folder_hash(job.folder / "decomposition")}
+    return {**made_from, "trait": job.trait.hash, "sae": job.sae_site.sha256, "seed": job.config.seed, "dtype": job.config.dtype}
+
+
+def _plan(config: JobConfig, out: Path | None, features: int, controls: int) -> dict[str, Any]:
+    from .study_plans import audit_plan
+
+    job = _finished(config, out)
+    return audit_plan(config, job.trait, job.sae.hook.block, features, controls, job.folder)
+
+
+def _show(value: dict[str, Any]) -> None:
+    from .console import interval, percent, say, signed, table
+    from .plan import show_steps
+
+    if "steps" in value:
+        show_steps(value)
+        return
+    screened, behaviour = value["screen"], value["behaviour"]
+    judged = value.get("answers", {}).get("directions", {})
+    rows = [
+        (row["feature"], ", ".join(row["methods"]), signed(row["odd"]), interval(row["interval"]), signed(row["specific"]),
+         signed(row["predicted"]), signed(row["damage"]), f"{row['kl']:.3f}", percent(row["mediated"]),
+         *([signed(judged[str(row["feature"])]["odd"])] if judged else []))
+        for row in sorted(screened["features"], key=lambda row: -row["odd"])[:20]
+    ]  # fmt: skip
+    columns = ("feature", "chosen by", "odd", "interval", "specific", "predicted", "damage", "KL", "mediated")
+    shown = (*columns, *(["judge's points"] if judged else []))
+    table(f"{value['trait']}: features pushed by {screened['dose_norms']} norms", shown, rows, right=(0, 2, 4, 5, 6, 7, 8, 9))
+    beyond = screened["agreement"]["beyond_controls"]
+    say(f"beyond 95% of the controls: {percent(beyond['odd'])} of the features pushed, {percent(beyond['mediated'])} put back "
+        "(by chance 5%)")  # fmt: skip
+    _show_behaviour(behaviour)
+    say(f"figure: {value['figure']}")
+
+
+def _show_behaviour(found: dict[str, Any]) -> None:
+    from .console import interval, percent, say, signed
+
+    whole, denoised = found["vector"], found["denoised"]
+    say(f"the vector at {found['dose_norms']} norms: odd {signed(whole['odd'])} {interval(whole['interval'])}")
+    if denoised is None:
+        say("no number of features keeps 80% of the vector's effect on the select pairs")
+        return
+    mixed = denoised["mixtures_kept"]
+    say(f"its first {denoised['k']} features keep {percent(denoised['effect_kept'])} of that on the sealed pairs")
+    say(f"random vectors with the same cosine ({denoised['cosine']:.2f}) keep {percent(mixed['mean'])}, "
+        f"at most {percent(mixed['most'])}")  # fmt: skip

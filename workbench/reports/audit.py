@@ -1,0 +1,51 @@
+"""The audit as a picture: what the first k features keep of the vector's effect, and predicted effects against measured ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.reports.figures import _frame, _path
+from workbench.reports.svg import Figure, Scale, drawing, tag, words
+
+_WIDTH, _HEIGHT = 880, 268
+
+
+def audit_figure(screen: Mapping[str, Any], behaviour: Mapping[str, Any]) -> Figure:
+    """Two panels from the values of `decomposition.screen` and `decomposition.audit`.
+
+    Left: share of the vector's odd effect that the sum of its first k features keeps at equal dose, and its cosine with the
+    vector. Right: predicted (first-order) against measured effect of every pushed feature, nats per token.
+    """
+    body = [*_kept(behaviour), tag("g", *_agreement(screen), transform="translate(440 0)")]
+    told = f"{len(screen['features'])} features and {len(screen['controls'])} controls"
+    return drawing(_WIDTH, _HEIGHT, body, title="Audit of a decomposition", description=told)
+
+
+def _kept(behaviour: Mapping[str, Any]) -> list[str]:
+    curve = behaviour["curve"]
+    top = max(1.0, *(row["kept"] for row in curve))
+    low = min(0.0, *(row["kept"] for row in curve))
+    places = {row["k"]: n for n, row in enumerate(curve)}
+    x, y = Scale(0, max(len(curve) - 1, 1), 40, 330), Scale(low, top, 206, 28)
+    soft = {"class_": "wbf-soft wbf-num", "font_size": 11}
+    body = [tag("line", x1=x.left, x2=x.right, y1=y(v), y2=y(v), class_="wbf-grid") for v in (0.0, 0.5, 0.8, 1.0)]
+    body += [words(f"{v:g}", x.left - 8, y(v) + 4, anchor="end", **soft) for v in (0.0, 0.5, 0.8, 1.0)]
+    body += [words(str(k), x(n), 224, anchor="middle", **soft) for k, n in places.items()]
+    for key, style, name in (("kept", "wbf-line-a", "effect kept"), ("cosine", "wbf-line-b", "cosine")):
+        path = [(x(places[row["k"]]), y(row[key])) for row in curve]
+        body.append(tag("path", d=_path(path), class_=style))
+        body.append(words(name, path[-1][0] + 8, path[-1][1] + (4 if key == "kept" else -4), font_size=12))
+    body.append(words("features", x.right, 240, anchor="end", class_="wbf-soft", font_size=11.5))
+    return [*body, words("of the vector, select pairs", 4, 12, class_="wbf-soft", font_size=11.5)]
+
+
+def _agreement(screen: Mapping[str, Any]) -> list[str]:
+    rows = screen["features"]
+    values = [row[key] for row in rows for key in ("predicted", "specific")]
+    pad = (max(values) - min(values)) * 0.06 or 1.0
+    x = Scale(min(values) - pad, max(values) + pad, 50, 400)
+    y = Scale(min(values) - pad, max(values) + pad, 206, 28)
+    body = _frame(x, y, "predicted, nats per token", "measured")
+    body.append(tag("path", d=_path([(x(v), y(v)) for v in (min(values), max(values))]), class_="wbf-whisker"))
+    return body + [tag("circle", cx=x(row["predicted"]), cy=y(row["specific"]), r=2.8, class_="wbf-dot") for row in rows]
