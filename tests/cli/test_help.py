@@ -13,7 +13,7 @@ COMMANDS = [
     ("sae", "search"), ("sae", "import"), ("sae", "pull"), ("sae", "push"),
     ("models", "list"), ("models", "fetch"),
     ("traits", "list"), ("traits", "show"), ("traits", "new"), ("traits", "import"), ("traits", "export"),
-    ("vectors", "import"), ("vectors", "export"), ("vectors", "show"),
+    ("vectors", "import"), ("vectors", "export"), ("vectors", "show"), ("decompositions", "compare"),
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "transformer_lens", "sae_lens", "sklearn", "pandas", "scipy", "pyarrow")
 

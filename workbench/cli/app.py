@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import assets_commands, doctor, falsify, judge_commands, lab, sae_shelf, traits_commands, vectors_commands
+from . import (
+    assets_commands,
+    decompositions_commands,
+    doctor,
+    falsify,
+    judge_commands,
+    lab,
+    sae_shelf,
+    traits_commands,
+    vectors_commands,
+)
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ app.add_typer(sae_shelf.app, name="sae")
 app.add_typer(assets_commands.app, name="models")
 app.add_typer(traits_commands.app, name="traits")
 app.add_typer(vectors_commands.app, name="vectors")
+app.add_typer(decompositions_commands.app, name="decompositions")
 app.add_typer(judge_commands.app, name="judge")
 
 
