@@ -11,7 +11,9 @@
     python scripts/evidence.py saes               # the SAEs of the shelf by their cards, and sae_training: see saes_evidence.py
     python scripts/evidence.py sae_frontier       # every SAE of the shelf's recipe on the same texts: see sae_frontier.py
     python scripts/evidence.py decomposition      # planted truth, seven traits with nulls, pursuit: see decomposition_evidence.py
+    python scripts/evidence.py audit              # do the features do what the vector does? see audit_evidence.py
     python scripts/evidence.py falsify            # every check on traits, placebos and nulls: see falsify_evidence.py
+    python scripts/evidence.py mixtures           # known mixtures of sub-personas in the model: see mixtures_evidence.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
@@ -175,7 +177,9 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "saes": script("saes_evidence"),
     "sae_frontier": script("sae_frontier"),
     "decomposition": script("decomposition_evidence"),
+    "audit": script("audit_evidence"),
     "falsify": script("falsify_evidence"),
+    "mixtures": script("mixtures_evidence"),
     "peer_formats": script("peer_formats"),
 }
 
