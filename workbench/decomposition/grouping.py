@@ -87,9 +87,9 @@ def group_features(
     Similarity of two features = (cosine of their decoder directions + correlation of their mean codes per response) / 2,
     between -1 and 1. The correlation is taken *within* the arms (`arms [n]`, one name per row of `rows`): the mean of each arm
     is taken out first, since all features of a trait are higher in one arm than in the other and would correlate for that
-    alone. The topic of a question is left in: it is one of the reasons why features fire together. Clustering: average
-    linkage, so a group's mean similarity between merged parts is at least the threshold; features of different signs (of
-    the change of the code, or of the share) are never put together, since a sum over them would hide what cancels.
+    alone. Left in are the topic of a question and how far a reply follows its instruction: features may fire together for
+    either. Clustering: average linkage, so the mean similarity between merged parts is at least the threshold. Features of
+    different signs (of the change of the code, or of the share) are never put together: a sum would hide what cancels.
 
     The threshold is the `percentile` of the similarity of pairs of *matched* features, which are not among the chosen ones
     but fire in as many responses, as strongly: at .95, one such pair in twenty reaches it. What the whole clustering then
