@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import JsonOption, QuietOption
+from workbench.base.errors import WorkbenchError
+
+from .options import BatchOption, DtypeOption, JsonOption, ModelOption, QuietOption
 
 if TYPE_CHECKING:
     from workbench.lab.result import Aim, LabResult
 
 OUT = Path("runs/lab")
+DEFAULT_SAE, N_SEEDS = "perfect", 5
 _COLUMNS = ("difficulty", "method", "FDR .05", "± se", "FDR .1", "FDR .2", "found", "power", "/ oracle", "wrong signs",
             "energy error", "precision 10", "recall 10")  # fmt: skip
 
@@ -21,9 +24,24 @@ def command(
     difficulty: Annotated[
         list[str] | None, typer.Option("--difficulty", metavar="NAME", help="Which planted worlds; repeatable. [default: all]")
     ] = None,
-    sae: Annotated[str, typer.Option("--sae", help="perfect, noisy, split, absorbed, or trained on the world.")] = "perfect",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Worlds per difficulty.")] = 5,
-    out: Annotated[Path, typer.Option("--out", help="Folder for lab.json and lab.svg.")] = OUT,
+    sae: Annotated[
+        str | None,
+        typer.Option("--sae", help="perfect, noisy, split, absorbed, or trained on the world; with --mixtures an SAE's id or "
+                     "folder. [default: perfect; with --mixtures the one on the shelf for the model]"),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help=f"Worlds per difficulty. [default: {N_SEEDS}]")] = None,
+    mixtures: Annotated[
+        bool, typer.Option("--mixtures", help="Known mixtures of sub-personas in a real model, instead of planted worlds.")
+    ] = False,
+    model: ModelOption = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", min=1, help="With --mixtures: answers per question and instruction. [default: 2]"),
+    ] = None,
+    batch_size: BatchOption = None,
+    dtype: DtypeOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results. [default: runs/lab, or "
+                                             "runs/mixtures-<model>]")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -31,18 +49,41 @@ def command(
 
     Experiments in worlds with known features: realised false discovery rate, power beside an oracle, signs and energy of
     every method. A table, and the same as lab.json and lab.svg.
+
+    With --mixtures: sub-personas that do one thing each answer questions in a real model, and their answers are mixed in known
+    proportions. Writes mixtures.json and mixtures.svg; sampled answers are kept in the folder.
     """
+    from .console import emit, reserved_output
+    from .mixtures_job import Mixing, run_mixed, show_mixed
+
+    given = {"--model": model, "--samples": samples, "--batch-size": batch_size, "--dtype": dtype}
+    _refuse_others({"--difficulty": difficulty, "--seeds": seeds} if mixtures else given, mixtures=mixtures)
+    with reserved_output(as_json, quiet):
+        if mixtures:
+            value, mixed = run_mixed(Mixing(model, sae, samples, batch_size, dtype, out))
+        else:
+            value, planted = _planted(difficulty or [], sae or DEFAULT_SAE, seeds or N_SEEDS, out or OUT)
+    show = (lambda: show_mixed(mixed, value)) if mixtures else (lambda: _show(planted, value))
+    emit(value, as_json=as_json, show=show)
+
+
+def _refuse_others(options: dict[str, Any], *, mixtures: bool) -> None:
+    for name, value in options.items():
+        if value:
+            with_it = "beside" if mixtures else "without"
+            raise WorkbenchError(f"{name} {with_it} --mixtures", "options of one kind of experiment",
+                                 f"leave out {name}" + ("" if mixtures else ", or add --mixtures"))  # fmt: skip
+
+
+def _planted(difficulty: list[str], sae: str, seeds: int, out: Path) -> tuple[dict[str, Any], LabResult]:
     from workbench.base.store import plain, write_json
     from workbench.lab import run
 
-    from .console import emit, reserved_output
-
-    with reserved_output(as_json, quiet):
-        result = run(difficulty or (), sae=sae, seeds=seeds)
-        value = {**plain(result.to_json()), "aims": [plain(vars(aim)) for aim in _aims(result)]}
-        value["figure"] = str(result.figure().save(out / "lab.svg"))
-        write_json(out / "lab.json", value)
-    emit(value, as_json=as_json, show=lambda: _show(result, value))
+    result = run(difficulty, sae=sae, seeds=seeds)
+    value = {**plain(result.to_json()), "aims": [plain(vars(aim)) for aim in _aims(result)]}
+    value["figure"] = str(result.figure().save(out / "lab.svg"))
+    write_json(out / "lab.json", value)
+    return value, result
 
 
 def _aims(result: LabResult) -> list[Aim]:

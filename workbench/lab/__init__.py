@@ -7,6 +7,8 @@
 
     lab.run("easy", sae=lambda world, seed: my_sae(world.directions))      # an SAE of yours
     lab.run("easy", methods={"mine": lambda vector, sae, n_atoms: scores}) # a method of yours
+
+`lab.run_mixtures` plants a composition in a real model: answers of sub-personas, mixed in known proportions.
 """
 
 from .dictionaries import SAES, ExactSAE, Truth, truth_of
@@ -14,10 +16,15 @@ from .difficulties import DIFFICULTIES, Difficulty
 from .experiment import HOOK, Experiment, run_experiment, sample_tokens
 from .laboratory import make_trial, run
 from .methods import Findings, Trial
+from .mixture_study import MixtureResult, effect_sizes, run_mixtures
+from .mixtures import Answers
 from .result import Aim, LabResult, LabRow
+from .sub_personas import SamplingDesign, SubPersonas, collect, load_sub_personas, read_answers
 from .world import World, make_world
 
 __all__ = [
-    "Aim", "DIFFICULTIES", "Difficulty", "ExactSAE", "Experiment", "Findings", "HOOK", "LabResult", "LabRow", "SAES", "Trial",
-    "Truth", "World", "make_trial", "make_world", "run", "run_experiment", "sample_tokens", "truth_of",
+    "Aim", "Answers", "DIFFICULTIES", "Difficulty", "ExactSAE", "Experiment", "Findings", "HOOK", "LabResult", "LabRow",
+    "MixtureResult", "SAES", "SamplingDesign", "SubPersonas", "Trial", "Truth", "World", "collect", "effect_sizes",
+    "load_sub_personas", "make_trial", "make_world", "read_answers", "run", "run_experiment", "run_mixtures",
+    "sample_tokens", "truth_of",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from workbench.decomposition.falsify import Falsification
     from workbench.decomposition.result import Decomposition
+    from workbench.lab.mixture_study import MixtureResult
     from workbench.lab.result import LabResult
     from workbench.labeling.store import LabelSet
     from workbench.personas.vectors import PersonaVector
@@ -164,6 +165,27 @@ def lab_figure(result: LabResult) -> Figure:
     return drawn(result)
 
 
+def mixtures_html(result: MixtureResult) -> str:
+    """Known against estimated proportions, and every method's figures."""
+    from workbench.reports.mixtures import mixture_figure
+
+    rows = [[one.method, *(_figure(x) for x in (one.share_error, one.order_right, one.largest_error))] for one in result.scores]
+    return _show(
+        f"Known mixtures of {', '.join(result.names)}",
+        lines=["Left: the decomposition's shares, solved for proportions. Right: regression on the sub-personas' vectors."],
+        figure=mixture_figure(result),
+        columns=["method", "share error", "order right", "largest error"],
+        rows=rows,
+    )
+
+
+def mixtures_figure(result: MixtureResult) -> Figure:
+    """Known against estimated proportions, the decomposition beside the baseline."""
+    from workbench.reports.mixtures import mixture_figure
+
+    return mixture_figure(result)
+
+
 def falsification_html(found: Falsification) -> str:
     """The headline, the checks in one line, and what failed or is not tested."""
     from workbench.reports.falsify import MARKS, falsification_figure
@@ -230,3 +252,5 @@ register("workbench.lab.result.LabResult", lab_html)
 register("workbench.decomposition.falsify.result.Falsification", falsification_html)
 register_figure("workbench.decomposition.falsify.result.Falsification", falsification_figure)
 register_figure("workbench.lab.result.LabResult", lab_figure)
+register("workbench.lab.mixture_study.MixtureResult", mixtures_html)
+register_figure("workbench.lab.mixture_study.MixtureResult", mixtures_figure)

@@ -1,0 +1,107 @@
+"""The places in docs/lab.md that docs/evidence/mixtures.json fills: see fill_docs.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workbench.base.store import read_json
+
+EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "mixtures.json"
+METHODS = {
+    "shares": "`shares`: grouped shares, norms undone (chosen beforehand)", "codes": "`codes`: all code differences",
+    "residual": "`residual`: the vectors themselves, no SAE (baseline)",
+    "shares_as_read": "`shares_as_read`: grouped shares as they stand",
+}  # fmt: skip
+CONTROLS = {
+    "same_answers": "fingerprints from the very answers that are mixed",
+    "same_instructions": "the same instructions, other questions",
+    "shuffled": "names of the sub-personas shuffled", "placebos": "placebo contrasts as fingerprints",
+}  # fmt: skip
+
+
+def _span(pair: list[float]) -> str:
+    return f" [{pair[0]:.2f}, {pair[1]:.2f}]"
+
+
+def _grid(columns: list[str], rows: list[list[str]]) -> str:
+    lines = ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
+
+
+def mixtures_effects() -> str:
+    """What each sub-persona's answers do, and how far its vector is from neutral."""
+    e = read_json(EVIDENCE)["effects"]
+    whats = list(e["rates"]["neutral"])
+    rows = []
+    for who, row in e["rates"].items():
+        across = _across(e, whats.index(who)) if who in whats else "–"
+        norm = f"{e['norms'][who]:.1f}" if who in whats else "–"
+        rates = [f"{row[what]['rate']:.2f}" + (_span(row[what]["interval"]) if what == who else "") for what in whats]
+        rows.append([_plain(who), str(e["n_answers"][who]), *rates, norm, across])
+    halves = "cosine across the halves: own (largest other)"
+    columns = ["answers of", "answers", *(_plain(what) for what in whats), "norm", halves]
+    placebos, cosines = e["placebo_norms"], e["cosines"]
+    others = [cosines[i][j] for i in range(len(whats)) for j in range(i)]
+    middle = placebos[len(placebos) // 2]
+    return _grid(columns, rows) + (
+        f"\nThe {len(placebos)} placebo contrasts have norms from {placebos[0]:.1f} to {placebos[-1]:.1f} (median {middle:.1f}). "
+        f"Cosines between the sub-personas' vectors: {min(others):.2f} to {max(others):.2f}.\n"
+    )
+
+
+def _across(effects: dict[str, Any], own: int) -> str:
+    row = effects["cosines_across_halves"][own]
+    return f"{row[own]:.2f} ({max(value for j, value in enumerate(row) if j != own):.2f})"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def mixtures_table() -> str:
+    """Every method on the mixtures, and on other halves."""
+    m = read_json(EVIDENCE)["mixtures"]
+    scores, others = {one["method"]: one for one in m["scores"]}, m["splits"]["methods"]
+    columns = ["method", "share error", "order right", "largest error of a mixture",
+               f"{m['splits']['n']} other splits: error, mean (worst)", "order right, mean (worst)", "both aims met"]  # fmt: skip
+    rows = [
+        [text, f"{scores[name]['share_error']:.3f}" + _span(scores[name]["share_error_interval"]),
+         f"{scores[name]['order_right']:.2f}" + _span(scores[name]["order_right_interval"]),
+         f"{scores[name]['largest_error']:.2f}",
+         f"{others[name]['share_error']:.3f} ({others[name]['worst_share_error']:.3f})",
+         f"{others[name]['order_right']:.2f} ({others[name]['worst_order_right']:.2f})", f"{others[name]['aims_met']:.2f}"]
+        for name, text in METHODS.items()
+    ]  # fmt: skip
+    return _grid(columns, rows)
+
+
+def mixtures_controls() -> str:
+    """What chance and easier tests get."""
+    m = read_json(EVIDENCE)["mixtures"]
+    columns = ["control", *(f"`{name}`: error, order right" for name in ("shares", "codes", "residual"))]
+    rows = [
+        [text, *(_pair(m["chance"][name][method]) for method in ("shares", "codes", "residual"))]
+        for name, text in CONTROLS.items()
+        if name in m["chance"]
+    ]
+    equal = _pair(m["chance"]["equal_parts"])
+    return _grid(columns, [*rows, ["equal parts for every mixture", equal, equal, equal]])
+
+
+def _pair(one: dict[str, float]) -> str:
+    return f"{one['share_error']:.3f}, {one['order_right']:.2f}"
+
+
+def mixtures_verdict() -> str:
+    """Whether the aims are met, and which of the decomposition and the baseline is nearer."""
+    m = read_json(EVIDENCE)["mixtures"]
+    ahead = sum(row["share_error"]["shares"] < row["share_error"]["residual"] for row in m["rows"])
+    said = "Both aims are met" if m["met"] else "The aims are not both met"
+    error, base = m["share_error"], m["baseline_share_error"]
+    better = "the decomposition is nearer" if error < base else "the baseline is nearer"
+    return (
+        f"{said} by the method that was chosen beforehand: share error {error:.3f} (at most .10), order right in "
+        f"{m['order_right']:.0%} of {len(m['rows'])} mixtures (at least 90%). The baseline without an SAE has {base:.3f} and "
+        f"{m['baseline_order_right']:.0%}: {better} (in {ahead} of the {len(m['rows'])} mixtures the decomposition)."
+    )
