@@ -154,7 +154,8 @@ def shuffled_vector(bench: Bench, number: int) -> Any:
     rows["weight"] = contrast_weights(rows, rows["kept"], "positive", "negative")
     wanted = dict(zip(rows["id"], rows["weight"], strict=True))
     held = whole.tokens.rows(bench.sae.hook)
-    direction = sum(wanted[row] * tokens.double().mean(dim=0) for row, tokens in held if row in wanted).float()
+    means = [wanted[row] * tokens.double().mean(dim=0) for row, tokens in held if row in wanted]
+    direction = torch.stack(means).sum(dim=0).float()
     return PersonaVector(f"shuffled-{number}", whole.model, bench.sae.hook, (bench.sae.hook,), direction[None], None, None, None,
                          rows, tokens=whole.tokens)  # fmt: skip
 

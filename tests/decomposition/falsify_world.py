@@ -121,7 +121,8 @@ def verdict(vector: PersonaVector, **changes: Any) -> Falsification:
 def material(vector: PersonaVector, **changes: Any) -> Material:
     """What the checks read of `vector`, without its decomposition (those that need it are tested through `verdict`)."""
     sae, (codes, vectors) = world_sae(), placebos()
-    used = vector.rows[vector.rows["weight"] != 0].reset_index(drop=True) if len(vector.rows) else None
+    rows: Any = vector.rows
+    used = rows[rows["weight"] != 0].reset_index(drop=True) if len(rows) else None
     read = None if used is None or vector.tokens is None else read_answers(used, vector.tokens.rows(HOOK))
     unknown: Any = None
     made = Material(vector, sae, vector.at(HOOK).double(), sae.decoder_directions, unknown, read,

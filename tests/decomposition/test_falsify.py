@@ -101,6 +101,7 @@ def test_a_placebo_contrast_has_no_features_of_its_own(tmp_path):
 
 def test_a_covariance_matched_direction_is_red_and_mostly_untested(planted):
     held = material(planted).activations
+    assert held is not None
     reds = 0
     for seed in range(3):
         drawn = covariance_matched_directions(held, 1, source(seed))[0]
@@ -226,6 +227,7 @@ def test_a_vector_off_the_activations_is_red(planted):
         moved = given.direction + amount * given.direction.norm() * outside.double()
         check = of_direction.subspace(replace(given, direction=moved))
         assert check.verdict == expected
+    assert given.activations is not None
     few = of_direction.subspace(replace(given, activations=given.activations[:D_MODEL]))
     assert few.verdict == NOT_TESTED and f"{2 * D_MODEL} activations" in few.to_test
 
@@ -233,6 +235,7 @@ def test_a_vector_off_the_activations_is_red(planted):
 @pytest.mark.parametrize("which", ["mean", "component"])
 def test_the_mean_activation_and_a_top_component_are_red(planted, which):
     given = material(planted)
+    assert given.within_arms is not None
     held = given.within_arms.double()
     axis = held.mean(dim=0) if which == "mean" else torch.linalg.eigh(torch.cov(held.T)).eigenvectors[:, -1]
     assert of_direction.generic(replace(given, direction=axis)).verdict == FAIL

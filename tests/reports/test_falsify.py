@@ -35,11 +35,18 @@ def test_the_page_says_first_what_failed_then_what_nobody_tested():
     text = render(falsification())
     places = [text.index(f'id="{name}"') for name in ("fail", "not-tested", "pass", "shown")]
     assert places == sorted(places)
-    assert "1 failed, 1 not tested, 12 passed." in text and "At least one check says" in text
+    assert "1 failed, 1 not tested, 12 passed." in text and "The vector is not what it claims to be." in text
     assert text.index("check-length") < text.index("check-seed") < text.index("check-format")
     assert "<b>To test it:</b> An SAE of the same site from another seed, given with --other-seed." in text
     for criterion in CRITERIA.values():
         assert str(escape(criterion.question)) in text
+
+
+def test_red_of_the_decomposition_alone_is_not_blamed_on_the_vector():
+    checks = tuple(replace(one, verdict=FAIL) if one.name == "dictionary" else one for one in falsification().checks)
+    assert "nor is its decomposition" in render(falsification(checks=checks))
+    only = tuple(replace(one, verdict=PASS) if one.name == "length" else one for one in checks)
+    assert "The vector itself is not red" in render(falsification(checks=only))
 
 
 def test_a_page_without_red_but_with_gaps_is_not_called_green():

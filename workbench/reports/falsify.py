@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.store import atomic_write
-from workbench.decomposition.falsify.criteria import CRITERIA, FAIL, NOT_TESTED, PASS, SHOWN
+from workbench.decomposition.falsify.criteria import (
+    CRITERIA,
+    FAIL,
+    NOT_TESTED,
+    OF_THE_DECOMPOSITION,
+    PASS,
+    SHOWN,
+)
 from workbench.reports.shares import finite
 from workbench.reports.svg import Figure, drawing, tag, words
 from workbench.reports.tables import flat_rows
@@ -53,11 +60,18 @@ def command_of(vector: str, sae: str, **options: str) -> str:
 def _sentence(found: Falsification) -> str:
     n = found.counts
     told = {
-        "red": "At least one check says that this is not what it claims to be.",
+        "red": _red(found.named(FAIL)),
         "open": "Nothing failed, but that is no green: checks are missing.",
         "green": "Every check was made and none failed. That does not prove the vector: it has only not been shown false.",
     }[found.colour]
     return f"{n[FAIL]} failed, {n[NOT_TESTED]} not tested, {n[PASS]} passed. {told}"
+
+
+def _red(failed: tuple[str, ...]) -> str:
+    about = {name in OF_THE_DECOMPOSITION for name in failed}
+    if about == {True}:
+        return "What failed speaks about the decomposition: do not read its features as they stand. The vector itself is not red."
+    return "The vector is not what it claims to be" + (", nor is its decomposition." if True in about else ".")
 
 
 def _row(one: Check) -> dict[str, Any]:
@@ -85,15 +99,16 @@ def verdict_grid(rows: Mapping[str, Mapping[str, str]], *, title: str) -> Figure
     `rows` {vector: {check: verdict}}; the checks stand in the order of the page.
     """
     checks = [name for name in CRITERIA if any(name in row for row in rows.values())]
+    top = _TOP if title else _TOP - 34
     body = [_COLOURS, words(title, 8, 20, font_size=14)]
     for j, name in enumerate(checks):
         x = _LEFT + (j + 0.5) * _CELL
-        body.append(words(name.replace("_", " "), x, _TOP - 10, font_size=12, transform=f"rotate(-50 {x} {_TOP - 10})"))
+        body.append(words(name.replace("_", " "), x, top - 10, font_size=12, transform=f"rotate(-50 {x} {top - 10})"))
     for i, (vector, row) in enumerate(rows.items()):
-        y = _TOP + i * _LINE
+        y = top + i * _LINE
         body.append(words(vector, _LEFT - 8, y + _LINE / 2 + 4, anchor="end"))
         body += [part for j, name in enumerate(checks) for part in _field(row.get(name, NOT_TESTED), _LEFT + j * _CELL, y)]
-    width, height = _LEFT + len(checks) * _CELL + 70, _TOP + len(rows) * _LINE + 14
+    width, height = _LEFT + len(checks) * _CELL + 70, top + len(rows) * _LINE + 14
     spoken = "; ".join(f"{name}: {_count(row, FAIL)} failed, {_count(row, NOT_TESTED)} not tested" for name, row in rows.items())
     return drawing(width, height, body, title=title, description=spoken)
 

@@ -128,4 +128,6 @@ _ALL = (
               "share of the top ten of encode(v) that are the top ten of encode(0)", AT_MOST, None,
               "not judged: encode(v) is a trap whatever the vector (arXiv 2411.08790)", ""),
 )  # fmt: skip
+OF_THE_DECOMPOSITION = ("placebo", "same_against_same", "dictionary", "soft_frozen", "seed", "own_site")
+"""These speak about the list of features; all others about the vector itself."""
 CRITERIA: dict[str, Criterion] = {one.name: one for one in _ALL}
