@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from falsify_places import falsify_reading, falsify_table
 from sae_places import importers_line, sae_excess_table, sae_frontier_table, sae_speed_table, saes_table
 
 from workbench.base.store import read_json
@@ -675,6 +676,8 @@ PLACES: dict[str, Callable[[], str]] = {
         sae_frontier_table,
         sae_speed_table,
         importers_line,
+        falsify_table,
+        falsify_reading,
     )
 }
 
