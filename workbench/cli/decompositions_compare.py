@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 
+from .console import note
+
 if TYPE_CHECKING:
     from workbench.decomposition.placebos import PlaceboCodes
     from workbench.decomposition.result import Decomposition
@@ -106,7 +108,8 @@ def _labels(parts: Sequence[Decomposition]) -> dict[str, dict[int, str]]:
         kept = set(one.replicate_features.tolist())
         try:
             labels = load_labels(name, sae_hash=one.sae.get("weights_hash"))
-        except WorkbenchError:  # an id that no labels can be filed under
+        except WorkbenchError as error:  # labels are an ornament here: say what is wrong with them and go on
+            note(f"no labels of {name}: {error.found}")
             continue
         words = {label.feature: label.label for label in labels if label.status != "rejected" and label.feature in kept}
         found.setdefault(name, {}).update(words)
