@@ -56,6 +56,12 @@ def test_the_audit_pushes_puts_back_and_compares(workbench, place):
     assert shown.code == 0 and "beyond 95% of the controls" in shown.out and "judge's points" in shown.out
 
 
+def test_a_second_sae_needs_the_causal_stage_first(workbench, place):
+    small = ("--features", "6", "--controls", "8", "--second-sae", str(place / "sae"))
+    answer = workbench("audit", "humorous", *arguments(place), *small)
+    assert answer.code == 2 and "no control distribution" in answer.err and "workbench decompose humorous" in answer.err
+
+
 def test_the_plan_counts_the_pushes_and_changes_nothing(workbench, place):
     before = sorted(place.rglob("*"))
     answer = workbench("audit", "humorous", *arguments(place), "--plan", "--json")

@@ -28,6 +28,10 @@ def command(
     full: Annotated[
         bool, typer.Option("--full", help="Sample answers under every feature as well, read by a judge that filtered nothing.")
     ] = False,
+    second: Annotated[
+        str | None,
+        typer.Option("--second-sae", metavar="SAE", help="Another seed or width at the site: are features verified again?"),
+    ] = None,
 ) -> None:
     """Do the features do what the vector does? From a finished decomposition.
 
@@ -38,19 +42,19 @@ def command(
 
     config = flags.job(trait)
     with reserved_output(flags.as_json, flags.quiet):
-        value = _plan(config, flags.out, features, controls) if flags.plan else _made(config, flags.out, features, controls, full)
+        job = _finished(config, flags.out)
+        value = _plan(job, features, controls) if flags.plan else _made(job, features, controls, full, second)
     emit(value, as_json=flags.as_json, show=lambda: _show(value))
 
 
-def _made(config: JobConfig, out: Path | None, features: int, controls: int, full: bool) -> dict[str, Any]:
+def _made(job: Job, features: int, controls: int, full: bool, second: str | None) -> dict[str, Any]:
     from workbench.decomposition.audit import audit, sampled_tokens
     from workbench.decomposition.screen import screen
     from workbench.reports.audit import audit_figure
 
     from .remembered import remembered
 
-    job = _finished(config, out)
-    place, sources = job.folder / FOLDER, _sources(job)
+    place, sources, config = job.folder / FOLDER, _sources(job), job.config
 
     def screened() -> dict[str, Any]:
         return screen(job.parts, job.model, job.sae, job.trait, n_features=features, n_controls=controls, seed=config.seed)
@@ -66,6 +70,8 @@ def _made(config: JobConfig, out: Path | None, features: int, controls: int, ful
     if full:
         answers = sources | {"features": features, "controls": controls, "sampling": [config.n_samples, config.max_new_tokens]}
         found["answers"] = remembered(place / "answers.json", answers, lambda: _answers(job, found["screen"]))
+    if second is not None:
+        found["second_sae"] = _second(job, second)
     figure = audit_figure(found["screen"], found["behaviour"]).save(place / "audit.svg")
     told = {"trait": job.trait.name, "sae": job.parts.sae["id"], "model": config.model}
     return {**told, **found, "figure": str(figure), "folder": str(place)}
@@ -91,6 +97,21 @@ def _answers(job: Job, screened: dict[str, Any]) -> dict[str, Any]:
     judge = make_judge(OUTCOME_JUDGE, trait=job.trait)
     filtered_by = job.vector.evidence.get("judge")
     return judged_effects(answers, job.trait, judge, job.model, filtered_by=filtered_by, seed=job.config.seed)
+
+
+def _second(job: Job, name: str) -> dict[str, Any]:
+    """{sae, rows, n_verified, n_confirmed}: the verified features in a second SAE."""
+    from workbench.decomposition.causal import known_controls
+    from workbench.decomposition.confirmation import confirmed
+    from workbench.saes.registry import load_sae
+
+    other, controls = load_sae(name), known_controls(job.model, job.sae, job.trait)
+    if controls is None:
+        found = f"no control distribution of {job.sae.id} for {job.trait.name}"
+        raise WorkbenchError(found, "the one that the causal stage computes", f"run `workbench decompose {job.trait.name}` first")
+    rows = confirmed(job.parts, job.model, job.sae, other, job.trait, controls)
+    counts = {f"n_{name}": sum(row[name] for row in rows) for name in ("verified", "confirmed")}
+    return {"sae": other.id, "rows": rows, **counts}
 
 
 def _finished(config: JobConfig, out: Path | None) -> Job:
@@ -121,11 +142,10 @@ def _sources(job: Job) -> dict[str, Any]:
     return {**made_from, "trait": job.trait.hash, "sae": job.sae_site.sha256, "seed": job.config.seed, "dtype": job.config.dtype}
 
 
-def _plan(config: JobConfig, out: Path | None, features: int, controls: int) -> dict[str, Any]:
+def _plan(job: Job, features: int, controls: int) -> dict[str, Any]:
     from .study_plans import audit_plan
 
-    job = _finished(config, out)
-    return audit_plan(config, job.trait, job.sae.hook.block, features, controls, job.folder)
+    return audit_plan(job.config, job.trait, job.sae.hook.block, features, controls, job.folder)
 
 
 def _show(value: dict[str, Any]) -> None:
@@ -150,6 +170,8 @@ def _show(value: dict[str, Any]) -> None:
     say(f"beyond 95% of the controls: {percent(beyond['odd'])} of the features pushed, {percent(beyond['mediated'])} put back "
         "(by chance 5%)")  # fmt: skip
     _show_behaviour(behaviour)
+    if second := value.get("second_sae"):
+        say(f"verified: {second['n_verified']}; verified again in {second['sae']}: {second['n_confirmed']}")
     say(f"figure: {value['figure']}")
 
 

@@ -1,0 +1,154 @@
+"""The places in docs/decomposition.md and docs/lab.md that docs/evidence/{decomposition,audit}.json fill: see fill_docs.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workbench.base.store import read_json
+
+EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence"
+METHODS = ("shares", "crossed", "cosine", "pursuit", "naive")
+
+
+def _decomposition() -> dict[str, Any]:
+    return read_json(EVIDENCE / "decomposition.json")
+
+
+def _audit() -> dict[str, Any]:
+    return read_json(EVIDENCE / "audit.json")
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:+.{digits}f}"
+
+
+def _span(pair: list[float] | None, digits: int = 2) -> str:
+    return "" if not pair else f" [{pair[0]:.{digits}f}, {pair[1]:.{digits}f}]"
+
+
+def lab_table() -> str:
+    """Realised false discovery rate and power of the tests and of the views without error rates, per difficulty."""
+    planted = _decomposition()["planted"]
+    rows = []
+    for difficulty, methods in planted.items():
+        tests = [f"{_number(methods[name]['fdr_at_05'])} / {_number(methods[name]['power_vs_oracle'])}" for name in METHODS[:2]]
+        views = [_number(methods[name]["fdr_at_05"]) for name in METHODS[2:]]
+        rows.append([f"`{difficulty}`", *tests, *views])
+    columns = ["difficulty", "shares: FDR / power", "crossed: FDR / power", "cosine: wrong", "pursuit: wrong", "encode(v): wrong"]
+    return _table(columns, rows)
+
+
+def flawed_table() -> str:
+    """The same on SAEs that are not perfect."""
+    rows = []
+    for sae, methods in _decomposition()["flawed"].items():
+        tests = [f"{_number(methods[name]['fdr_at_05'])} / {_number(methods[name]['power_vs_oracle'])}" for name in METHODS[:2]]
+        rows.append([f"`{sae}`", *tests, _number(methods["cosine"]["fdr_at_05"]), _number(methods["shares"].get("energy_error"))])
+    return _table(["SAE", "shares: FDR / power", "crossed: FDR / power", "cosine: wrong", "shares: energy error"], rows)
+
+
+def lab_reading() -> str:
+    """Which aims the two tests miss with the perfect SAE."""
+    planted = _decomposition()["planted"]
+    missed = {}
+    for test in METHODS[:2]:
+        rows = {name: methods[test] for name, methods in planted.items()}
+        missed[test] = [name for name, row in rows.items() if (row["fdr_at_05"] or 0) > 0.05 + 2 * row["fdr_se"][0]]
+    n = next(iter(next(iter(planted.values())).values()))["n"]
+    said = {test: ", ".join(f"`{name}`" for name in names) or "none" for test, names in missed.items()}
+    return (f"{n} worlds each. Difficulties in which the realised rate is above .05 by more than two standard errors: "
+            f"sign flips over questions {said['shares']}; the crossed test {said['crossed']}.")  # fmt: skip
+
+
+def trait_counts_table() -> str:
+    """Seven traits on the default SAE: how many features each null leaves, and the energy."""
+    rows = []
+    for trait, one in _decomposition()["traits"].items():
+        counts = sorted(one["placebo_counts"])
+        others = f"{counts[len(counts) // 2]}, {counts[-1]}"
+        same, excess = one["same_against_same"], one["energy_excess"]
+        rows.append([
+            trait, f"{one['n_rows']:,}", f"{_number(one['share_error'])}{_span(one['share_error_interval'])}",
+            _number(one["n_features_half"], 0), str(one["n_by_questions"]), str(one["n_crossed"]),
+            f"{one['n_specific']} ({others})", _number(one["placebo_rank_p"]), _number(same["rate"]),
+            "–" if not excess else f"{_signed(excess['value'], 3)}{_span(excess['interval'], 3)}",
+        ])  # fmt: skip
+    columns = ["trait", "rows", "share of the error", "features for half of v", "differ over questions", "crossed",
+               "beyond placebos (placebos: median, most)", "rank p of that", "A/A rate", "energy excess"]  # fmt: skip
+    return _table(columns, rows)
+
+
+def null_rates_line() -> str:
+    """What is found where nothing is."""
+    rates = _decomposition()["null_false_rate"]
+    same, left = rates["same_against_same"], rates["leave_one_placebo_out"]
+    return (f"An arm against itself: anything is found in {same['rate']:.2f} of {same['n_splits']} splits. A placebo against "
+            f"the other placebos: {left['with_any']} of {left['n']} get a feature, {left['most']} at most.")  # fmt: skip
+
+
+def speed_line() -> str:
+    """The pursuit against scikit-learn, and a whole trait."""
+    e = _decomposition()
+    return (f"Signed pursuit of 7 vectors with 64 atoms of 131,072 in 3,584 dimensions: {e['pursuit_vs_sklearn']:.1f} x "
+            f"scikit-learn's orthogonal matching pursuit in the same run, peak memory {e['pursuit_peak_memory_vs_decoder']:.2f} "
+            f"x the decoder's own. A whole trait without the causal part: {e['trait_seconds']:.0f} s.")  # fmt: skip
+
+
+def audit_table() -> str:
+    """Per trait: the vector's effect, what the first features keep, and what random vectors as close keep."""
+    rows = []
+    for trait, one in _audit()["traits"].items():
+        found, kept = one["behaviour"], one["behaviour"]["denoised"]
+        whole = found["vector"]
+        cells = ["–"] * 4 if kept is None else [
+            f"{kept['k']} ({kept['cosine']:.2f})", f"{_number(kept['effect_kept'])}{_span(kept['interval'])}",
+            f"{_number(kept['mixtures_kept']['mean'])} ({_number(kept['mixtures_kept']['most'])})", _number(kept["kl_ratio"]),
+        ]  # fmt: skip
+        parts = found["parts"]["natural"]
+        rows.append([trait, f"{_signed(whole['odd'])}{_span(whole['interval'])}", *cells,
+                     f"{_signed(parts['features'])} / {_signed(parts['rest'])} / {_signed(parts['error'])}"])  # fmt: skip
+    columns = ["trait", "odd effect of v", "k (cosine)", "kept", "kept by mixtures (most)", "KL at equal effect",
+               "natural scale: features / rest / error"]  # fmt: skip
+    return _table(columns, rows)
+
+
+def screen_table() -> str:
+    """Per trait: how well effects are predicted, how many features do more than controls, what the prompt works through."""
+    rows = []
+    for trait, one in _audit()["traits"].items():
+        agreement, effect, bounds = one["agreement"], one["persona_effect"], one["bounds"]
+        rows.append([
+            trait, _number(agreement["predicted"]), _number(agreement["beyond_controls"]["odd"]),
+            f"{_signed(effect['value'])}{_span(effect['interval'])}", _signed(bounds["everything"]["value"]),
+            _signed(bounds["features"]["value"]), _signed(bounds["error"]["value"]),
+            _number(agreement["mediated_predicted"]), _number(agreement["beyond_controls"]["mediated"]),
+        ])  # fmt: skip
+    columns = ["trait", "predicted ~ measured, r", "beyond 95% of controls", "effect of the system prompt",
+               "all put back", "features put back", "error put back", "put back: r", "put back: beyond 95%"]  # fmt: skip
+    return _table(columns, rows)
+
+
+def answers_line() -> str:
+    """What sampled answers say of evil's features."""
+    for trait, one in _audit()["traits"].items():
+        judged = one["answers"]
+        if judged:
+            points = [row["points"]["odd"] for row in one["top"] if "points" in row]
+            vector, low, high = judged["vector"], min(judged["controls"]), max(judged["controls"])
+            return (
+                f"Sampled answers ({trait}, {judged['n_questions']} questions, judge {judged['judge']}, unsteered "
+                f"{judged['unsteered']['score']:.1f} points of 100): the vector at half a norm moves the score by "
+                f"{vector['odd']:+.1f}{_span(vector['interval'], 1)} points each way, its ten strongest features by "
+                f"{min(points):+.1f} to {max(points):+.1f}, ten matched controls by {low:+.1f} to {high:+.1f}."
+            )
+    return "–"
