@@ -22,9 +22,9 @@ def difference_shares(positive: Sequence[Tensor], negative: Sequence[Tensor], sa
     """Exact shares per feature of mean(positive) - mean(negative), every text weighing the same.
 
     `positive`, `negative`: the activations [n_tokens, d_model] of each text at the SAE's site, norm sinks left out. Codes are
-    never held densely. Returns `Accounting`: vector [d_model], delta_codes [d_sae], shares [d_sae] of |v|^2 (they and `error` sum to 1
-    up to `sum_error`). There are no intervals: those need a design (questions, instructions), which `decompose` has. Source:
-    `maths.identity`. Raises WorkbenchError for an empty side or another width, and when both means are equal.
+    never held densely. Returns `Accounting`: vector [d_model], delta_codes [d_sae], shares [d_sae] of |v|^2 (they and `error`
+    sum to 1 up to `sum_error`). There are no intervals: those need a design (questions, instructions), which `decompose` has.
+    Source: `maths.identity`. Raises WorkbenchError for an empty side or another width, and when both means are equal.
     """
     texts = [*positive, *negative]
     wrong = [tuple(text.shape) for text in texts if text.dim() != 2 or text.shape[1] != sae.d_model or not len(text)]
