@@ -45,6 +45,8 @@ _HOMES = {
     "PersonaVector": "personas.vectors",
     "decompose": "decomposition.decompose",
     "Decomposition": "decomposition.result",
+    "falsify": "decomposition.falsify",
+    "Falsification": "decomposition.falsify",
     "label": "labeling.label",
     "LabelSet": "labeling.store",
     "load_labels": "labeling.store",
