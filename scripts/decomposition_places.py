@@ -152,3 +152,9 @@ def answers_line() -> str:
                 f"{min(points):+.1f} to {max(points):+.1f}, ten matched controls by {low:+.1f} to {high:+.1f}."
             )
     return "–"
+
+
+PLACES = (
+    lab_table, flawed_table, lab_reading, trait_counts_table, null_rates_line, speed_line, audit_table, screen_table,
+    answers_line,
+)  # fmt: skip

@@ -15,8 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import decomposition_places
 from falsify_places import falsify_reading, falsify_table
-from sae_places import importers_line, sae_excess_table, sae_frontier_table, sae_speed_table, saes_table
+from mixtures_places import mixtures_controls, mixtures_effects, mixtures_table, mixtures_verdict
+from sae_places import (
+    importers_line,
+    sae_excess_table,
+    sae_frontier_table,
+    sae_seeds_table,
+    sae_speed_table,
+    saes_table,
+)
 
 from workbench.base.store import read_json
 
@@ -674,10 +683,16 @@ PLACES: dict[str, Callable[[], str]] = {
         saes_table,
         sae_excess_table,
         sae_frontier_table,
+        sae_seeds_table,
         sae_speed_table,
         importers_line,
+        *decomposition_places.PLACES,
         falsify_table,
         falsify_reading,
+        mixtures_effects,
+        mixtures_table,
+        mixtures_controls,
+        mixtures_verdict,
     )
 }
 

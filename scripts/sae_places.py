@@ -29,6 +29,15 @@ def saes_table() -> str:
     return "\n".join([*lines, ""])
 
 
+def sae_seeds_table() -> str:
+    """How many features come back in SAEs of another seed or another sparsity."""
+    one = next(one for one in read_json(EVIDENCE)["saes"] if one["seeds"])
+    lines = ["", "| compared with | of a trait's thirty largest features | of all live features |", "|---|---|---|"]
+    for name, found in one["seeds"].items():
+        lines.append(f"| `{name}` | {found['top30']:.2f} | {found['all']:.2f} |")
+    return "\n".join([*lines, ""])
+
+
 CLAIMS = {
     "variance_explained": "variance explained", "ce_recovered": "CE recovered", "probe_auc_k1": "probing with 1 feature, AUC",
     "probe_auc_k16": "probing with 16", "persona_probe_auc": "persona probing, AUC",
