@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,24 +20,33 @@ from workbench.saes.registry import load_sae
 UP = {3: 2.0, 7: 1.0, 11: -1.5}
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> dict[str, Path]:
+FOLDERS = {"a": "run/decomposition", "a2": "a2", "b": "b", "later": "later"}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two SAEs on disk; trait a on both, trait b and a second vector of a on the first; a's folder is a run folder."""
+    folder = tmp_path_factory.mktemp("decompositions")
     first = make_sae()
     turned = replace(first, encoder=first.encoder.flip(1), decoder_directions=first.decoder_directions.flip(0))
-    saelens.write(first, tmp_path / "sae1")
-    saelens.write(turned, tmp_path / "sae2")
-    sae1, sae2 = load_sae(tmp_path / "sae1"), load_sae(tmp_path / "sae2")
-    worlds = {"a": make_world(tmp_path / "wa", up=UP, down={}), "b": make_world(tmp_path / "wb", up={3: 1.0, 5: 2.0}, down={}),
-              "later": make_world(tmp_path / "wl", up={**UP, 7: 3.0}, down={})}  # fmt: skip
-    folders = {"a": "run/decomposition", "a2": "a2", "b": "b", "later": "later"}
-    for name, folder in folders.items():
-        world, trait = worlds[name.removesuffix("2")], "b" if name == "b" else "a"
-        vector = replace(world.vector, trait=trait)
-        decompose(vector, sae2 if name == "a2" else sae1, n_bootstrap=20).save(tmp_path / folder)
+    saelens.write(first, folder / "sae1")
+    saelens.write(turned, folder / "sae2")
+    sae1, sae2 = load_sae(folder / "sae1"), load_sae(folder / "sae2")
+    worlds = {"a": make_world(folder / "wa", up=UP, down={}), "b": make_world(folder / "wb", up={3: 1.0, 5: 2.0}, down={}),
+              "later": make_world(folder / "wl", up={**UP, 7: 3.0}, down={})}  # fmt: skip
+    for name, place in FOLDERS.items():
+        vector = replace(worlds[name.removesuffix("2")].vector, trait="b" if name == "b" else "a")
+        decompose(vector, sae2 if name == "a2" else sae1, n_bootstrap=20).save(folder / place)
         if name == "a":
-            vector.save(tmp_path / "run" / "vector")
-    return {**{name: tmp_path / folder for name, folder in folders.items()}, "run": tmp_path / "run", "sae1": tmp_path / "sae1"}
+            vector.save(folder / "run" / "vector")
+    return folder
+
+
+@pytest.fixture
+def made(kept: Path, tmp_path: Path) -> dict[str, Path]:
+    """A copy of them, by name."""
+    copy = Path(shutil.copytree(kept, tmp_path / "made"))
+    return {name: copy / place for name, place in {**FOLDERS, "run": "run", "sae1": "sae1"}.items()}
 
 
 def compare(workbench, *folders, **options):
