@@ -30,12 +30,14 @@ COLUMNS = ("feature", "share", "share_interval", "q_value", "q_crossed", "placeb
 
 
 def evidence() -> dict[str, Any]:
-    """{planted, flawed, null_false_rate, pursuit_vs_sklearn, pursuit_peak_memory_vs_decoder, trait_seconds, traits}."""
+    """{planted, flawed, null_false_rate, pursuit_vs_sklearn, pursuit_peak_memory_vs_decoder, pursuit, growth,
+    streaming, trait_seconds, traits}."""
     from lab_evidence import flawed, planted
 
     started = time.perf_counter()
     traits = {trait: taken_apart(trait) for trait in TRAITS}
     speed = benchmark("--full")
+    streaming = benchmark("--full", "--growth", script="streaming")
     inputs = {trait: sha256_file(RUNS / f"{trait}-{MODEL}" / "vector" / "persona_vector.json") for trait in TRAITS}
     found = {
         "planted": planted(),
@@ -44,6 +46,8 @@ def evidence() -> dict[str, Any]:
         "pursuit_vs_sklearn": speed["ratio_to_scikit_learn"],
         "pursuit_peak_memory_vs_decoder": speed["peak_memory_ratio"],
         "pursuit": speed,
+        "growth": streaming.pop("growth"),
+        "streaming": streaming,
         "trait_seconds": statistics.median(row["seconds"] for row in traits.values()),
         "traits": traits,
     }
@@ -104,9 +108,9 @@ def null_rates(traits: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def benchmark(*arguments: str) -> dict[str, Any]:
-    """The JSON object that benchmarks/pursuit.py prints."""
-    command = [sys.executable, "benchmarks/pursuit.py", *arguments]
+def benchmark(*arguments: str, script: str = "pursuit") -> dict[str, Any]:
+    """The JSON object that a script of benchmarks/ prints."""
+    command = [sys.executable, f"benchmarks/{script}.py", *arguments]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.base.randomness import derive_seed, generator
-from workbench.maths.geometry import covariance_matched_directions, isotropic_directions
+from workbench.maths.geometry import covariance_factor, covariance_matched_directions, isotropic_directions
 from workbench.maths.pursuit import energy_curve, signed_omp
 
 ENERGY_ATOMS = (4, 8, 16, 32)
@@ -57,7 +57,11 @@ def energy_table(
     if activations is not None and (only is None or "placebos" not in groups):
         random = covariance_matched_directions(activations, N_RANDOM_VECTORS, generator(derive_seed("energy vectors", seed)))
         groups["random"] = random.float()
-    energies = {name: _by_group(groups, draws, steps) for name, draws in dictionaries.items()}
+    again = {} if replicates is None else {"replicates": replicates[replicates.isfinite().all(dim=1)].float()}
+    energies, own = {}, {}
+    for name, draws in dictionaries.items():
+        energies[name], repeated = _by_group(draws, steps, groups, again if name in ("sae", HARD) else {})
+        own |= {name: repeated["replicates"][:, -1]} if repeated else {}
     means = {group: {name: found[group].mean(dim=0).tolist() for name, found in energies.items()} for group in groups}
     return {
         "atoms": steps,
@@ -65,7 +69,7 @@ def energy_table(
         **({} if activations is not None else {HARD: None}),
         "n_dictionaries": N_DICTIONARIES,
         "vectors": means,
-        "excess": _excess(energies, dictionaries, steps, replicates, seed) if HARD in energies else None,
+        "excess": _excess(energies, own, seed) if HARD in energies else None,
     }
 
 
@@ -84,18 +88,27 @@ def _dictionaries(
     }  # fmt: skip
     if activations is not None:
         centred = activations.float() - activations.float().mean(dim=0)
-        found[HARD] = draws(lambda source: covariance_matched_directions(activations, d_sae, source))
+        factor = covariance_factor(activations)
+        found[HARD] = draws(lambda source: covariance_matched_directions(activations, d_sae, source, factor=factor))
         found["activations"] = [lambda: centred[:d_sae]]
         found["pca"] = [lambda: torch.linalg.eigh(centred.T @ centred).eigenvectors.T]
     return found
 
 
-def _by_group(groups: dict[str, Tensor], draws: Sequence[Callable[[], Tensor]], steps: list[int]) -> dict[str, Tensor]:
-    """Energies [n, n_steps] of each group of vectors, the mean over the draws."""
-    every = torch.cat(list(groups.values()))
-    total = sum(_energies(every, draw(), steps) for draw in draws) / len(draws)
-    assert isinstance(total, Tensor)
-    return dict(zip(groups, total.split([len(group) for group in groups.values()]), strict=True))
+def _by_group(
+    draws: Sequence[Callable[[], Tensor]], steps: list[int], *groups: dict[str, Tensor]
+) -> list[dict[str, Tensor]]:
+    """Energies [n, n_steps] of each group of vectors in each of `groups`, the mean over the draws; a draw is made once."""
+    every = [torch.cat(list(named.values())) if named else None for named in groups]
+    totals = [torch.zeros(0 if vectors is None else len(vectors), len(steps), dtype=torch.float64) for vectors in every]
+    for draw in draws:
+        dictionary = draw()
+        for total, vectors in zip(totals, every, strict=True):
+            if vectors is not None:
+                total += _energies(vectors, dictionary, steps)
+    sizes = [[len(group) for group in named.values()] for named in groups]
+    return [dict(zip(named, (total / len(draws)).split(size), strict=True)) if named else {}
+            for named, total, size in zip(groups, totals, sizes, strict=True)]  # fmt: skip
 
 
 def _energies(vectors: Tensor, dictionary: Tensor, steps: list[int]) -> Tensor:
@@ -103,16 +116,10 @@ def _energies(vectors: Tensor, dictionary: Tensor, steps: list[int]) -> Tensor:
     return energy_curve(vectors, found)[:, [min(k, len(dictionary)) - 1 for k in steps]]
 
 
-def _excess(
-    energies: dict[str, dict[str, Tensor]], dictionaries: dict[str, Any], steps: list[int], replicates: Tensor | None, seed: int
-) -> dict[str, Any]:
+def _excess(energies: dict[str, dict[str, Tensor]], repeated: dict[str, Tensor], seed: int) -> dict[str, Any]:
     difference = {group: found[:, -1] - energies[HARD][group][:, -1] for group, found in energies["sae"].items()}
     others = difference["placebos" if "placebos" in difference else "random"]
-    own = difference["trait"]
-    if replicates is not None:
-        groups = {"trait": replicates[replicates.isfinite().all(dim=1)].float()}
-        sae, hard = (_by_group(groups, dictionaries[name], steps)["trait"][:, -1] for name in ("sae", HARD))
-        own = sae - hard
+    own = repeated["sae"] - repeated[HARD] if repeated else difference["trait"]
     source = generator(derive_seed("energy excess", seed))
     drawn = others[torch.randint(len(others), (2_000, len(others)), generator=source)].mean(dim=1)
     spread = own[torch.randint(len(own), (2_000,), generator=source)] - drawn
@@ -124,5 +131,5 @@ def _excess(
         "of_others": float(others.mean()),
         "others": "placebos" if "placebos" in difference else "random",
         "n_others": len(others),
-        "n_replicates": 0 if replicates is None else len(own),
+        "n_replicates": len(own) if repeated else 0,
     }

@@ -67,14 +67,15 @@ def covariance_factor(activations: Tensor) -> Tensor:
 
 
 def covariance_matched_directions(
-    activations: Tensor, n_directions: int, generator: torch.Generator
+    activations: Tensor, n_directions: int, generator: torch.Generator, *, factor: Tensor | None = None
 ) -> Tensor:
     """Random directions `[n_directions, d_model]` drawn from N(0, Sigma), Sigma the covariance of `activations [n, d_model]`.
 
     They lie where the activations vary, so they are the hard null for a direction or a dictionary: an isotropic
-    direction mostly points where nothing happens. Not normalised. float32 unless the activations are float64.
+    direction mostly points where nothing happens. Not normalised. float32 unless the activations are float64. Whoever
+    draws several times gives the `factor` that `covariance_factor` found.
     """
-    factor = covariance_factor(activations)
+    factor = covariance_factor(activations) if factor is None else factor
     drawn = torch.randn(n_directions, factor.shape[0], generator=generator, dtype=torch.float64)
     return (drawn @ factor.T).to(activations.dtype if activations.dtype == torch.float64 else torch.float32)
 

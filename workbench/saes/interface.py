@@ -59,12 +59,16 @@ class SparseAutoencoder:
 
     def encode(self, x: Tensor) -> Tensor:
         """Feature activations (codes), non-negative: x [..., d_model] -> [..., d_sae]."""
+        return self.activate(self.pre_activations(x))
+
+    def activate(self, pre: Tensor) -> Tensor:
+        """The codes of pre-activations [..., d_sae]."""
         import torch
 
-        pre = self.pre_activations(x)
         if self.architecture == "jumprelu":
             assert self.threshold is not None
-            return torch.where(pre > self.threshold, pre, 0.0).clamp_min_(0.0)
+            # `pre` where above the threshold, else 0, in two vectorised passes; a comparison and `where` take longer.
+            return torch.ops.aten.threshold_backward(pre, pre - self.threshold.clamp_min(0), 0)
         if self.architecture == "topk":
             assert self.k is not None
             values, indices = pre.topk(self.k, dim=-1, sorted=False)
