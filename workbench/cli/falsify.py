@@ -96,9 +96,12 @@ def _show(value: dict[str, Any]) -> None:
     rows = sorted(value["checks"], key=lambda row: order[row["verdict"]])
     cells = [(row["verdict"], row["name"], row["value"], _rule(row), row["reason"]) for row in rows]
     table(value["headline"], ("verdict", "check", "value", "passes", "why"), cells, right=(2,))
-    missing = [row for row in rows if row["verdict"] == "not tested" and row["to_test"]]
-    for row in missing:
-        say(f"to test {row['name']}: {row['to_test']}")
+    needed: dict[str, list[str]] = {}
+    for row in rows:
+        if row["verdict"] == "not tested" and row["to_test"]:
+            needed.setdefault(row["to_test"], []).append(row["name"])
+    for what, names in needed.items():
+        say(f"to test {', '.join(names)}: {what}")
     say(f"page: {value['page']}")
 
 

@@ -25,7 +25,8 @@ def placebo(given: Material) -> Check:
     """Does v move features further than contrasts that are no trait?"""
     criterion, known = CRITERIA["placebo"], given.parts.controls.get("placebos")
     if known is None:
-        return criterion.untested("the decomposition has no shares, or the SAE no placebo codes")
+        return criterion.untested("the answers behind the vector are not there" if given.answers is None
+                                  else "there are no placebo codes of this SAE")  # fmt: skip
     if known["n"] < MIN_PLACEBOS:
         return criterion.untested(f"{known['n']} placebos cannot reach p = .05; it takes {MIN_PLACEBOS}")
     others = given.placebo_directions
@@ -42,7 +43,8 @@ def same_against_same(given: Material) -> Check:
     criterion, known = CRITERIA["same_against_same"], given.parts.controls.get("same_against_same") or {}
     rate, n = known.get("rate"), known.get("n_splits") or 0
     if rate is None:
-        return criterion.untested("no arm has two instructions to part")
+        return criterion.untested("the answers behind the vector are not there" if given.answers is None
+                                  else "no arm has two instructions to part")  # fmt: skip
     nominal = criterion.threshold or 0.0
     limit = float(stats.binom.ppf(0.95, n, nominal)) / n
     more = "; the test takes the wording of an instruction for an effect: believe only what beats the placebos"
