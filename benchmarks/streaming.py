@@ -36,10 +36,10 @@ from workbench.saes.interface import SparseAutoencoder
 
 SIZES = {"d_model": 576, "d_sae": 8192, "rows": 128, "tokens": 64, "rounds": 5}
 GROWTH = {
-    "streaming": {"tokens": ("rows", (64, 128, 256, 512)), "d_sae": ("d_sae", (8192, 16_384, 32_768))},
-    "pursuit": {"d_sae": ("d_sae", (8192, 16_384, 32_768, 65_536, 131_072)), "k": ("atoms", (8, 16, 32, 64, 128))},
+    "streaming": {"tokens": ("rows", (64, 128, 256)), "d_sae": ("d_sae", (8192, 32_768, 131_072))},
+    "pursuit": {"d_sae": ("d_sae", (8192, 32_768, 131_072)), "k": ("atoms", (8, 32, 128))},
 }
-BASE = {"d_model": 256, "d_sae": 8192, "rows": 64, "tokens": 64, "atoms": 32}
+BASE = {"d_model": 256, "d_sae": 8192, "rows": 32, "tokens": 64, "atoms": 32}
 
 
 def made(size: dict[str, int]) -> tuple[Any, list[torch.Tensor]]:

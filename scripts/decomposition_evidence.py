@@ -34,10 +34,13 @@ def evidence() -> dict[str, Any]:
     streaming, trait_seconds, traits}."""
     from lab_evidence import flawed, planted
 
+    from workbench.reports.growth import growth_figure
+
     started = time.perf_counter()
     traits = {trait: taken_apart(trait) for trait in TRAITS}
     speed = benchmark("--full")
     streaming = benchmark("--full", "--growth", script="streaming")
+    growth_figure(streaming["growth"]).save(ROOT / "docs" / "images" / "decomposition_growth.svg")
     inputs = {trait: sha256_file(RUNS / f"{trait}-{MODEL}" / "vector" / "persona_vector.json") for trait in TRAITS}
     found = {
         "planted": planted(),

@@ -186,7 +186,7 @@ def _with_shares(parts: Decomposition, vector: Any, sae: Any, model: Any, nulls:
         parts,
         vector={**parts.vector, "n_rows": int((design.weights != 0).sum())},
         controls={**parts.controls, "random_directions": energy, "same_against_same": same_against_same(rows, design)},
-        audit={**parts.audit, "energy": energy, "n_features_half": n_for_half(whole.shares)},
+        audit={**parts.audit, "energy": energy, "n_features_half": n_for_half(whole.shares), "error_gap": rows.gap},
     )
     return with_groups(parts, rows, used, decoder, seed=seed)
 
