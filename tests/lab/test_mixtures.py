@@ -143,7 +143,7 @@ def test_errors_and_orders_have_their_closed_form():
 
 def test_the_study_finds_a_planted_composition_and_chance_does_not():
     result = run_mixtures(planted(noise=0.1), decoder(), n_bootstrap=20, n_splits=10)
-    assert result.met and result.score("residual").share_error < 0.1
+    assert result.met["shares"] and result.met["codes"] and result.score("residual").share_error < 0.1
     low, high = result.score().share_error_interval
     assert low <= high < 0.1
     assert result.chance["shuffled"]["shares"]["share_error"] > 0.1 < result.chance["shuffled"]["residual"]["share_error"]

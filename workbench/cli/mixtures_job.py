@@ -84,8 +84,8 @@ def show_mixed(result: MixtureResult, value: dict[str, Any]) -> None:
             for name, one in result.chance.items() if "share_error" not in one]  # fmt: skip
     table("share error in the controls", ("control", "shares", "codes", "residual"), rows, right=(1, 2, 3))
     say(f"equal parts for every mixture: {result.chance['equal_parts']['share_error']:.3f}")
-    said = "met" if result.met else "missed"
-    say(f"aims for `shares` (share error <= {MAX_SHARE_ERROR}, order right in >= {MIN_ORDER_RIGHT:.0%}): {said}")
+    said = ", ".join(f"{method} {'met' if met else 'missed'}" for method, met in result.met.items())
+    say(f"aims (share error <= {MAX_SHARE_ERROR}, order right in >= {MIN_ORDER_RIGHT:.0%}): {said}")
     say(f"figure: {value['figure']}")
 
 

@@ -90,17 +90,17 @@ class MixtureResult:
         return {score.method: score for score in self.scores}[method]
 
     @property
-    def met(self) -> bool:
-        """Whether the method that was chosen beforehand meets both aims."""
-        score = self.score()
-        return score.share_error <= MAX_SHARE_ERROR and score.order_right >= MIN_ORDER_RIGHT
+    def met(self) -> dict[str, bool]:
+        """By method, whether it meets both aims."""
+        return {one.method: one.share_error <= MAX_SHARE_ERROR and one.order_right >= MIN_ORDER_RIGHT for one in self.scores}
 
     def to_json(self) -> dict[str, Any]:
         """Everything as an object for a JSON file."""
-        main, baseline = self.score(), self.score(BASELINE)
-        head = {"share_error": main.share_error, "order_right": main.order_right, "met": self.met,
-                "baseline_share_error": baseline.share_error, "baseline_order_right": baseline.order_right}  # fmt: skip
-        return head | {one.name: getattr(self, one.name) for one in fields(self)} | {
+        named = {"": PRIMARY, "codes_": "codes", "baseline_": BASELINE}
+        pairs = {mark: self.score(method) for mark, method in named.items()}
+        head = {f"{mark}share_error": one.share_error for mark, one in pairs.items()}
+        head |= {f"{mark}order_right": one.order_right for mark, one in pairs.items()}
+        return head | {"met": self.met} | {one.name: getattr(self, one.name) for one in fields(self)} | {
             "rows": [asdict(row) for row in self.rows], "scores": [asdict(score) for score in self.scores]
         }  # fmt: skip
 

@@ -26,7 +26,7 @@ anything:
   dealt out anew over the answers; `placebos` has vectors of unrelated contrasts in their place. `same_answers` takes
   fingerprints from the very answers that are mixed: what is left is the draw of rows.
 
-`shares` is the method that was chosen before any figure was known; the others stand beside it.
+`shares` is the method that was chosen before any figure was known; the others stand beside it, and whoever wins is said to.
 """
 
 from __future__ import annotations

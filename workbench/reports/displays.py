@@ -172,7 +172,7 @@ def mixtures_html(result: MixtureResult) -> str:
     rows = [[one.method, *(_figure(x) for x in (one.share_error, one.order_right, one.largest_error))] for one in result.scores]
     return _show(
         f"Known mixtures of {', '.join(result.names)}",
-        lines=["Left: the decomposition's shares, solved for proportions. Right: regression on the sub-personas' vectors."],
+        lines=["Known against estimated proportions: two readings of the decomposition, and regression without an SAE."],
         figure=mixture_figure(result),
         columns=["method", "share error", "order right", "largest error"],
         rows=rows,

@@ -9,13 +9,13 @@ from workbench.reports.svg import Figure, Scale, drawing, percent, tag, words
 if TYPE_CHECKING:
     from workbench.lab.mixture_study import MixtureResult
 
-_SIZE, _LEFT, _TOP, _GAP, _KEY = 300, 62, 52, 84, 30
-_TITLES = {"shares": "Decomposition: shares by sub-persona", "residual": "Baseline: vectors in the residual stream"}
+_SIZE, _LEFT, _TOP, _GAP, _KEY = 256, 62, 52, 72, 30
+_TITLES = {"shares": "Decomposition: grouped shares", "codes": "Decomposition: all codes", "residual": "Baseline: no SAE"}
 _ALLOWED = 0.10
 
 
 def mixture_figure(result: MixtureResult) -> Figure:
-    """One panel for the decomposition and one for the baseline: a mark per mixture and sub-persona.
+    """Two panels for the decomposition and one for the baseline: a mark per mixture and sub-persona.
 
     On the line the estimate is right; between the dotted lines it is off by .10 or less. Every sub-persona has its own shape.
     """
@@ -26,7 +26,8 @@ def mixture_figure(result: MixtureResult) -> Figure:
         body.append(tag("g", *_panel(result, method, scale), transform=f"translate({left} {_TOP})"))
     body += _key(result.names, _TOP + _SIZE + 62)
     spoken = (f"{_TITLES[one]}: mean error {result.score(one).share_error:.3f}" for one in _TITLES)
-    width, height = _LEFT + 2 * _SIZE + _GAP + 24, _TOP + _SIZE + 62 + _KEY
+    n = len(_TITLES)
+    width, height = _LEFT + n * _SIZE + (n - 1) * _GAP + 24, _TOP + _SIZE + 62 + _KEY
     title = f"{len(result.rows)} known mixtures of {len(result.names)} sub-personas"
     return drawing(width, height, body, title=title, description="; ".join(spoken))
 
@@ -71,7 +72,7 @@ def _mark(number: int, x: float, y: float) -> str:
 
 
 def _key(names: tuple[str, ...], y: float) -> list[str]:
-    step = (2 * _SIZE + _GAP) / max(1, len(names))
+    step = (3 * _SIZE + 2 * _GAP) / max(1, len(names))
     return [
         part
         for number, name in enumerate(names)
