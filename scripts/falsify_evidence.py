@@ -168,7 +168,7 @@ def random_vector(bench: Bench, number: int) -> Any:
 
     whole = bench.trait(REFERENCE)
     held = activations_of(whole, bench.sae)
-    drawn = covariance_matched_directions(held, N_RANDOM, generator(derive_seed("falsify random", SEED)))[number]
+    drawn = covariance_matched_directions(held, N_RANDOM, generator(derive_seed("falsify random", bench.seed)))[number]
     return PersonaVector.from_direction(drawn, trait=f"random-{number}", model=whole.model, hook=bench.sae.hook)
 
 

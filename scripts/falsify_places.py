@@ -22,7 +22,8 @@ def falsify_table() -> str:
             cells = [name if group == "traits" else f"{name} ({kind})"]
             cells += [str(row["counts"][one]) for one in ("fail", "not tested", "pass")]
             lines.append("| " + " | ".join([*cells, ", ".join(failed) or "–"]) + " |")
-    return "\n".join([*lines, ""])
+    missing = found.get("missing")
+    return "\n".join([*lines, *(["", f"Not measured in this run: {', '.join(missing)}."] if missing else []), ""])
 
 
 def falsify_reading() -> str:
