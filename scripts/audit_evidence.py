@@ -43,7 +43,7 @@ def evidence() -> dict[str, Any]:
 
 
 def evidence_quick() -> bool:
-    """Whether evil's effect at half a norm comes back within its stated interval, and the first features keep as much of it."""
+    """Whether evil's effect at that dose comes back within its stated interval, and the first features keep as much of it."""
     stated = read_json(EVIDENCE)["traits"]["evil"]["behaviour"]
     found = behaviour_of("evil", *loaded("evil"))
     low, high = stated["vector"]["interval"]

@@ -122,9 +122,9 @@ def test_equal_effect_is_unknown_where_a_curve_does_not_reach_it():
     def pushed(a: float, b: float):
         return Pushed(torch.tensor([[a], [b]]).double(), torch.zeros(2, 1).double(), torch.tensor([a, 2 * b]).double())
 
-    rising = {0.25: pushed(1, 1), 0.5: pushed(2, 2), 1.0: pushed(4, 4)}
+    rising = {0.125: pushed(1, 1), 0.25: pushed(2, 2), 0.5: pushed(4, 4)}
     assert auditing._ratio(rising, Flat, lambda p: p.kl) == pytest.approx(2)  # type: ignore[arg-type]
-    weak = {0.25: pushed(1, 0.1), 0.5: pushed(2, 0.2), 1.0: pushed(4, 0.4)}
+    weak = {0.125: pushed(1, 0.1), 0.25: pushed(2, 0.2), 0.5: pushed(4, 0.4)}
     assert auditing._ratio(weak, Flat, lambda p: p.kl) is None  # type: ignore[arg-type]
 
 

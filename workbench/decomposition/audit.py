@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from .result import Decomposition
 
 SIZES = (2, 4, 8, 16, 32, 64, 128)
-DOSES = (0.25, 0.5, 1.0)
-DOSE = 0.5
+DOSES = (0.125, 0.25, 0.375, 0.5)
+DOSE = 0.25
 KEPT = 0.8
 N_MIXTURES = 8
 TOKENS_PER_RESPONSE = 16
@@ -47,13 +47,13 @@ def audit(
 ) -> dict[str, Any]:
     """The behavioural audit of a vector's decomposition; `activations [n, d_model]` give the covariance of random parts.
 
-    k is chosen on the `select` pairs: the fewest features that keep 80% of v's odd effect at half a median norm (None when
-    none of SIZES does); everything else is read from the sealed pairs. Returns
+    k is chosen on the `select` pairs: the fewest features that keep 80% of v's odd effect at a quarter of the median norm (None
+    when none of SIZES does); everything else is read from the sealed pairs. Returns
 
     {vector: {odd, interval, damage, kl}, curve: [{k, cosine, energy, odd, kept}], k, denoised, parts, doses}.
     denoised (None without a k, or when v's own effect is not above 0 on the select pairs): effect_kept = odd(r_k) / odd(v) with
     its interval over pairs; mixtures_kept, the same of the random mixtures (mean, largest); coherence_gain = damage(r_k) -
-    damage(v) and kl_ratio = KL(r_k) / KL(v) where both have v's effect at half a norm (None where a curve does not reach it).
+    damage(v) and kl_ratio = KL(r_k) / KL(v) where both have v's effect at that dose (None where a curve does not reach it).
     parts: odd of "features", "rest" and "error" at natural scale with |v| at that dose, and at equal dose.
     """
     direction, decoder = parts.direction.float(), decoder_of(sae)

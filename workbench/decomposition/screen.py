@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .result import Decomposition
 
 N_FEATURES, N_CONTROLS = 50, 30
-DOSE = 0.5
+DOSE = 0.25
 
 
 def screen(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from workbench.models.model import Model
     from workbench.personas.traits import Category, Question, Trait
 
-DOSE = 0.5
+DOSE = 0.25
 SPLITS = ("verification", "sealed")
 N_BOOTSTRAP = 1000
 UNSTEERED = ""
