@@ -147,7 +147,7 @@ def answers_line() -> str:
             vector, low, high = judged["vector"], min(judged["controls"]), max(judged["controls"])
             return (
                 f"Sampled answers ({trait}, {judged['n_questions']} questions, judge {judged['judge']}, unsteered "
-                f"{judged['unsteered']['score']:.1f} points of 100): the vector at a quarter of the median norm moves the score by "
+                f"{judged['unsteered']['score']:.1f} points of 100): the vector at a quarter norm moves the score by "
                 f"{vector['odd']:+.1f}{_span(vector['interval'], 1)} points each way, its ten strongest features by "
                 f"{min(points):+.1f} to {max(points):+.1f}, ten matched controls by {low:+.1f} to {high:+.1f}."
             )
