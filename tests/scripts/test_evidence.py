@@ -28,7 +28,7 @@ def test_every_evidence_file_has_a_topic_that_rewrites_it(script):
     assert files <= set(script("evidence").TOPICS)
 
 
-@pytest.mark.parametrize("name", ["train_offline_judge", "scale_check", "peer_formats"])
+@pytest.mark.parametrize("name", ["train_offline_judge", "scale_check", "peer_formats", "falsify_evidence"])
 def test_a_topic_of_its_own_script_has_a_full_and_a_quick_measurement(script, name):
     found = script(name)
     assert callable(found.evidence) and callable(found.evidence_quick)
