@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from tests.cli.test_bad_input import assert_refused
 from tests.decomposition.compared import placebos
 from tests.decomposition.planted_world import make_sae, make_world
 from workbench.base.tensors import load_artifact, save_artifact
+from workbench.cli import stages
+from workbench.cli.stages import JobConfig
 from workbench.decomposition.decompose import decompose
 from workbench.saes.formats import saelens
 from workbench.saes.registry import load_sae
@@ -112,3 +115,12 @@ def test_placebos_of_another_sae_are_refused(workbench, made, tmp_path) -> None:
     assert not torch.isnan(other.vectors).any()
     other.save(tmp_path / "codes")
     assert_refused(compare(workbench, made["a"], made["b"], "--placebos", tmp_path / "codes"), "placebo codes are of")
+
+
+def test_decompose_prints_the_groups(kept, tmp_path) -> None:
+    job = stages.Job(JobConfig(), tmp_path)
+    vector = make_world(tmp_path / "world", up=UP, down={}, spread=0.3).vector
+    job.__dict__.update(vector=vector, sae=load_sae(kept / "sae1"), model=None, placebos=None)
+    summary = job.work["decomposition"]()["summary"]
+    assert summary["groups"] == job.parts.audit["groups"] and set(summary["groups"]) >= {"groups", "single", "threshold", "null"}
+    json.dumps(summary["groups"], allow_nan=False)
