@@ -315,6 +315,24 @@ def test_revival_gives_dead_features_the_error_of_badly_reconstructed_tokens(
     assert float(trainer.optimizer.state[trainer.sae.W_dec]["exp_avg"][:20].abs().max()) == 0
 
 
+def test_only_some_dead_features_restart_at_once_and_the_others_later(store: ActivationStore, tmp_path: Path) -> None:
+    """Thousands that restart together add up to many times the error that each was made from."""
+    config = replace(CONFIG, n_steps=1, revive_steps=60)
+    trainer = Trainer.begin(store, config, tmp_path, "cpu")
+    batch = _sample(512, 7) * trainer.scale
+    trainer.update(trainer.sae.set_gradients(batch, None, 0), batch)
+    with torch.no_grad():
+        trainer.sae.b_enc[:] = -100.0  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.silent[:] = CONFIG.dead_after_tokens + 1
+    trainer.revive(batch)
+    assert int((~trainer.dead()).sum()) == 512 // 16
+    moments = []
+    for step in range(1, 61):
+        trainer.step = step
+        moments += [step] if trainer.revives_now() else []
+    assert moments == [1, 11, 21, 31]
+
+
 def test_revival_after_the_schedule_explains_what_dead_features_left_over(
     store: ActivationStore, tmp_path: Path
 ) -> None:

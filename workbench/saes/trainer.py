@@ -27,6 +27,8 @@ _SHOWN = {"loss": "loss", "l0": "L0", "variance_explained": "variance explained"
 SCHEMA = 1
 CHECKPOINT = "checkpoint.json"
 _CHECKPOINT_KINDS = {"key": str, "file": str, "step": int, "threshold": (int, float)}
+REVIVE_EVERY, REVIVED_SHARE = 10, 16
+"""Steps between two revivals, and of how many tokens of a batch at most one becomes a feature's new start."""
 SAMPLE_TOKENS = 65_536
 """Activations that the scale and the start values are taken from."""
 
@@ -90,7 +92,7 @@ class Trainer:
         """One step on raw activations [batch, d_model] of the right device; checkpoints when it is time."""
         self.torn = True  # until the step is whole, nothing of it may be kept
         batch = activations * self.scale
-        if self.config.revive_steps and self.step == self.config.n_steps and self.config.written_out:
+        if self.revives_now():
             self.revive(batch)
         dead = self.dead() if self.step % self.config.aux_every == 0 and self.config.aux_coefficient else None
         self.update(self.sae.set_gradients(batch, dead, self.step), batch)
@@ -117,8 +119,15 @@ class Trainer:
         if self.step % self.config.log_every == 0 or self.done:
             self._log(result, batch)
 
+    def revives_now(self) -> bool:
+        """Whether dead features restart before the coming step: every ten steps of the revival, but for its last third."""
+        into = self.step - self.config.n_steps
+        return self.config.written_out and 0 <= into < 2 * self.config.revive_steps / 3 and into % REVIVE_EVERY == 0
+
     def revive(self, batch: Tensor) -> None:
-        """Restart each dead feature on one badly reconstructed token of the batch, drawn by its squared error.
+        """Restart dead features on badly reconstructed tokens of the batch, one each, drawn by their squared error.
+
+        At most one for every 16 tokens at a time: thousands at once overshoot together and crowd out what works.
 
         With the token's error e, u = e / |e| and xc = x - b_dec: decoder row u, encoder a u and bias -a <u, xc> / 2 with
         a = 2 |e| / <u, xc>, so that the feature gives the token exactly its error and fires on what is more than half as
@@ -135,10 +144,10 @@ class Trainer:
             error = centred - codes @ sae.W_dec
             along = (error * centred).sum(1) / error.norm(dim=1)
             weight = (error.square().sum(1) * (along > 0)).cpu()
-            count = min(len(dead), int((weight > 0).sum()))
+            count = min(len(dead), int((weight > 0).sum()), max(1, len(batch) // REVIVED_SHARE))
             if count == 0:
                 return
-            seed = generator(derive_seed(self.config.seed, "revive"))
+            seed = generator(derive_seed(self.config.seed, f"revive {self.step}"))
             chosen = torch.multinomial(weight.double(), count, generator=seed).to(self.device)
             dead, error, along = dead[:count], error[chosen], along[chosen]
             size = error.norm(dim=1, keepdim=True)
