@@ -76,7 +76,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 def audited(trait: str) -> dict[str, Any]:
     """{screen, behaviour, answers}: made now, or kept from before."""
     from workbench.cli.remembered import remembered
-    from workbench.decomposition.screen import screen
+    from workbench.decomposition.causal.screen import screen
     from workbench.saes.registry import load_sae
 
     place, known = RUNS / "audit" / f"{trait}-{MODEL}", []
@@ -113,15 +113,15 @@ def loaded(trait: str) -> tuple[Any, Any, Any, Any, Any]:
 
 def behaviour_of(trait: str, parts: Any, sae: Any, model: Any, texts: Any, vector: Any) -> dict[str, Any]:
     """The behavioural audit of one trait."""
-    from workbench.decomposition.audit import audit, sampled_tokens
+    from workbench.decomposition.causal.audit import audit, sampled_tokens
 
     return audit(parts, model, sae, texts, sampled_tokens(vector, sae.hook, model), seed=SEED)
 
 
 def answered(place: Path, screened: dict[str, Any], parts: Any, sae: Any, model: Any, texts: Any, vector: Any) -> dict[str, Any]:
     """The judge's points under every screened feature, ten controls and the vector itself."""
+    from workbench.decomposition.causal.steered import SPLITS, judged_effects, steered_answers
     from workbench.decomposition.methods import decoder_of
-    from workbench.decomposition.steered import SPLITS, judged_effects, steered_answers
     from workbench.personas.judges import make_judge
 
     decoder = decoder_of(sae)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 
-from workbench.decomposition.causal import features_to_match
-from workbench.decomposition.causal_controls import N_CONTROLS, control_distribution, shipped_path
+from workbench.decomposition.causal.controls import N_CONTROLS, control_distribution, shipped_path
+from workbench.decomposition.causal.verdict import features_to_match
 from workbench.decomposition.result import Decomposition
 from workbench.models.loading import load_model
 from workbench.personas.traits import load_trait

@@ -8,7 +8,7 @@ import time
 import pytest
 
 COMMANDS = [
-    ("extract",), ("decompose",), ("label",), ("report",), ("demo",), ("doctor",), ("lab",), ("falsify",),
+    ("extract",), ("decompose",), ("label",), ("report",), ("demo",), ("doctor",), ("lab",), ("falsify",), ("audit",),
     ("sae", "list"), ("sae", "show"), ("sae", "train"), ("sae", "eval"),
     ("sae", "search"), ("sae", "import"), ("sae", "pull"), ("sae", "push"),
     ("models", "list"), ("models", "fetch"),

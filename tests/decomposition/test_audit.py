@@ -11,10 +11,10 @@ from tests.decomposition.test_causal import D_SAE, PAIRS, parts_of, sae_of, trai
 from tests.tiny import tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import generator
-from workbench.decomposition import audit as auditing
-from workbench.decomposition.attribution import contrast_gradient
-from workbench.decomposition.audit import audit, mixtures
-from workbench.decomposition.screen import screen, union_of_methods
+from workbench.decomposition.causal import audit as auditing
+from workbench.decomposition.causal.attribution import contrast_gradient
+from workbench.decomposition.causal.audit import audit, mixtures
+from workbench.decomposition.causal.screen import screen, union_of_methods
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.traits import InstructionTriple
 
@@ -117,7 +117,7 @@ def test_equal_effect_is_unknown_where_a_curve_does_not_reach_it():
     class Flat:
         contrast = torch.ones(1, dtype=torch.float64)
 
-    from workbench.decomposition.pushing import Pushed
+    from workbench.decomposition.causal.pushing import Pushed
 
     def pushed(a: float, b: float):
         return Pushed(torch.tensor([[a], [b]]).double(), torch.zeros(2, 1).double(), torch.tensor([a, 2 * b]).double())

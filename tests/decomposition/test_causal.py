@@ -8,17 +8,8 @@ import torch
 from tests.tiny import tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import generator
-from workbench.decomposition import causal_controls
-from workbench.decomposition.causal import (
-    add_causal,
-    causal_rows,
-    causal_view,
-    direction_sign,
-    expected_by_chance,
-    features_to_match,
-    known_controls,
-)
-from workbench.decomposition.causal_controls import (
+from workbench.decomposition.causal import controls as causal_controls
+from workbench.decomposition.causal.controls import (
     ControlDistribution,
     control_distribution,
     control_key,
@@ -26,6 +17,15 @@ from workbench.decomposition.causal_controls import (
     pair_weights,
     sealed_pairs,
     shipped_path,
+)
+from workbench.decomposition.causal.verdict import (
+    add_causal,
+    causal_rows,
+    causal_view,
+    direction_sign,
+    expected_by_chance,
+    features_to_match,
+    known_controls,
 )
 from workbench.decomposition.result import _OTHER_ARRAYS, FEATURE_ARRAYS, Decomposition
 from workbench.models.hookpoints import HookPoint
@@ -271,7 +271,7 @@ def test_the_causal_view_computes_missing_controls_once_and_says_when_they_are_t
     done = causal_view(parts, model, planted, trait_of(), **options)
     assert any("6 control features for 2 candidates" in warning for warning in done.warnings)
     assert not any(row.verified for row in done.causal) and done.controls["expected_by_chance"] is None
-    monkeypatch.setattr("workbench.decomposition.causal.control_distribution", None)  # must not be called again
+    monkeypatch.setattr("workbench.decomposition.causal.verdict.control_distribution", None)  # must not be called again
     again = causal_view(parts, model, planted, trait_of(), **options)
     assert again.causal == done.causal
 

@@ -12,11 +12,11 @@ import torch
 from tests.decomposition.compared import decomposed, lengths
 from tests.decomposition.planted_world import D_MODEL, N_FEATURES, make_sae, make_world
 from workbench.base.errors import WorkbenchError
-from workbench.decomposition.change import BeforeAfter, compare_change
-from workbench.decomposition.comparison import compare, kind_of, with_direction
+from workbench.decomposition.comparison.change import BeforeAfter, compare_change
+from workbench.decomposition.comparison.compare import compare, kind_of, with_direction
+from workbench.decomposition.comparison.dictionaries import DictionaryComparison, compare_dictionaries
+from workbench.decomposition.comparison.overlap import TraitComparison
 from workbench.decomposition.decompose import decompose
-from workbench.decomposition.dictionaries import DictionaryComparison, compare_dictionaries
-from workbench.decomposition.overlap import TraitComparison
 from workbench.decomposition.result import Decomposition
 from workbench.saes.interface import SparseAutoencoder
 

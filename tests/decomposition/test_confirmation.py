@@ -11,10 +11,10 @@ from tests.decomposition.test_causal import D_SAE, HOOK, KL, PAIRS, parts_of, sa
 from tests.tiny import tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import generator
-from workbench.decomposition.attribution import contrast_gradient
-from workbench.decomposition.causal import causal_view, features_to_match
-from workbench.decomposition.causal_controls import control_distribution
-from workbench.decomposition.confirmation import confirmed
+from workbench.decomposition.causal.attribution import contrast_gradient
+from workbench.decomposition.causal.confirmation import confirmed
+from workbench.decomposition.causal.controls import control_distribution
+from workbench.decomposition.causal.verdict import causal_view, features_to_match
 from workbench.models.hookpoints import HookPoint
 
 

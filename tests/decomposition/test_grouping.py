@@ -17,8 +17,8 @@ from torch import Tensor
 from tests.decomposition.planted_world import ARM_PAIRS, HOOK, _rows, _weights, make_sae, make_vector
 from workbench.base.errors import WorkbenchError
 from workbench.decomposition.decompose import decompose
-from workbench.decomposition.group_null import clusters, matched_features, mean_off_diagonal
-from workbench.decomposition.grouping import Grouping, group_features
+from workbench.decomposition.grouping.groups import Grouping, group_features
+from workbench.decomposition.grouping.null import clusters, matched_features, mean_off_diagonal
 from workbench.decomposition.result import Decomposition
 from workbench.decomposition.rows import RowCodes
 from workbench.personas.vectors import PersonaVector

@@ -8,9 +8,9 @@ import torch
 from tests.decomposition.test_causal import HOOK, PAIRS, sae_of
 from tests.tiny import tiny_model
 from workbench.base.randomness import generator
-from workbench.decomposition.attribution import contrast_gradient, push_attribution
-from workbench.decomposition.causal_controls import pair_weights
-from workbench.decomposition.mediation import SystemPromptRun
+from workbench.decomposition.causal.attribution import contrast_gradient, push_attribution
+from workbench.decomposition.causal.controls import pair_weights
+from workbench.decomposition.causal.mediation import SystemPromptRun
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.causal import ReplyContrast
 

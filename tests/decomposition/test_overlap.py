@@ -10,7 +10,7 @@ import torch
 
 from tests.decomposition.compared import decomposed, lengths, placebos
 from tests.decomposition.planted_world import N_FEATURES, make_sae
-from workbench.decomposition.overlap import TraitComparison, compare_traits
+from workbench.decomposition.comparison.overlap import TraitComparison, compare_traits
 from workbench.decomposition.result import Decomposition
 
 A, B = {3: 2.0, 7: 1.0, 11: -1.5}, {3: 1.0, 5: 2.0, 11: -1.0}

@@ -9,7 +9,7 @@ import torch
 from tests.tiny import tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import generator
-from workbench.decomposition.steered import UNSTEERED, judged_effects, steered_answers
+from workbench.decomposition.causal.steered import UNSTEERED, judged_effects, steered_answers
 from workbench.models.hookpoints import HookPoint
 from workbench.models.sampling import Sampling
 from workbench.personas.judges import make_judge

@@ -10,6 +10,7 @@ import typer
 
 from . import (
     assets_commands,
+    audit,
     decompositions_commands,
     doctor,
     falsify,
@@ -207,5 +208,6 @@ def transfer(
 
 
 app.command(name="doctor")(doctor.command)
+app.command(name="audit")(audit.command)
 app.command(name="lab")(lab.command)
 app.command(name="falsify")(falsify.command)

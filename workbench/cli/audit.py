@@ -48,8 +48,8 @@ def command(
 
 
 def _made(job: Job, features: int, controls: int, full: bool, second: str | None) -> dict[str, Any]:
-    from workbench.decomposition.audit import audit, sampled_tokens
-    from workbench.decomposition.screen import screen
+    from workbench.decomposition.causal.audit import audit, sampled_tokens
+    from workbench.decomposition.causal.screen import screen
     from workbench.reports.audit import audit_figure
 
     from .remembered import remembered
@@ -79,8 +79,8 @@ def _made(job: Job, features: int, controls: int, full: bool, second: str | None
 
 def _answers(job: Job, screened: dict[str, Any]) -> dict[str, Any]:
     """Answers under the screened features, some controls and the vector itself, and what the outcome judge says of them."""
+    from workbench.decomposition.causal.steered import SPLITS, judged_effects, steered_answers
     from workbench.decomposition.methods import decoder_of
-    from workbench.decomposition.steered import SPLITS, judged_effects, steered_answers
     from workbench.models.sampling import Sampling
     from workbench.personas.judges import make_judge
 
@@ -101,8 +101,8 @@ def _answers(job: Job, screened: dict[str, Any]) -> dict[str, Any]:
 
 def _second(job: Job, name: str) -> dict[str, Any]:
     """{sae, rows, n_verified, n_confirmed}: the verified features in a second SAE."""
-    from workbench.decomposition.causal import known_controls
-    from workbench.decomposition.confirmation import confirmed
+    from workbench.decomposition.causal.confirmation import confirmed
+    from workbench.decomposition.causal.verdict import known_controls
     from workbench.saes.registry import load_sae
 
     other, controls = load_sae(name), known_controls(job.model, job.sae, job.trait)

@@ -23,7 +23,7 @@ def run_compare(
 ) -> dict[str, Any]:
     """The comparison as JSON values, with `folders`, `labels` {SAE: {feature: label}} and, when it was written, `file`."""
     from workbench.base.store import plain, write_json
-    from workbench.decomposition.comparison import compare, kind_of
+    from workbench.decomposition.comparison.compare import compare, kind_of
 
     places = [_place(folder) for folder in folders]
     parts = [_load(place) for place in places]
@@ -51,7 +51,7 @@ def _place(folder: Path) -> Path:
 
 def _load(place: Path) -> Decomposition:
     """The decomposition, with its direction from the vector beside it where an older file did not keep one."""
-    from workbench.decomposition.comparison import with_direction
+    from workbench.decomposition.comparison.compare import with_direction
     from workbench.decomposition.result import Decomposition
 
     parts = Decomposition.load(place)

@@ -135,7 +135,7 @@ def audit_plan(
     config: JobConfig, trait: Any, block: int, n_features: int, n_controls: int, folder: Path
 ) -> dict[str, Any]:
     """The plan of `audit` without sampled answers: pushes of features and controls, features put back, the first k together."""
-    from workbench.decomposition.audit import DOSES, N_MIXTURES, SIZES
+    from workbench.decomposition.causal.audit import DOSES, N_MIXTURES, SIZES
 
     pace, select = Pace.of(config), _select(trait)
     sealed = [pair for pair in (*trait.contrast_pairs, *trait.control_pairs) if pair.split == "sealed"]

@@ -21,7 +21,7 @@ from workbench.saes.evaluation.gate import check_fitness, doubts
 from .checks import check_model, check_reproduces, check_same_site
 from .crossed import crossed_tests
 from .energy import energy_table
-from .grouping import with_groups
+from .grouping.groups import with_groups
 from .methods import METHODS, decoder_of, zero_vector_overlap
 from .nulls import feature_tests, same_against_same
 from .placebos import PlaceboCodes, specificity, standard_errors
@@ -65,7 +65,7 @@ def decompose(
 
     Tokens come from `vector.tokens`, else from reading the rollouts through `model` again. A bare vector (no rows)
     gets the secondary views only: its shares are NaN and `warnings` says why. With `model` and `causal` the causal
-    effects of the `n_candidates` features of the largest share are measured as well (`decomposition.causal`).
+    effects of the `n_candidates` features of the largest share are measured as well (`decomposition.causal.verdict`).
     The same seed gives the same result on the same machine.
 
     Raises WorkbenchError when vector, SAE and model do not belong together, when tokens are missing, or when the
@@ -342,6 +342,6 @@ def _arm_design(used: Any, column: str) -> Design | None:
 
 
 def _with_effects(parts: Decomposition, vector: Any, sae: Any, model: Any, *, seed: int) -> Decomposition:
-    from .causal import add_causal
+    from .causal.verdict import add_causal
 
     return add_causal(parts, vector, sae, model, seed=seed)

@@ -12,7 +12,7 @@ _WIDTH, _HEIGHT = 880, 268
 
 
 def audit_figure(screen: Mapping[str, Any], behaviour: Mapping[str, Any]) -> Figure:
-    """Two panels from the values of `decomposition.screen` and `decomposition.audit`.
+    """Two panels from the values of `decomposition.causal.screen` and `decomposition.causal.audit`.
 
     Left: share of the vector's odd effect that the sum of its first k features keeps at equal dose, and its cosine with the
     vector. Right: predicted (first-order) against measured effect of every pushed feature, nats per token.

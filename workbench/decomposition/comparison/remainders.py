@@ -11,8 +11,8 @@ from torch import Tensor
 from workbench.maths.geometry import projections
 from workbench.maths.pursuit import signed_omp
 
-from .placebos import PlaceboCodes
-from .result import Decomposition
+from ..placebos import PlaceboCodes
+from ..result import Decomposition
 
 N_SHOWN = 10
 N_DRAWS = 200

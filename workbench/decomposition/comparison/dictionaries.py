@@ -12,7 +12,7 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.maths.geometry import covariance_matched_directions, isotropic_directions
 from workbench.maths.matching import Nearest, nearest
 
-from .result import Decomposition
+from ..result import Decomposition
 
 THRESHOLD = 0.7
 N_TOP = 60

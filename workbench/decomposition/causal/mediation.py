@@ -25,7 +25,7 @@ from torch import Tensor
 from workbench.models.rerun import Batch, Rerun
 from workbench.personas.causal import ReplyContrast
 
-from .methods import decoder_of, encode
+from ..methods import decoder_of, encode
 
 if TYPE_CHECKING:
     from workbench.models.model import Model

@@ -12,7 +12,7 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.maths.geometry import projections, signed_cosines
 from workbench.maths.statistics import percentile_interval
 
-from .result import Decomposition
+from ..result import Decomposition
 
 N_SHOWN = 20
 

@@ -15,16 +15,16 @@ from workbench.maths.geometry import signed_cosines
 from workbench.maths.statistics import benjamini_hochberg, rank_p
 from workbench.personas.causal import CausalInstrument
 
-from .causal import LEVEL, direction_sign
-from .causal_controls import ControlDistribution, control_key, pair_weights, sealed_pairs
-from .methods import decoder_of
+from ..methods import decoder_of
+from .controls import ControlDistribution, control_key, pair_weights, sealed_pairs
+from .verdict import LEVEL, direction_sign
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
     from workbench.personas.traits import Trait
     from workbench.saes.interface import SparseAutoencoder
 
-    from .result import Decomposition
+    from ..result import Decomposition
 
 MATCH = 0.7
 

@@ -26,7 +26,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import content_hash
-from workbench.decomposition.causal_controls import (
+from workbench.decomposition.causal.controls import (
     N_CONTROLS,
     ControlDistribution,
     control_distribution,

@@ -23,8 +23,8 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.maths.geometry import covariance_matched_directions
 from workbench.maths.statistics import percentile_interval
 
-from .causal_controls import sealed_pairs
-from .methods import decoder_of
+from ..methods import decoder_of
+from .controls import sealed_pairs
 from .pushing import Bench, Pushed
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from workbench.personas.traits import Trait
     from workbench.saes.interface import SparseAutoencoder
 
-    from .result import Decomposition
+    from ..result import Decomposition
 
 SIZES = (2, 4, 8, 16, 32, 64, 128)
 DOSES = (0.125, 0.25, 0.375, 0.5)
@@ -82,7 +82,7 @@ def sampled_tokens(vector: Any, hook: Any, model: Model | None) -> Tensor:
 
     Raises WorkbenchError when they are neither stored nor a model is given to read them through.
     """
-    from .decompose import tokens_of, used_rows
+    from ..decompose import tokens_of, used_rows
 
     parts = []
     for _, tokens in tokens_of(vector, hook, model, used_rows(vector.rows)):

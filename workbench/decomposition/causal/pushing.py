@@ -13,7 +13,7 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.maths.statistics import bootstrap_counts
 from workbench.personas.causal import NeutralText, ReplyContrast
 
-from .causal_controls import pair_weights
+from .controls import pair_weights
 
 if TYPE_CHECKING:
     from workbench.models.hookpoints import HookPoint

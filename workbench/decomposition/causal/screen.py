@@ -1,6 +1,6 @@
 """The cheap causal view of many features: first-order prediction for all, exact effects for some fifty.
 
-The ten candidates of `decomposition.causal` get a verdict; here the largest features by every method, and matched controls,
+The ten candidates of `causal.verdict` get a verdict; here the largest features by every method, and matched controls,
 are measured at one equal dose (|delta| in median token norms) in both directions, and put back in the persona's own run. No
 verdict is given: fifty features against as many controls cannot carry one, but a table of controls beside them can mislead
 nobody.
@@ -17,19 +17,19 @@ from torch import Tensor
 from workbench.base.progress import track
 from workbench.maths.statistics import percentile_interval
 
+from ..methods import decoder_of
 from .attribution import contrast_gradient, push_attribution
-from .causal import direction_sign
-from .causal_controls import match_controls, sealed_pairs
+from .controls import match_controls, sealed_pairs
 from .mediation import SystemPromptRun, positive_prompts
-from .methods import decoder_of
 from .pushing import Bench, contrast_draws
+from .verdict import direction_sign
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
     from workbench.personas.traits import Trait
     from workbench.saes.interface import SparseAutoencoder
 
-    from .result import Decomposition
+    from ..result import Decomposition
 
 N_FEATURES, N_CONTROLS = 50, 30
 DOSE = 0.25

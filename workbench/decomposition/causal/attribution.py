@@ -18,7 +18,7 @@ from workbench.models.model import Model
 from workbench.personas.causal import ReplyContrast
 from workbench.personas.traits import ReplyPair
 
-from .causal_controls import pair_weights
+from .controls import pair_weights
 
 
 def contrast_gradient(model: Model, hook: HookPoint, pairs: Sequence[ReplyPair], *, batch_tokens: int = 1024) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from .rows import RowCodes
+from ..rows import RowCodes
 
 N_MATCHES = 10
 

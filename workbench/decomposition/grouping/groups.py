@@ -18,10 +18,10 @@ from torch import Tensor
 from workbench.base.randomness import derive_seed
 from workbench.maths.statistics import category_codes
 
-from .group_null import GroupNull, Null, matched_features, mean_off_diagonal
-from .result import Decomposition
-from .rows import RowCodes
-from .shares import group_shares, require_shares
+from ..result import Decomposition
+from ..rows import RowCodes
+from ..shares import group_shares, require_shares
+from .null import GroupNull, Null, matched_features, mean_off_diagonal
 
 N_FEATURES = 60
 PERCENTILE = 0.95

@@ -11,13 +11,13 @@ from torch import Tensor
 from workbench.base.errors import WorkbenchError
 from workbench.maths.geometry import projections
 
+from ..methods import decoder_of
+from ..placebos import PlaceboCodes
+from ..result import Decomposition
+from ..shares import require_shares
 from .change import BeforeAfter, compare_change
 from .dictionaries import DictionaryComparison, compare_dictionaries
-from .methods import decoder_of
 from .overlap import TraitComparison, compare_traits
-from .placebos import PlaceboCodes
-from .result import Decomposition
-from .shares import require_shares
 
 Kind = Literal["traits", "dictionaries", "change"]
 CLOSE = 1e-3

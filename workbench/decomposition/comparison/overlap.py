@@ -15,9 +15,9 @@ from workbench.maths.geometry import projections, signed_cosines
 from workbench.maths.identity import n_for_half
 from workbench.maths.statistics import rank_p
 
-from .placebos import PlaceboCodes
+from ..placebos import PlaceboCodes
+from ..result import Decomposition
 from .remainders import Remainder, remainders
-from .result import Decomposition
 
 N_SHOWN = 10
 Q_LEVEL = P_LEVEL = 0.05

@@ -1,0 +1,1 @@
+"""Decompositions side by side: traits, dictionaries, before and after."""

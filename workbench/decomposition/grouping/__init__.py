@@ -1,0 +1,1 @@
+"""Features that act as one."""
