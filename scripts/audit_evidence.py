@@ -23,19 +23,20 @@ EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "audit.json", ROOT / "docs" / "i
 RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 N_FEATURES, N_CONTROLS = 30, 20
-WITH_ANSWERS = ("evil",)
+SCREENED = WITH_ANSWERS = ("evil",)
 N_TOP = 10
 
 
 def evidence() -> dict[str, Any]:
-    """{traits: {name: {behaviour, persona_effect, bounds, agreement, top, answers}}}; draws docs/images/audit_<trait>.svg."""
+    """{traits: {name: {behaviour, and of SCREENED persona_effect, bounds, agreement, top, answers}}}; draws
+    docs/images/audit_<trait>.svg."""
     from workbench.reports.audit import audit_figure
 
     started = time.perf_counter()
     traits = {}
     for trait in TRAITS:
         found = audited(trait)
-        audit_figure(found["screen"], found["behaviour"]).save(IMAGES / f"audit_{trait}.svg")
+        audit_figure(found["behaviour"], found.get("screen")).save(IMAGES / f"audit_{trait}.svg")
         traits[trait] = summary(found)
     inputs = {trait: _vector_hash(trait) for trait in TRAITS}
     header = made("make evidence TOPIC=audit", SEED, time.perf_counter() - started, inputs)
@@ -53,11 +54,12 @@ def evidence_quick() -> bool:
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
     """What the evidence file keeps of one trait."""
-    screened = found["screen"]
+    screened, judged = found.get("screen"), found.get("answers")
+    if screened is None:
+        return {"behaviour": found["behaviour"]}
     names = ("feature", "sign", "methods", "odd", "interval", "specific", "predicted", "damage", "kl", "mediated")
     top = sorted(screened["features"], key=lambda row: -row["odd"])[:N_TOP]
     rows = [{name: row[name] for name in names} for row in top]
-    judged = found.get("answers")
     if judged:
         for row in rows:
             row["points"] = {key: judged["directions"][str(row["feature"])][key] for key in ("odd", "interval", "coherence")}
@@ -93,7 +95,8 @@ def audited(trait: str) -> dict[str, Any]:
 
     found = {"behaviour": remembered(place / "behaviour.json", sources, lambda: behaviour_of(trait, *ready()))}
     sizes = sources | {"features": N_FEATURES, "controls": N_CONTROLS}
-    found["screen"] = remembered(place / "screen.json", sizes, screened)
+    if trait in SCREENED:
+        found["screen"] = remembered(place / "screen.json", sizes, screened)
     if trait in WITH_ANSWERS:
         found["answers"] = remembered(place / "answers.json", sizes, lambda: answered(place, found["screen"], *ready()))
     return found

@@ -126,6 +126,8 @@ def screen_table() -> str:
     """Per trait: how well effects are predicted, how many features do more than controls, what the prompt works through."""
     rows = []
     for trait, one in _audit()["traits"].items():
+        if "agreement" not in one:
+            continue
         agreement, effect, bounds = one["agreement"], one["persona_effect"], one["bounds"]
         rows.append([
             trait, _number(agreement["predicted"]), _number(agreement["beyond_controls"]["odd"]),
@@ -141,7 +143,7 @@ def screen_table() -> str:
 def answers_line() -> str:
     """What sampled answers say of evil's features."""
     for trait, one in _audit()["traits"].items():
-        judged = one["answers"]
+        judged = one.get("answers")
         if judged:
             points = [row["points"]["odd"] for row in one["top"] if "points" in row]
             vector, low, high = judged["vector"], min(judged["controls"]), max(judged["controls"])

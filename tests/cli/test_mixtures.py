@@ -48,7 +48,8 @@ def test_mixtures_are_sampled_read_and_written_and_a_second_call_says_the_same(w
 def test_the_tables_say_how_strong_the_parts_are_and_whether_the_aims_are_met(workbench, small):
     answer = workbench(*small)
     assert answer.code == 0, answer.err
-    for word in ("rude", "neutral", "shares_as_read", "residual", "same_answers", "equal parts", "aims (share error <= 0.1", ".svg"):
+    said = ("rude", "neutral", "shares_as_read", "residual", "same_answers", "equal parts", "aims (share error <= 0.1", ".svg")
+    for word in said:
         assert word in answer.out
 
 

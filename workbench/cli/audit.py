@@ -72,7 +72,7 @@ def _made(job: Job, features: int, controls: int, full: bool, second: str | None
         found["answers"] = remembered(place / "answers.json", answers, lambda: _answers(job, found["screen"]))
     if second is not None:
         found["second_sae"] = _second(job, second)
-    figure = audit_figure(found["screen"], found["behaviour"]).save(place / "audit.svg")
+    figure = audit_figure(found["behaviour"], found["screen"]).save(place / "audit.svg")
     told = {"trait": job.trait.name, "sae": job.parts.sae["id"], "model": config.model}
     return {**told, **found, "figure": str(figure), "folder": str(place)}
 

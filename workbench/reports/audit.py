@@ -11,15 +11,19 @@ from workbench.reports.svg import Figure, Scale, drawing, tag, words
 _WIDTH, _HEIGHT = 880, 268
 
 
-def audit_figure(screen: Mapping[str, Any], behaviour: Mapping[str, Any]) -> Figure:
-    """Two panels from the values of `decomposition.causal.screen` and `decomposition.causal.audit`.
+def audit_figure(behaviour: Mapping[str, Any], screen: Mapping[str, Any] | None = None) -> Figure:
+    """One or two panels from the values of `causal.audit` and `causal.screen`.
 
     Left: share of the vector's odd effect that the sum of its first k features keeps at equal dose, and its cosine with the
     vector. Right: predicted (first-order) against measured effect of every pushed feature, nats per token.
     """
-    body = [*_kept(behaviour), tag("g", *_agreement(screen), transform="translate(440 0)")]
-    told = f"{len(screen['features'])} features and {len(screen['controls'])} controls"
-    return drawing(_WIDTH, _HEIGHT, body, title="Audit of a decomposition", description=told)
+    body, title = _kept(behaviour), "Audit of a decomposition"
+    told = f"effect kept with {', '.join(str(row['k']) for row in behaviour['curve'])} features"
+    if screen is None:
+        return drawing(_WIDTH // 2, _HEIGHT, body, title=title, description=told)
+    body.append(tag("g", *_agreement(screen), transform="translate(440 0)"))
+    told += f"; {len(screen['features'])} features pushed"
+    return drawing(_WIDTH, _HEIGHT, body, title=title, description=told)
 
 
 def _kept(behaviour: Mapping[str, Any]) -> list[str]:
