@@ -11,6 +11,7 @@
     python scripts/evidence.py saes               # the SAEs of the shelf by their cards, and sae_training: see saes_evidence.py
     python scripts/evidence.py sae_frontier       # every SAE of the shelf's recipe on the same texts: see sae_frontier.py
     python scripts/evidence.py decomposition      # planted truth, seven traits with nulls, pursuit: see decomposition_evidence.py
+    python scripts/evidence.py comparison         # groups, traits side by side, other SAEs: see comparison_evidence.py
     python scripts/evidence.py audit              # do the features do what the vector does? see audit_evidence.py
     python scripts/evidence.py falsify            # every check on traits, placebos and nulls: see falsify_evidence.py
     python scripts/evidence.py mixtures           # known mixtures of sub-personas in the model: see mixtures_evidence.py
@@ -177,6 +178,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "saes": script("saes_evidence"),
     "sae_frontier": script("sae_frontier"),
     "decomposition": script("decomposition_evidence"),
+    "comparison": script("comparison_evidence"),
     "audit": script("audit_evidence"),
     "falsify": script("falsify_evidence"),
     "mixtures": script("mixtures_evidence"),
