@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import comparison_places
 import decomposition_places
 from falsify_places import falsify_reading, falsify_table
 from mixtures_places import mixtures_controls, mixtures_effects, mixtures_table, mixtures_verdict
@@ -686,6 +687,7 @@ PLACES: dict[str, Callable[[], str]] = {
         sae_seeds_table,
         sae_speed_table,
         importers_line,
+        *comparison_places.PLACES,
         *decomposition_places.PLACES,
         falsify_table,
         falsify_reading,
