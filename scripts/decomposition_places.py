@@ -112,12 +112,13 @@ def audit_table() -> str:
         whole = found["vector"]
         cells = ["–"] * 4 if kept is None else [
             f"{kept['k']} ({kept['cosine']:.2f})", f"{_number(kept['effect_kept'])}{_span(kept['interval'])}",
-            f"{_number(kept['mixtures_kept']['mean'])} ({_number(kept['mixtures_kept']['most'])})", _number(kept["kl_ratio"]),
+            f"{_number(kept['mixtures_kept']['mean'])} ({_number(kept['mixtures_kept']['most'])})",
+            f"{_number(kept['kl_ratio'])} ({_number(kept['compared_at'])})",
         ]  # fmt: skip
         parts = found["parts"]["natural"]
         rows.append([trait, f"{_signed(whole['odd'])}{_span(whole['interval'])}", *cells,
                      f"{_signed(parts['features'])} / {_signed(parts['rest'])} / {_signed(parts['error'])}"])  # fmt: skip
-    columns = ["trait", "odd effect of v", "k (cosine)", "kept", "kept by mixtures (most)", "KL at equal effect",
+    columns = ["trait", "odd effect of v", "k (cosine)", "kept", "kept by mixtures (most)", "KL ratio (at part of effect)",
                "natural scale: features / rest / error"]  # fmt: skip
     return _table(columns, rows)
 

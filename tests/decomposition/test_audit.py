@@ -14,6 +14,7 @@ from workbench.base.randomness import generator
 from workbench.decomposition.causal import audit as auditing
 from workbench.decomposition.causal.attribution import contrast_gradient
 from workbench.decomposition.causal.audit import audit, mixtures
+from workbench.decomposition.causal.pushing import Pushed
 from workbench.decomposition.causal.screen import screen, union_of_methods
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.traits import InstructionTriple
@@ -113,19 +114,27 @@ def test_mixtures_have_the_cosine_that_was_asked_for(activations, model):
     assert not torch.allclose(drawn[0], drawn[1])
 
 
-def test_equal_effect_is_unknown_where_a_curve_does_not_reach_it():
-    class Flat:
-        contrast = torch.ones(1, dtype=torch.float64)
+class OnePair:
+    contrast = torch.ones(1, dtype=torch.float64)
 
-    from workbench.decomposition.causal.pushing import Pushed
 
-    def pushed(a: float, b: float):
-        return Pushed(torch.tensor([[a], [b]]).double(), torch.zeros(2, 1).double(), torch.tensor([a, 2 * b]).double())
+def pushed(v: float, r: float, damage: tuple[float, float] = (0.0, 0.0)) -> Pushed:
+    """Effects v and r, KL as large as v's and twice r's."""
+    return Pushed(*(torch.tensor(x).double() for x in ([[v], [r]], [[damage[0]], [damage[1]]], [v, 2 * r])))
 
-    rising = {0.125: pushed(1, 1), 0.25: pushed(2, 2), 0.5: pushed(4, 4)}
-    assert auditing._ratio(rising, Flat, lambda p: p.kl) == pytest.approx(2)  # type: ignore[arg-type]
-    weak = {0.125: pushed(1, 0.1), 0.25: pushed(2, 0.2), 0.5: pushed(4, 0.4)}
-    assert auditing._ratio(weak, Flat, lambda p: p.kl) is None  # type: ignore[arg-type]
+
+def test_costs_are_compared_at_equal_effect():
+    same = {d: pushed(8 * d, 8 * d, (-d, -3 * d)) for d in auditing.DOSES}
+    found = auditing.at_equal_effect(OnePair, same)  # type: ignore[arg-type]
+    assert found == pytest.approx({"compared_at": 1.0, "coherence_gain": -0.5, "kl_ratio": 2.0})
+
+
+def test_a_sum_that_never_reaches_the_vector_is_compared_at_its_most():
+    weak = {d: pushed(8 * d, min(2 * d, 0.5)) for d in auditing.DOSES}  # v at the dose: 2; r stops at .5
+    found = auditing.at_equal_effect(OnePair, weak)  # type: ignore[arg-type]
+    assert found["compared_at"] == pytest.approx(0.25) and found["kl_ratio"] == pytest.approx(2)
+    away = {d: pushed(8 * d, -d) for d in auditing.DOSES}
+    assert set(auditing.at_equal_effect(OnePair, away).values()) == {None}  # type: ignore[arg-type]
 
 
 def test_a_bare_vector_is_refused(parts, model, sae, activations):

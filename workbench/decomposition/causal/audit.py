@@ -53,7 +53,7 @@ def audit(
     {vector: {odd, interval, damage, kl}, curve: [{k, cosine, energy, odd, kept}], k, denoised, parts, doses}.
     denoised (None without a k, or when v's own effect is not above 0 on the select pairs): effect_kept = odd(r_k) / odd(v) with
     its interval over pairs; mixtures_kept, the same of the random mixtures (mean, largest); coherence_gain = damage(r_k) -
-    damage(v) and kl_ratio = KL(r_k) / KL(v) where both have v's effect at that dose (None where a curve does not reach it).
+    damage(v) and kl_ratio = KL(r_k) / KL(v) at equal effect (`at_equal_effect`).
     parts: odd of "features", "rest" and "error" at natural scale with |v| at that dose, and at equal dose.
     """
     direction, decoder = parts.direction.float(), decoder_of(sae)
@@ -161,13 +161,9 @@ def _denoised(
     low, high = percentile_interval(draws[:, 1] / draws[:, 0])
     mixed = bench.at_dose(mixtures(ladder.vector, ladder.cosine(k), activations, N_MIXTURES, seed), DOSE)
     kept = (mixed.odd @ bench.contrast) / odd[0]
-    gain = {
-        "coherence_gain": _difference(doses, bench, lambda pushed: pushed.even @ bench.contrast),
-        "kl_ratio": _ratio(doses, bench, lambda pushed: pushed.kl),
-    }
     return {
         "k": k, "cosine": ladder.cosine(k), "effect_kept": float(odd[1] / odd[0]), "interval": [float(low), float(high)],
-        "mixtures_kept": {"mean": float(kept.mean()), "most": float(kept.max()), "n": len(kept)}, **gain,
+        "mixtures_kept": {"mean": float(kept.mean()), "most": float(kept.max()), "n": len(kept)}, **at_equal_effect(bench, doses),
     }  # fmt: skip
 
 
@@ -179,24 +175,32 @@ def mixtures(vector: Tensor, cosine: float, activations: Tensor, n: int, seed: i
     return cosine * unit + (1 - cosine**2) ** 0.5 * random
 
 
-def _at_equal_effect(doses: dict[float, Pushed], bench: Bench, cost) -> tuple[float, float] | None:
-    """The cost (damage or KL) of v and of r_k where both have v's odd effect at DOSE, interpolated over the doses."""
-    target = float(doses[DOSE].odd[0] @ bench.contrast)
-    found = []
-    for place in (0, 1):
-        effects = [0.0, *(float(pushed.odd[place] @ bench.contrast) for pushed in doses.values())]
-        costs = [0.0, *(float(cost(pushed)[place]) for pushed in doses.values())]
-        if np.diff(effects).min() <= 0 or max(effects) < target:
-            return None  # not rising, or never as strong: no dose is equal
-        found.append(float(np.interp(target, effects, costs)))
-    return found[0], found[1]
+def at_equal_effect(bench: Bench, doses: dict[float, Pushed]) -> dict[str, float | None]:
+    """{compared_at, coherence_gain, kl_ratio}: damage and KL of r_k beside v's where both have the same odd effect.
+
+    That effect is v's at DOSE, or the most that r_k reaches if this is less (`compared_at`: as a share of v's). Both curves are
+    interpolated between the doses, up to where they stop rising. All None when either has no effect toward the trait.
+    """
+    curves = [
+        [(0.0, 0.0, 0.0), *(tuple(map(float, (p.odd[place] @ bench.contrast, p.even[place] @ bench.contrast, p.kl[place])))
+                            for p in doses.values())]
+        for place in (0, 1)
+    ]  # fmt: skip
+    wanted = curves[0][1 + list(doses).index(DOSE)][0]
+    rising = [_rising(curve) for curve in curves]
+    target = min(wanted, *(curve[-1][0] for curve in rising))
+    if not target > 0:
+        return dict.fromkeys(("compared_at", "coherence_gain", "kl_ratio"))
+    (damage, kl), (damage_k, kl_k) = (_interpolated(curve, target) for curve in rising)
+    return {"compared_at": target / wanted, "coherence_gain": damage_k - damage, "kl_ratio": kl_k / kl if kl > 0 else None}
 
 
-def _difference(doses: dict[float, Pushed], bench: Bench, cost) -> float | None:
-    found = _at_equal_effect(doses, bench, cost)
-    return None if found is None else found[1] - found[0]
+def _rising(curve: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """The points up to the first one whose effect is not larger than the one before."""
+    end = next((n for n in range(1, len(curve)) if curve[n][0] <= curve[n - 1][0]), len(curve))
+    return curve[:end]
 
 
-def _ratio(doses: dict[float, Pushed], bench: Bench, cost) -> float | None:
-    found = _at_equal_effect(doses, bench, cost)
-    return None if found is None else found[1] / found[0]
+def _interpolated(curve: list[tuple[float, ...]], target: float) -> tuple[float, float]:
+    effects, damage, kl = zip(*curve, strict=True)
+    return float(np.interp(target, effects, damage)), float(np.interp(target, effects, kl))
