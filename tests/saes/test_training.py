@@ -315,6 +315,21 @@ def test_revival_gives_dead_features_the_error_of_badly_reconstructed_tokens(
     assert float(trainer.optimizer.state[trainer.sae.W_dec]["exp_avg"][:20].abs().max()) == 0
 
 
+def test_no_feature_restarts_on_a_token_whose_error_hardly_points_its_way(store: ActivationStore, tmp_path: Path) -> None:
+    """Such a feature would need a steep encoder, and give other tokens many times what they are."""
+    trainer = Trainer.begin(store, CONFIG, tmp_path, "cpu")
+    batch = _sample(512, 7) * trainer.scale
+    trainer.update(trainer.sae.set_gradients(batch, None, 0), batch)
+    assert isinstance(trainer.sae, WrittenOut)
+    with torch.no_grad():  # reconstructions that overshoot: errors point against the token, or nearly across it
+        trainer.sae.W_dec *= 3
+        trainer.sae.b_enc[:30] = -100.0
+    trainer.silent[:30] = CONFIG.dead_after_tokens + 1
+    trainer.revive(batch)
+    revived = (trainer.sae.b_enc[:30] > -100.0).nonzero()[:, 0]
+    assert (trainer.sae.W_enc[:, revived].norm(dim=0) <= 2.5 + 1e-4).all()
+
+
 def test_only_some_dead_features_restart_at_once_and_the_others_later(store: ActivationStore, tmp_path: Path) -> None:
     """Thousands that restart together add up to many times the error that each was made from."""
     config = replace(CONFIG, n_steps=1, revive_steps=60)

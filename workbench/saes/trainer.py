@@ -29,6 +29,7 @@ CHECKPOINT = "checkpoint.json"
 _CHECKPOINT_KINDS = {"key": str, "file": str, "step": int, "threshold": (int, float)}
 REVIVE_EVERY, REVIVED_SHARE = 10, 16
 """Steps between two revivals, and of how many tokens of a batch at most one becomes a feature's new start."""
+LEAST_ALONG = 0.8
 SAMPLE_TOKENS = 65_536
 """Activations that the scale and the start values are taken from."""
 
@@ -131,7 +132,7 @@ class Trainer:
 
         With the token's error e, u = e / |e| and xc = x - b_dec: decoder row u, encoder a u and bias -a <u, xc> / 2 with
         a = 2 |e| / <u, xc>, so that the feature gives the token exactly its error and fires on what is more than half as
-        much like it. After the resampling of Bricken et al. 2023 (Towards Monosemanticity); Adam's moments restart too.
+        much like it. Only tokens with <u, xc> >= .8 |e| are drawn, so that a <= 2.5: a steeper feature explodes on others. After the resampling of Bricken et al. 2023 (Towards Monosemanticity); Adam's moments restart too.
         """
         assert isinstance(self.sae, WrittenOut)
         if self.config.tether:
@@ -143,7 +144,7 @@ class Trainer:
             codes = pre * (pre > fused.batch_threshold(pre, self.config.k, len(pre)))
             error = centred - codes @ sae.W_dec
             along = (error * centred).sum(1) / error.norm(dim=1)
-            weight = (error.square().sum(1) * (along > 0)).cpu()
+            weight = (error.square().sum(1) * (along >= LEAST_ALONG * error.norm(dim=1))).cpu()
             count = min(len(dead), int((weight > 0).sum()), max(1, len(batch) // REVIVED_SHARE))
             if count == 0:
                 return
