@@ -132,7 +132,8 @@ class Trainer:
 
         With the token's error e, u = e / |e| and xc = x - b_dec: decoder row u, encoder a u and bias -a <u, xc> / 2 with
         a = 2 |e| / <u, xc>, so that the feature gives the token exactly its error and fires on what is more than half as
-        much like it. Only tokens with <u, xc> >= .8 |e| are drawn, so that a <= 2.5: a steeper feature explodes on others. After the resampling of Bricken et al. 2023 (Towards Monosemanticity); Adam's moments restart too.
+        much like it. Only tokens with <u, xc> >= .8 |e| are drawn, so that a <= 2.5: a steeper feature explodes on others.
+        After the resampling of Bricken et al. 2023 (Towards Monosemanticity); Adam's moments restart too.
         """
         assert isinstance(self.sae, WrittenOut)
         if self.config.tether:
