@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -94,8 +95,15 @@ def one_growth(kind: str, size: dict[str, int]) -> dict[str, float]:
         processor, _ = seconds_of(lambda: streaming(sae, responses))
     else:
         processor, _ = seconds_of(lambda: signed_omp(responses[0][:1], sae.decoder_directions, n_atoms=size["atoms"]))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"processor_seconds": processor, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    return {"processor_seconds": processor, "peak_bytes": peak_memory()}
+
+
+def peak_memory() -> int:
+    """Bytes of the largest resident set of this program. Linux's ru_maxrss would count the parent's, which it started as."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def apart(kind: str, size: dict[str, int]) -> dict[str, float]:
