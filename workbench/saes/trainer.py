@@ -133,7 +133,8 @@ class Trainer:
         With the token's error e, u = e / |e| and xc = x - b_dec: decoder row u, encoder a u and bias -a <u, xc> / 2 with
         a = 2 |e| / <u, xc>, so that the feature gives the token exactly its error and fires on what is more than half as
         much like it. Only tokens with <u, xc> >= .8 |e| are drawn, so that a <= 2.5: a steeper feature explodes on others.
-        After the resampling of Bricken et al. 2023 (Towards Monosemanticity); Adam's moments restart too.
+        After the resampling of Bricken et al. 2023 (Towards Monosemanticity); their first moments in Adam restart at 0,
+        the second at the mean of the other features': at 0 and late in training, its first steps would be several times the rate.
         """
         assert isinstance(self.sae, WrittenOut)
         if self.config.tether:
@@ -158,8 +159,11 @@ class Trainer:
             sae.W_enc[:, dead] = (error / size * gain[:, None]).T
             sae.b_enc[dead] = -gain * along / 2
             for parameter, index in ((sae.W_dec, 0), (sae.W_enc, 1), (sae.b_enc, 0)):
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    self.optimizer.state[parameter][moment].index_fill_(index, dead, 0.0)
+                state = self.optimizer.state[parameter]
+                living = torch.ones(parameter.shape[index], dtype=torch.bool, device=self.device).index_fill_(0, dead, False)
+                usual = state["exp_avg_sq"].index_select(index, living.nonzero()[:, 0]).mean()
+                state["exp_avg"].index_fill_(index, dead, 0.0)
+                state["exp_avg_sq"].index_fill_(index, dead, float(usual.nan_to_num()))
         self.silent[dead] = 0
 
     def _log(self, result: fused.StepResult, batch: Tensor) -> None:
