@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "audit.json", ROOT / "docs" / "images"
 RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
-N_FEATURES, N_CONTROLS = 30, 20
+N_FEATURES, N_CONTROLS = 30, 39
 SCREENED = WITH_ANSWERS = ("evil",)
 N_TOP = 10
 
 
 def evidence() -> dict[str, Any]:
-    """{traits: {name: {behaviour, and of SCREENED persona_effect, bounds, agreement, top, answers}}}; draws
+    """{traits: {name: {behaviour, and of SCREENED persona_effect, totals, agreement, top, answers}}}; draws
     docs/images/audit_<trait>.svg."""
     from workbench.reports.audit import audit_figure
 
@@ -57,7 +57,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     screened, judged = found.get("screen"), found.get("answers")
     if screened is None:
         return {"behaviour": found["behaviour"]}
-    names = ("feature", "sign", "methods", "odd", "interval", "specific", "predicted", "damage", "kl", "mediated")
+    names = ("feature", "sign", "methods", "odd", "interval", "p", "specific", "predicted", "kl", "put_back", "mediated")
     top = sorted(screened["features"], key=lambda row: -row["odd"])[:N_TOP]
     rows = [{name: row[name] for name in names} for row in top]
     if judged:
@@ -65,7 +65,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
             row["points"] = {key: judged["directions"][str(row["feature"])][key] for key in ("odd", "interval", "coherence")}
     return {
         "behaviour": found["behaviour"],
-        **{name: screened[name] for name in ("persona_effect", "bounds", "agreement", "n_pairs", "balance")},
+        **{name: screened[name] for name in ("persona_effect", "totals", "agreement", "n_pairs", "balance")},
         "top": rows,
         "answers": judged and {
             "judge": judged["judge"], "n_questions": judged["n_questions"], "unsteered": judged["unsteered"],
@@ -79,10 +79,12 @@ def audited(trait: str) -> dict[str, Any]:
     """{screen, behaviour, answers}: made now, or kept from before."""
     from workbench.cli.remembered import remembered
     from workbench.decomposition.causal.screen import screen
+    from workbench.personas.traits import load_trait
     from workbench.saes.registry import load_sae
 
     place, known = RUNS / "audit" / f"{trait}-{MODEL}", []
-    sources = {"vector": _vector_hash(trait), "sae": load_sae().weights_hash, "seed": SEED, "dtype": DTYPE}
+    texts = load_trait(trait).hash
+    sources = {"vector": _vector_hash(trait), "trait": texts, "sae": load_sae().weights_hash, "seed": SEED, "dtype": DTYPE}
 
     def ready() -> tuple[Any, ...]:
         if not known:

@@ -109,16 +109,18 @@ def audit_table() -> str:
     rows = []
     for trait, one in _audit()["traits"].items():
         found, kept = one["behaviour"], one["behaviour"]["denoised"]
-        whole = found["vector"]
-        cells = ["–"] * 4 if kept is None else [
-            f"{kept['k']} ({kept['cosine']:.2f})", f"{_number(kept['effect_kept'])}{_span(kept['interval'])}",
-            f"{_number(kept['mixtures_kept']['mean'])} ({_number(kept['mixtures_kept']['most'])})",
-            f"{_number(kept['kl_ratio'])} ({_number(kept['compared_at'])})",
-        ]  # fmt: skip
-        parts = found["parts"]["natural"]
+        whole, parts = found["vector"], found["parts"]["natural"]
+        cells = ["–"] * 4
+        if kept is not None:
+            mixed = kept["mixtures_kept"]
+            cells = [
+                f"{kept['k']} ({kept['cosine']:.2f})", f"{_number(kept['effect_kept'])}{_span(kept['interval'])}",
+                f"{_number(mixed['mean'])}; {_signed(mixed['difference'])}{_span(mixed['interval'])}, p {mixed['p']:.2f}",
+                f"{_number(kept['kl_ratio'])} ({_number(kept['compared_at'])})",
+            ]
         rows.append([trait, f"{_signed(whole['odd'])}{_span(whole['interval'])}", *cells,
                      f"{_signed(parts['features'])} / {_signed(parts['rest'])} / {_signed(parts['error'])}"])  # fmt: skip
-    columns = ["trait", "odd effect of v", "k (cosine)", "kept", "kept by mixtures (most)", "KL ratio (at part of effect)",
+    columns = ["trait", "odd effect of v", "k (cosine)", "kept", "kept by mixtures; difference", "KL ratio (at part of effect)",
                "natural scale: features / rest / error"]  # fmt: skip
     return _table(columns, rows)
 
@@ -129,15 +131,15 @@ def screen_table() -> str:
     for trait, one in _audit()["traits"].items():
         if "agreement" not in one:
             continue
-        agreement, effect, bounds = one["agreement"], one["persona_effect"], one["bounds"]
+        agreement, effect, totals = one["agreement"], one["persona_effect"], one["totals"]
+        each = [totals[name] for name in ("everything", "features", "error")]
+        gone = [f"{_signed(total['value'], 3)}{_span(total['interval'], 3)}" for total in each]
         rows.append([
-            trait, _number(agreement["predicted"]), _number(agreement["beyond_controls"]["odd"]),
-            f"{_signed(effect['value'])}{_span(effect['interval'])}", _signed(bounds["everything"]["value"]),
-            _signed(bounds["features"]["value"]), _signed(bounds["error"]["value"]),
-            _number(agreement["mediated_predicted"]), _number(agreement["beyond_controls"]["mediated"]),
+            trait, _number(agreement["predicted"]), f"{agreement['beyond_controls']:.2f} ({agreement['by_chance']:.2f})",
+            f"{_signed(effect['value'], 3)}{_span(effect['interval'], 3)}", *gone, _number(agreement["put_back_predicted"]),
         ])  # fmt: skip
-    columns = ["trait", "predicted ~ measured, r", "beyond 95% of controls", "effect of the system prompt",
-               "all put back", "features put back", "error put back", "put back: r", "put back: beyond 95%"]  # fmt: skip
+    columns = ["trait", "predicted ~ measured, r", "p <= .05 among controls (by chance)", "effect of the system prompt",
+               "goes with all", "with the features", "with the error", "put back: predicted ~ measured, r"]  # fmt: skip
     return _table(columns, rows)
 
 

@@ -66,23 +66,55 @@ def test_the_union_takes_from_every_method_in_turn(parts):
 
 
 def test_the_screen_finds_what_moves_the_model_beside_controls_that_do_not(parts, model, sae):
-    found = screen(parts, model, sae, TRAIT, n_features=8, n_controls=12, dose=0.2)
+    found = screen(parts, model, sae, TRAIT, n_features=8, n_controls=19, dose=0.2)
     rows = {row["feature"]: row for row in found["features"]}
-    strong, limit = rows[STRONG], found["agreement"]["control_q95"]["odd"]
-    assert strong["odd"] > limit and strong["interval"][0] > 0
+    strong = rows[STRONG]
+    assert strong["p"] == pytest.approx(1 / 20) and strong["interval"][0] > 0
+    assert strong["odd"] > max(row["odd"] for row in found["controls"])
     assert strong["predicted"] == pytest.approx(strong["specific"], rel=0.35)
-    assert found["agreement"]["predicted"] > 0.9
-    assert len(found["controls"]) == 12 and not set(rows) & {row["feature"] for row in found["controls"]}
+    assert found["agreement"]["predicted"] > 0.9 and found["agreement"]["by_chance"] == pytest.approx(1 / 20)
+    assert len(found["controls"]) == 19 and not set(rows) & {row["feature"] for row in found["controls"]}
     assert all(row["kl"] > 0 for row in found["features"] + found["controls"])
-    assert set(found["bounds"]) == {"everything", "features", "error"}
+    assert set(found["totals"]) == {"everything", "features", "error"}
     assert all(row["control_odd"] is None for row in found["controls"])
+    known = found["persona_effect"]["interval"][0] > 0
+    assert all((row["mediated"] is not None) == known for row in found["features"])
+
+
+def test_a_feature_pushed_away_is_ranked_among_controls_pushed_away(parts, model, sae):
+    """Feature 1 points against the contrast: pushed by its sign -1 it moves the model toward the trait."""
+    delta = parts.delta_code.clone()
+    delta[AGAINST] = -3.0
+    share = delta * (sae.decoder_directions @ parts.direction) / parts.direction.square().sum()
+    found = screen(replace(parts, delta_code=delta, share=share), model, sae, TRAIT, n_features=6, n_controls=19, dose=0.2)
+    row = next(row for row in found["features"] if row["feature"] == AGAINST)
+    assert row["sign"] == -1 and row["odd"] > 0 and row["p"] == pytest.approx(1 / 20)
+
+
+@pytest.mark.parametrize("drop", [("contrast", "select"), ("control", "select"), ("contrast", "sealed"), ("control", "sealed")])
+def test_a_trait_without_the_pairs_that_are_needed_is_refused(parts, model, sae, activations, drop):
+    kind, split = drop
+
+    def kept(pairs):
+        return tuple(pair for pair in pairs if pair.split != split)
+
+    name = f"{kind}_pairs"
+    trait = replace(TRAIT, **{name: kept(getattr(TRAIT, name))})
+    for study in (lambda: screen(parts, model, sae, trait), lambda: audit(parts, model, sae, trait, activations)):
+        with pytest.raises(WorkbenchError, match=f"{kind} pairs .{split}."):
+            study()
+
+
+def test_few_controls_are_refused(parts, model, sae):
+    with pytest.raises(WorkbenchError, match="19 or more"):
+        screen(parts, model, sae, TRAIT, n_controls=8)
 
 
 def test_the_denoised_vector_keeps_the_effect_and_mixtures_only_their_cosine(parts, model, sae, activations):
     found = audit(parts, model, sae, TRAIT, activations)
     assert found["k"] == 2
     assert found["denoised"]["effect_kept"] == pytest.approx(1, abs=0.2)
-    assert found["denoised"]["cosine"] > 0.9
+    assert found["denoised"]["cosine"] > 0.9 and found["denoised"]["mixtures_kept"]["n"] == 19
     assert [row["k"] for row in found["curve"]] == [2, 4, 8, 16, 32]
     assert found["curve"][-1]["energy"] > found["curve"][0]["energy"]
     natural = found["parts"]["natural"]
@@ -90,19 +122,20 @@ def test_the_denoised_vector_keeps_the_effect_and_mixtures_only_their_cosine(par
     assert found["parts"]["norms"]["error"] < 1e-5 and natural["error"] == pytest.approx(0, abs=1e-4)
 
 
-def test_features_that_do_not_steer_keep_nothing(parts, model, sae, activations):
-    """v is mostly a direction without effect: the strong feature is a small part of it, and comes last."""
+def test_features_that_do_not_steer_keep_nothing_though_the_vector_steers(parts, model, sae, activations):
+    """v = large amounts of directions without effect + the contrast's gradient, which stands last in the list."""
     delta = torch.zeros(D_SAE)
-    delta[3:43], delta[STRONG] = 0.5, 0.02
-    useless = sae.decoder_directions.clone()
+    delta[3:43], delta[STRONG] = 0.5, 10.0
     unit = sae.decoder_directions[STRONG] / sae.decoder_directions[STRONG].norm()
+    useless = sae.decoder_directions.clone()
     useless[3:43] -= (useless[3:43] @ unit)[:, None] * unit
-    flat = replace(sae, decoder_directions=useless)
     vector = delta @ useless
     share = delta * (useless @ vector) / vector.square().sum()
+    share[STRONG] = 1e-9  # the ladder takes it last
     changed = replace(parts, delta_code=delta, share=share, direction=vector)
-    found = audit(changed, model, flat, TRAIT, activations)
-    assert found["k"] is None or found["curve"][0]["kept"] < 0.8
+    found = audit(changed, model, replace(sae, decoder_directions=useless), TRAIT, activations)
+    assert found["vector"]["interval"][0] > 0
+    assert found["k"] is None and all(row["kept"] < 0.6 for row in found["curve"])
 
 
 def test_mixtures_have_the_cosine_that_was_asked_for(activations, model):
@@ -111,6 +144,7 @@ def test_mixtures_have_the_cosine_that_was_asked_for(activations, model):
     cosines = torch.nn.functional.cosine_similarity(drawn, vector[None], dim=1)
     torch.testing.assert_close(cosines, torch.full((5,), 0.7), atol=1e-5, rtol=0)
     torch.testing.assert_close(drawn.norm(dim=1), torch.ones(5))
+    assert mixtures(vector, 1.0000001, activations, 2, seed=0).dtype == torch.float32
     assert not torch.allclose(drawn[0], drawn[1])
 
 
@@ -118,22 +152,24 @@ class OnePair:
     contrast = torch.ones(1, dtype=torch.float64)
 
 
-def pushed(v: float, r: float, damage: tuple[float, float] = (0.0, 0.0)) -> Pushed:
-    """Effects v and r, KL as large as v's and twice r's."""
-    return Pushed(*(torch.tensor(x).double() for x in ([[v], [r]], [[damage[0]], [damage[1]]], [v, 2 * r])))
+def pushed(v: float, r: float, kl: tuple[float, float]) -> Pushed:
+    return Pushed(*(torch.tensor(x).double() for x in ([[v], [r]], [[0.0], [0.0]], kl)))
 
 
-def test_costs_are_compared_at_equal_effect():
-    same = {d: pushed(8 * d, 8 * d, (-d, -3 * d)) for d in auditing.DOSES}
+@pytest.mark.parametrize("slope", [0.8, 1.0, 1.3])
+def test_kl_is_compared_at_equal_effect(slope):
+    """Effects linear and KL quadratic in the dose: r needs 1 / slope of v's dose, and twice the KL at equal dose."""
+    same = {d: pushed(8 * d, slope * 8 * d, (d**2, 2 * d**2)) for d in auditing.DOSES}
     found = auditing.at_equal_effect(OnePair, same)  # type: ignore[arg-type]
-    assert found == pytest.approx({"compared_at": 1.0, "coherence_gain": -0.5, "kl_ratio": 2.0})
+    assert found["compared_at"] == 1 and found["kl_ratio"] == pytest.approx(2 / slope**2)
+    assert found["coherence_gain"] == pytest.approx(auditing.DOSE**2 * (1 - 2 / slope**2))
 
 
 def test_a_sum_that_never_reaches_the_vector_is_compared_at_its_most():
-    weak = {d: pushed(8 * d, min(2 * d, 0.5)) for d in auditing.DOSES}  # v at the dose: 2; r stops at .5
+    weak = {d: pushed(8 * d, min(2 * d, 0.5), (d**2, d**2)) for d in auditing.DOSES}  # v at the dose: 2; r stops at .5
     found = auditing.at_equal_effect(OnePair, weak)  # type: ignore[arg-type]
-    assert found["compared_at"] == pytest.approx(0.25) and found["kl_ratio"] == pytest.approx(2)
-    away = {d: pushed(8 * d, -d) for d in auditing.DOSES}
+    assert found["compared_at"] == pytest.approx(0.25) and found["kl_ratio"] == pytest.approx(16)
+    away = {d: pushed(8 * d, -d, (d**2, d**2)) for d in auditing.DOSES}
     assert set(auditing.at_equal_effect(OnePair, away).values()) == {None}  # type: ignore[arg-type]
 
 

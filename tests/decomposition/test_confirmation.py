@@ -24,7 +24,7 @@ def known(tmp_path_factory):
     model = tiny_model("llama", n_blocks=3, seed=3)
     directions = torch.randn(D_SAE, model.d_model, generator=generator(7))
     directions[0] = contrast_gradient(model, HOOK, PAIRS).float()
-    sae, delta = sae_of(directions), torch.ones(D_SAE)
+    sae, delta = replace(sae_of(directions), model_name=model.name), torch.ones(D_SAE)
     parts = parts_of(sae, list(range(6)), delta)
     kept = tmp_path_factory.mktemp("parts")
     targets = features_to_match(parts, 10)
@@ -48,13 +48,13 @@ def test_a_feature_turned_round_is_no_counterpart(known):
     model, sae, parts, controls = known
     turned = sae.decoder_directions.clone()
     turned[0] *= -1
-    rows = confirmed(parts, model, sae, replace(sae, decoder_directions=turned), trait_of(), controls)
+    rows = confirmed(parts, model, sae, replace(sae, decoder_directions=turned, weights_hash="cd" * 32), trait_of(), controls)
     assert rows[0]["cosine"] < 0.7 and rows[0]["odd"] is None and not rows[0]["confirmed"]
 
 
 def test_a_dictionary_without_the_features_confirms_nothing(known):
     model, sae, parts, controls = known
-    other = sae_of(torch.eye(model.d_model))
+    other = replace(sae_of(torch.eye(model.d_model)), weights_hash="cd" * 32, model_name=model.name)
     rows = confirmed(parts, model, sae, other, trait_of(), controls)
     assert len(rows) == len(parts.causal) and not any(row["confirmed"] for row in rows)
 
@@ -64,4 +64,8 @@ def test_what_does_not_belong_is_refused(known):
     with pytest.raises(WorkbenchError, match="without causal rows"):
         confirmed(replace(parts, causal=()), model, sae, sae, trait_of(), controls)
     with pytest.raises(WorkbenchError, match="same site"):
-        confirmed(parts, model, sae, replace(sae, hook=HookPoint(0)), trait_of(), controls)
+        confirmed(parts, model, sae, replace(sae, hook=HookPoint(0), weights_hash="ee" * 32), trait_of(), controls)
+    with pytest.raises(WorkbenchError, match="twice"):
+        confirmed(parts, model, sae, sae, trait_of(), controls)
+    with pytest.raises(WorkbenchError, match="trained on other"):
+        confirmed(parts, model, sae, replace(sae, model_name="other", weights_hash="ee" * 32), trait_of(), controls)

@@ -62,12 +62,12 @@ def test_the_system_prompt_changes_the_replies(told):
 def test_putting_everything_back_at_the_last_block_undoes_the_persona(model, sae):
     last = HookPoint(model.n_blocks - 1)
     run = SystemPromptRun(model, sae_at(sae, last), CONTRAST, SYSTEMS)
-    torch.testing.assert_close(run.bounds["everything"], -run.effect, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(run.totals["everything"], -run.effect, atol=1e-4, rtol=1e-3)
 
 
 def test_all_features_together_are_the_bound_and_none_change_nothing(told):
     found = told.restored([range(N_FEATURES), []])
-    torch.testing.assert_close(found[0], told.bounds["features"], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found[0], told.totals["features"], atol=1e-6, rtol=1e-5)
     assert (found[1].abs() < 1e-5).all()
 
 

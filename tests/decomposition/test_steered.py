@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -89,6 +91,33 @@ def test_a_refusal_counts_as_no_trait(model, trait):
     found = judged_effects(written(refused, CRUEL), trait, judge, model)
     assert found["directions"]["d"]["odd"] < -10 and found["directions"]["d"]["refused"] == pytest.approx(0.5)
     assert found["n_questions"] == 10
+
+
+class Failing:
+    """A judge that cannot judge one text."""
+
+    name = "failing"
+
+    def __init__(self, judge, text: str) -> None:
+        self.judge, self.text = judge, text
+
+    def description(self):
+        return {"name": self.name}
+
+    def score(self, items, trait):
+        known = self.judge.score(items, trait)
+        return [replace(one, outcome="failed", score=None) if item.answer == self.text else one
+                for item, one in zip(items, known, strict=True)]  # fmt: skip
+
+
+def test_an_answer_that_was_not_judged_is_unknown_and_not_zero(model, trait):
+    judge = make_judge("offline-outcome", trait=trait)
+    frame = written(CRUEL, KIND)
+    frame.loc[(frame["question_id"] == "q0") & (frame["sign"] == 1), "response"] = CRUEL + " Odd."
+    found = judged_effects(frame, trait, Failing(judge, CRUEL + " Odd."), model)
+    whole = judged_effects(written(CRUEL, KIND), trait, judge, model)
+    assert found["outcomes"]["failed"] == 1
+    assert found["directions"]["d"]["odd"] == pytest.approx(whole["directions"]["d"]["odd"])
 
 
 def test_the_judge_that_filtered_is_refused(model, trait):

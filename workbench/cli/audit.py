@@ -24,7 +24,7 @@ def command(
     trait: TraitArgument,
     flags: JobFlags,
     features: Annotated[int, typer.Option("--features", min=1, help="Features that are pushed, the union of all methods'.")] = 50,
-    controls: Annotated[int, typer.Option("--controls", min=8, help="Matched features that nobody chose.")] = 30,
+    controls: Annotated[int, typer.Option("--controls", min=19, help="Matched features that nobody chose.")] = 39,
     full: Annotated[
         bool, typer.Option("--full", help="Sample answers under every feature as well, read by a judge that filtered nothing.")
     ] = False,
@@ -49,12 +49,15 @@ def command(
 
 def _made(job: Job, features: int, controls: int, full: bool, second: str | None) -> dict[str, Any]:
     from workbench.decomposition.causal.audit import audit, sampled_tokens
+    from workbench.decomposition.causal.controls import require_pairs
     from workbench.decomposition.causal.screen import screen
     from workbench.reports.audit import audit_figure
 
     from .remembered import remembered
 
     place, sources, config = job.folder / FOLDER, _sources(job), job.config
+    require_pairs(job.trait)
+    prepared = None if second is None else _prepared(job, second)
 
     def screened() -> dict[str, Any]:
         return screen(job.parts, job.model, job.sae, job.trait, n_features=features, n_controls=controls, seed=config.seed)
@@ -70,8 +73,8 @@ def _made(job: Job, features: int, controls: int, full: bool, second: str | None
     if full:
         answers = sources | {"features": features, "controls": controls, "sampling": [config.n_samples, config.max_new_tokens]}
         found["answers"] = remembered(place / "answers.json", answers, lambda: _answers(job, found["screen"]))
-    if second is not None:
-        found["second_sae"] = _second(job, second)
+    if prepared is not None:
+        found["second_sae"] = _second(job, *prepared)
     figure = audit_figure(found["behaviour"], found["screen"]).save(place / "audit.svg")
     told = {"trait": job.trait.name, "sae": job.parts.sae["id"], "model": config.model}
     return {**told, **found, "figure": str(figure), "folder": str(place)}
@@ -99,9 +102,8 @@ def _answers(job: Job, screened: dict[str, Any]) -> dict[str, Any]:
     return judged_effects(answers, job.trait, judge, job.model, filtered_by=filtered_by, seed=job.config.seed)
 
 
-def _second(job: Job, name: str) -> dict[str, Any]:
-    """{sae, rows, n_verified, n_confirmed}: the verified features in a second SAE."""
-    from workbench.decomposition.causal.confirmation import confirmed
+def _prepared(job: Job, name: str) -> tuple[Any, Any]:
+    """(second SAE, the control distribution), before minutes of work that a refusal would waste."""
     from workbench.decomposition.causal.verdict import known_controls
     from workbench.saes.registry import load_sae
 
@@ -109,6 +111,13 @@ def _second(job: Job, name: str) -> dict[str, Any]:
     if controls is None:
         found = f"no control distribution of {job.sae.id} for {job.trait.name}"
         raise WorkbenchError(found, "the one that the causal stage computes", f"run `workbench decompose {job.trait.name}` first")
+    return other, controls
+
+
+def _second(job: Job, other: Any, controls: Any) -> dict[str, Any]:
+    """{sae, rows, n_verified, n_confirmed}: the verified features in a second SAE."""
+    from workbench.decomposition.causal.confirmation import confirmed
+
     rows = confirmed(job.parts, job.model, job.sae, other, job.trait, controls)
     counts = {f"n_{name}": sum(row[name] for row in rows) for name in ("verified", "confirmed")}
     return {"sae": other.id, "rows": rows, **counts}
@@ -159,16 +168,19 @@ def _show(value: dict[str, Any]) -> None:
     judged = value.get("answers", {}).get("directions", {})
     rows = [
         (row["feature"], ", ".join(row["methods"]), signed(row["odd"]), interval(row["interval"]), signed(row["specific"]),
-         signed(row["predicted"]), signed(row["damage"]), f"{row['kl']:.3f}", percent(row["mediated"]),
+         f"{row['p']:.3f}", signed(row["predicted"]), f"{row['kl']:.3f}", signed(row["put_back"]),
          *([signed(judged[str(row["feature"])]["odd"])] if judged else []))
         for row in sorted(screened["features"], key=lambda row: -row["odd"])[:20]
     ]  # fmt: skip
-    columns = ("feature", "chosen by", "odd", "interval", "specific", "predicted", "damage", "KL", "mediated")
+    columns = ("feature", "chosen by", "odd", "interval", "specific", "p", "predicted", "KL", "put back")
     shown = (*columns, *(["judge's points"] if judged else []))
     table(f"{value['trait']}: features pushed by {screened['dose_norms']} norms", shown, rows, right=(0, 2, 4, 5, 6, 7, 8, 9))
-    beyond = screened["agreement"]["beyond_controls"]
-    say(f"beyond 95% of the controls: {percent(beyond['odd'])} of the features pushed, {percent(beyond['mediated'])} put back "
-        "(by chance 5%)")  # fmt: skip
+    agreement, effect, totals = screened["agreement"], screened["persona_effect"], screened["totals"]
+    few, chance = percent(agreement["beyond_controls"]), percent(agreement["by_chance"])
+    say(f"p <= .05 among controls: {few} of the features (by chance {chance})")
+    gone = ", ".join(f"{name} {signed(total['value'])}" for name, total in totals.items())
+    say(f"the persona's prompt: {signed(effect['value'])} {interval(effect['interval'])} nats per token; of it goes with what is "
+        f"put back: {gone}")  # fmt: skip
     _show_behaviour(behaviour)
     if second := value.get("second_sae"):
         say(f"verified: {second['n_verified']}; verified again in {second['sae']}: {second['n_confirmed']}")
@@ -186,4 +198,4 @@ def _show_behaviour(found: dict[str, Any]) -> None:
     mixed = denoised["mixtures_kept"]
     say(f"its first {denoised['k']} features keep {percent(denoised['effect_kept'])} of that on the sealed pairs")
     say(f"random vectors with the same cosine ({denoised['cosine']:.2f}) keep {percent(mixed['mean'])}, "
-        f"at most {percent(mixed['most'])}")  # fmt: skip
+        f"at most {percent(mixed['most'])}; difference {signed(mixed['difference'])} {interval(mixed['interval'])}")  # fmt: skip

@@ -17,7 +17,7 @@ KEY = "key"
 def remembered(file: Path, sources: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The study in `file` when it was made from `sources` by this version, else the one made now and written there."""
     key = content_hash({"version": __version__, **sources})
-    if file.is_file() and (known := read_json(file)).get(KEY) == key:
+    if file.is_file() and isinstance(known := read_json(file), dict) and known.get(KEY) == key:
         note(f"{file} is up to date")
         return known
     value = {**make(), KEY: key}

@@ -143,7 +143,7 @@ def audit_plan(
     steps = [
         pace.pushing(f"push {n_features} features, both ways", sealed, 2 * n_features, block),
         pace.pushing(f"push {n_controls} controls, both ways", contrast, 2 * n_controls, block),
-        pace.pushing("put every feature and control back", contrast, n_features + n_controls, block),
+        pace.pushing("put every feature back", contrast, n_features + 4, block),
         pace.pushing(f"push the first {', '.join(map(str, SIZES))} features together", select, 2 * (len(SIZES) + 1), block),
         pace.pushing("push the vector, its parts and mixtures", sealed, 2 * (2 * len(DOSES) + 8 + N_MIXTURES), block),
     ]

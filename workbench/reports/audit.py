@@ -27,7 +27,9 @@ def audit_figure(behaviour: Mapping[str, Any], screen: Mapping[str, Any] | None 
 
 
 def _kept(behaviour: Mapping[str, Any]) -> list[str]:
-    curve = behaviour["curve"]
+    curve = [row for row in behaviour["curve"] if row["kept"] is not None]
+    if not curve:
+        return [words("the vector has no effect toward the trait", 20, 120)]
     top = max(1.0, *(row["kept"] for row in curve))
     low = min(0.0, *(row["kept"] for row in curve))
     places = {row["k"]: n for n, row in enumerate(curve)}

@@ -2,6 +2,8 @@
 
 The other SAE's nearest feature (signed decoder cosine, .7 or more) is pushed on the sealed pairs at the same KL and compared
 with the same matched controls. A feature without such a counterpart is a feature of one training run, whatever it does.
+A counterpart at cosine near 1 is nearly the same direction on the same pairs: what is confirmed is that the other SAE holds the
+feature, not that another experiment gives the effect.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from workbench.maths.geometry import signed_cosines
 from workbench.maths.statistics import benjamini_hochberg, rank_p
 from workbench.personas.causal import CausalInstrument
 
+from ..checks import check_trained_on
 from ..methods import decoder_of
 from .controls import ControlDistribution, control_key, pair_weights, sealed_pairs
 from .verdict import LEVEL, direction_sign
@@ -46,6 +49,9 @@ def confirmed(
     if not parts.causal:
         found = "a decomposition without causal rows"
         raise WorkbenchError(found, "one with its causal stage", "run `workbench decompose` first")
+    if other.weights_hash == sae.weights_hash:
+        raise WorkbenchError(f"{other.id} twice", "a second SAE", "name one of another seed, width or training")
+    check_trained_on(model.description(), other)
     if other.hook != sae.hook or other.d_model != sae.d_model:
         raise WorkbenchError(f"an SAE of {other.hook}", f"one of {sae.hook}", "name a second SAE of the same site")
     controls.check(control_key(model, sae, trait, kl=controls.key["kl"]))

@@ -47,6 +47,19 @@ def sealed_pairs(trait: Trait, split: str = SPLIT) -> tuple[ReplyPair, ...]:
     return tuple(pair for pair in trait.contrast_pairs + trait.control_pairs if pair.split == split)
 
 
+def require_pairs(trait: Trait) -> None:
+    """Raise WorkbenchError unless the trait has contrast and control pairs, both to select by and sealed."""
+    found = {split: {pair.kind == "contrast" for pair in sealed_pairs(trait, split)} for split in ("select", SPLIT)}
+    missing = [f"{kind} pairs ({split})" for split, kinds in found.items()
+               for kind, wanted in (("contrast", True), ("control", False)) if wanted not in kinds]  # fmt: skip
+    if missing:
+        raise WorkbenchError(
+            f"the trait {trait.name!r} lacks {', '.join(missing)}",
+            "contrast and control pairs in both splits, 'select' and 'sealed'",
+            "write them into the trait's pairs.yaml (`workbench traits show` says what is there)",
+        )
+
+
 def pair_weights(pairs: Sequence[ReplyPair]) -> tuple[Tensor, Tensor]:
     """Weights [n_pairs] (float64) of the contrast mean and of the control mean, in which each kind weighs the same."""
     kinds = [pair.kind for pair in pairs]

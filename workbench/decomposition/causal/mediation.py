@@ -9,7 +9,8 @@ token of the same reply, and nothing else is touched:
 
 Steering asks whether a feature *can* move the model toward the trait; this asks whether the persona *does* move it through the
 feature (necessity). What the system prompt does to later blocks by their own attention to it stays as it is, so that putting
-back the whole residual ("everything") does not undo the persona; it is the most that any feature set at this site could do.
+back the whole residual ("everything") need not undo the persona. Parts have signs: a set of features can take away more than all
+of them together.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class SystemPromptRun:
         return self._edited(len(sets), lambda change, k: change.reconstructed(self.decoder, members[k]))
 
     @cached_property
-    def bounds(self) -> dict[str, Tensor]:
+    def totals(self) -> dict[str, Tensor]:
         """C(restored) - C(told) [n_pairs] of "everything" (the whole residual), "features" (all of them), "error" (the rest)."""
 
         def edit(change: RowChange, k: int) -> Tensor:
@@ -115,11 +116,13 @@ class SystemPromptRun:
             found = torch.zeros(chosen.stop - chosen.start, *batch.valid.shape, self.decoder.shape[1])
             for n, row in enumerate(batch.rows):
                 change = self.changes[row]
-                for k in range(chosen.start, chosen.stop):
+                for k in range(chosen.start, min(chosen.stop, n_edits)):
                     found[k - chosen.start, n, : len(change.residual)] = -change_of(change, k)
             return found
 
-        return self.told.edited_at(n_edits, deltas) - self.told.baseline
+        # The last edit changes nothing: in 16 bits the edited passes differ a little from the unedited ones.
+        edited = self.told.edited_at(n_edits + 1, deltas)
+        return edited[:-1] - edited[-1]
 
 
 def _changes(sae: SparseAutoencoder, plain: Rerun, told: Rerun) -> dict[int, RowChange]:

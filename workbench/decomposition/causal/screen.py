@@ -8,21 +8,23 @@ nobody.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
-from workbench.maths.statistics import percentile_interval
+from workbench.maths.statistics import percentile_interval, rank_p
 
 from ..methods import decoder_of
 from .attribution import contrast_gradient, push_attribution
-from .controls import match_controls, sealed_pairs
+from .controls import match_controls, require_pairs, sealed_pairs
 from .mediation import SystemPromptRun, positive_prompts
 from .pushing import Bench, contrast_draws
-from .verdict import direction_sign
+from .verdict import LEVEL, direction_sign
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from ..result import Decomposition
 
-N_FEATURES, N_CONTROLS = 50, 30
+N_FEATURES, N_CONTROLS, MIN_CONTROLS = 50, 39, 19
 DOSE = 0.25
 
 
@@ -49,16 +51,24 @@ def screen(
     """Effects of the features that any method calls large, beside `n_controls` matched ones that nobody chose.
 
     Features and signs are chosen on the decomposition and on the `select` pairs (first-order effects); everything is measured
-    on the sealed pairs, for the controls on the contrast pairs alone. Each feature is pushed by s_j * dose along its direction,
-    s_j the sign of its mean code difference.
+    on the sealed pairs. Each feature is pushed by s_j * dose along its direction, s_j the sign of its mean code difference; a
+    control, which has no sign of its own, by +dose on the contrast pairs, and a feature of sign s stands among s times their
+    effects. Only features are put back: how much that does goes with how much a feature's code changed, which controls that
+    are matched on density and length are not matched on.
 
-    Returns {dose_norms, n_pairs, features: [row], controls: [row], persona_effect, bounds, balance, agreement}. A row: feature,
-    methods (that chose it), sign, odd (contrast pairs, toward the trait), interval, control_odd (control pairs), specific (odd -
-    control_odd), damage (even part), kl (nats per token on neutral text), predicted (first-order `specific`), mediated (share of
-    the persona's effect that goes when the feature is put back; `mediation`), mediated_interval, mediated_predicted.
-    `bounds` (`SystemPromptRun.bounds`) say what all features together and the whole residual could take away. `agreement`:
-    correlations of predicted and measured, and the share of features beyond the controls' 95th percentile (by chance .05).
+    Returns {dose_norms, n_pairs, features: [row], controls: [{feature, odd, ...}], persona_effect, totals, balance, agreement}.
+    A row: feature, methods (that chose it), sign, odd (contrast pairs, toward the trait), interval, p (rank of odd among the
+    controls), control_odd (control pairs), specific (odd - control_odd), damage (even part), kl (nats per token on neutral text),
+    predicted (first-order `specific`), put_back (nats of the persona's effect that go when the feature is put back; see
+    `mediation`), put_back_interval, put_back_predicted, mediated (its share of the effect, None unless the effect's
+    interval lies above 0). `totals`: what goes with the whole residual, all features, and the SAE's error. `agreement`:
+    correlations of predicted and measured; the share of features with p <= .05, and what chance gives.
+
+    Raises WorkbenchError for a trait without contrast and control pairs in both splits, and with fewer than 19 controls.
     """
+    require_pairs(trait)
+    if n_controls < MIN_CONTROLS:
+        raise WorkbenchError(f"{n_controls} controls", f"{MIN_CONTROLS} or more: with fewer no p reaches .05", "ask for more")
     select, sealed = sealed_pairs(trait, "select"), sealed_pairs(trait)
     contrast = [pair for pair in sealed if pair.kind == "contrast"]
     decoder = decoder_of(sae)
@@ -68,27 +78,29 @@ def screen(
     with track("screen", 3, "steps") as step:
         signs = [direction_sign(parts, j) for j in features]
         rows = _pushed(Bench(model, sae.hook, sealed), decoder, features, signs, dose, seed)
-        # A control has no sign of its own: it is pushed as the features mostly are, on the contrast pairs alone.
-        common = [1 if sum(signs) >= 0 else -1] * len(controls)
-        null = _pushed(Bench(model, sae.hook, contrast), decoder, list(controls), common, dose, seed)
+        null = _pushed(Bench(model, sae.hook, contrast), decoder, list(controls), [1] * len(controls), dose, seed)
         step()
         told = SystemPromptRun(model, sae, contrast, positive_prompts(trait))
         step()
-        _mediate(told, rows + null, seed)
+        effect = _mean_interval(told.effect, seed)
+        _put_back(told, rows, effect, seed)
         step()
     first = push_attribution(contrast_gradient(model, sae.hook, sealed), decoder)
     length = dose * float(model.norm_medians([sae.hook])[0])
+    others = torch.tensor([row["odd"] for row in null], dtype=torch.float64)
     for row in rows:
-        row |= {"methods": chosen[row["feature"]], "predicted": row["sign"] * length * float(first[row["feature"]])}
+        odd = torch.tensor(row["odd"], dtype=torch.float64)
+        row |= {"methods": chosen[row["feature"]], "predicted": row["sign"] * length * float(first[row["feature"]]),
+                "p": float(rank_p(odd, row["sign"] * others))}  # fmt: skip
     return {
         "dose_norms": dose,
         "n_pairs": {"contrast": len(contrast), "control": len(sealed) - len(contrast)},
-        "persona_effect": _mean_interval(told.effect, seed),
-        "bounds": {name: _mean_interval(change, seed) for name, change in told.bounds.items()},
+        "persona_effect": effect,
+        "totals": {name: _mean_interval(-change, seed) for name, change in told.totals.items()},
         "features": rows,
         "controls": null,
         "balance": balance,
-        "agreement": _agreement(rows, null),
+        "agreement": _agreement(rows, len(null)),
     }
 
 
@@ -139,17 +151,17 @@ def _pushed(
     return rows
 
 
-def _mediate(told: SystemPromptRun, rows: list[dict[str, Any]], seed: int) -> None:
-    """Adds to every row the share of the persona's effect that goes when its feature is put back."""
+def _put_back(told: SystemPromptRun, rows: list[dict[str, Any]], effect: dict[str, Any], seed: int) -> None:
+    """Adds to every row what of the persona's effect goes when its feature is put back."""
     weights = torch.full_like(told.effect, 1 / len(told.effect))
-    effect, draws = float(told.effect.mean()), contrast_draws(weights, seed)
-    change = told.restored([[row["feature"]] for row in rows])
-    low, high = percentile_interval(-(draws @ change.T) / (draws @ told.effect)[:, None])
-    predicted = -told.predicted(weights) / effect
+    gone = -told.restored([[row["feature"]] for row in rows])
+    low, high = percentile_interval(contrast_draws(weights, seed) @ gone.T)
+    predicted, known = -told.predicted(weights), effect["interval"][0] > 0
     for n, row in enumerate(rows):
+        mean = float(gone[n].mean())
         row |= {
-            "mediated": -float(change[n].mean()) / effect, "mediated_interval": [float(low[n]), float(high[n])],
-            "mediated_predicted": float(predicted[row["feature"]]),
+            "put_back": mean, "put_back_interval": [float(low[n]), float(high[n])],
+            "put_back_predicted": float(predicted[row["feature"]]), "mediated": mean / effect["value"] if known else None,
         }  # fmt: skip
 
 
@@ -158,19 +170,14 @@ def _mean_interval(values: Tensor, seed: int) -> dict[str, Any]:
     return {"value": float(values.mean()), "interval": [float(low), float(high)]}
 
 
-def _agreement(rows: list[dict[str, Any]], null: list[dict[str, Any]]) -> dict[str, Any]:
-    """Predicted against measured, and how many features do more than 95% of the controls."""
-    limit = {key: _quantile([row[key] for row in null], 0.95) for key in ("odd", "mediated")}
+def _agreement(rows: list[dict[str, Any]], n_controls: int) -> dict[str, Any]:
+    """Predicted against measured, and how many features do more than nearly all controls."""
     return {
         "predicted": _correlation(rows, "predicted", "specific"),
-        "mediated_predicted": _correlation(rows + null, "mediated_predicted", "mediated"),
-        "beyond_controls": {key: sum(row[key] > limit[key] for row in rows) / len(rows) for key in limit},
-        "control_q95": limit,
+        "put_back_predicted": _correlation(rows, "put_back_predicted", "put_back"),
+        "beyond_controls": sum(row["p"] <= LEVEL for row in rows) / len(rows),
+        "by_chance": math.floor(LEVEL * (n_controls + 1) + 1e-9) / (n_controls + 1),
     }
-
-
-def _quantile(values: list[float], q: float) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(q))
 
 
 def _correlation(rows: list[dict[str, Any]], *columns: str) -> float:

@@ -5,7 +5,7 @@ directions in one batch. Per direction, over questions (the unit of the bootstra
 
     odd = (score(+) - score(-)) / 2        even = (score(+) + score(-)) / 2 - score(0)        points of 0-100
 
-A refusal shows no trait and counts as 0 points.
+A refusal shows no trait and counts as 0 points; an answer that was not judged is left out, and counted.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def judged_effects(
 ) -> dict[str, Any]:
     """Per direction the judge's odd and even points with intervals over questions, coherence, and sub-traits.
 
-    Returns {judge, n_questions, unsteered: {score, coherence, refused, sub_traits}, directions: {name: {odd, interval, even,
+    Returns {judge, n_questions, outcomes: {outcome: answers}, unsteered: {score, coherence, refused, sub_traits}, directions:
+    {name: {odd, interval, even,
     coherence (mean change of both signs), refused, sub_traits: {category: odd change of its word rate per 100 words}}}}.
     Raises WorkbenchError for a judge that filtered the rollouts behind the vector (`filtered_by`), or that is the model.
     """
@@ -133,7 +134,8 @@ def judged_effects(
         )
     check_judge(judge, model)
     judged: Any = judge_rows(answers, trait, judge)
-    judged["points"] = judged["score"].where(judged["outcome"] == "scored", 0.0)
+    known = judged["score"].where(judged["outcome"] == "scored")  # what was not judged is unknown, not 0
+    judged["points"] = known.where(judged["outcome"] != "refused", 0.0)
     judged["refused"] = (judged["outcome"] == "refused").astype(float)
     shown = [category for category in trait.taxonomy if category.shows_trait and category.words]
     for category in shown:
@@ -147,8 +149,9 @@ def judged_effects(
     return {
         "judge": judge.name,
         "n_questions": n_questions,
+        "outcomes": {str(name): int(count) for name, count in judged["outcome"].value_counts().items()},
         "unsteered": {
-            "score": float(base["points"].mean()), "coherence": float(base["coherence"].nanmean()),
+            "score": float(base["points"].nanmean()), "coherence": float(base["coherence"].nanmean()),
             "refused": float(base["refused"].mean()),
             "sub_traits": {category.id: float(base[f"words {category.id}"].mean()) for category in shown},
         },
@@ -164,9 +167,10 @@ def _effect(
         return (up - down) / 2, (up + down) / 2 - base[column]
 
     odd, even = odd_even("points")
-    low, high = percentile_interval(draws @ odd)
+    known = odd.isfinite()
+    low, high = percentile_interval((draws[:, known] @ odd[known]) / draws[:, known].sum(dim=1))
     return {
-        "odd": float(odd.mean()), "interval": [float(low), float(high)], "even": float(even.mean()),
+        "odd": float(odd.nanmean()), "interval": [float(low), float(high)], "even": float(even.nanmean()),
         "coherence": float(odd_even("coherence")[1].nanmean()), "refused": float(odd_even("refused")[0].mean()),
         "sub_traits": {category.id: float(odd_even(f"words {category.id}")[0].mean()) for category in shown},
     }  # fmt: skip
