@@ -32,7 +32,7 @@ def difference_shares(positive: Sequence[Tensor], negative: Sequence[Tensor], sa
         found = f"activations of shape {wrong[0]}" if wrong else f"{len(positive)} positive and {len(negative)} negative texts"
         raise WorkbenchError(found, f"texts on both sides, each [n_tokens, {sae.d_model}]", "capture them at the SAE's site")
     names = [str(index) for index in range(len(texts))]
-    rows = read_row_codes(zip(names, texts, strict=True), names, sae)
+    rows = read_row_codes(((name, text.cpu()) for name, text in zip(names, texts, strict=True)), names, sae)
     weights = [1 / len(positive)] * len(positive) + [-1 / len(negative)] * len(negative)
     difference = torch.tensor(weights, dtype=torch.float64) @ rows.means
     if difference.norm() <= 1e-12 * rows.means.norm(dim=1).max():

@@ -24,7 +24,7 @@ from .controls import pair_weights
 def contrast_gradient(model: Model, hook: HookPoint, pairs: Sequence[ReplyPair], *, batch_tokens: int = 1024) -> Tensor:
     """d C / d delta [d_model] (float64): the mean over the contrast pairs minus that over the control pairs (if there are any).
 
-    delta is one vector added wherever `personas.causal` adds it; C in nats per token. Some 4 bytes x `batch_tokens` x
+    delta is one vector added wherever `personas.causal` adds it; C in nats per token. Some 8 bytes x `batch_tokens` x
     vocabulary are kept for the backward pass.
     """
     contrast, control = pair_weights(pairs)
