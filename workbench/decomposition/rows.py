@@ -27,11 +27,11 @@ class RowCodes:
     """Per response: `means [n, d_model]` and `errors [n, d_model]` (float64), `codes` sparse `[n, d_sae]` float32.
 
     Each is the mean over the response's stored (non-sink) tokens; `errors` is the mean of h - decode(encode(h)). A decoder is
-    affine, so that mean is mean h - decode(mean code): nothing is decoded token by token, but for some tokens of one row
-    in 64 (16 up to 16,384 features, then fewer), on which the two may differ by at most 1e-4 of |mean h|; `gap` is the largest difference found (None: every token was
-    decoded, because the SAE has a decoder of its own). `sample [m, d_model]` are some 8,192 of the tokens, evenly spread over
-    the rows. Memory: the pre-activations of one chunk of tokens (128 MiB, or those of one response) plus 8 bytes per
-    non-zero mean code, at most 8 x n_rows x min(d_sae, L0 x tokens per response).
+    affine, so that mean is mean h - decode(mean code): nothing is decoded token by token, but for some tokens of one row in 64
+    (16 up to 16,384 features, then fewer), on which the two may differ by at most 1e-4 of |mean h|; `gap` is the largest
+    difference found (None: every token was decoded, because the SAE has a decoder of its own). `sample [m, d_model]` are some
+    8,192 of the tokens, evenly spread over the rows. Memory: the pre-activations of one chunk of tokens (128 MiB, or those of
+    one response) plus 8 bytes per non-zero mean code, at most 8 x n_rows x min(d_sae, L0 x tokens per response).
     """
 
     ids: tuple[str, ...]
