@@ -3,6 +3,7 @@
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors, the placebo contrasts
     python scripts/evidence.py decomposition
     python scripts/decomposition_evidence.py --traits                       # only this part, printed
+    python scripts/decomposition_evidence.py --growth                       # only the growth curves, put into the file
 
 The traits are taken apart on the default SAE without the causal stage, whose control distribution takes a quarter of an hour per
 trait; evil's, which ships, is in main_job.json.
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from workbench.base.provenance import made
-from workbench.base.store import read_json, sha256_file
+from workbench.base.store import read_json, sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "decomposition.json"
+GROWTH = ROOT / "docs" / "images" / "decomposition_growth.svg"
 RUNS, MODEL, SEED = ROOT / "runs", "smollm2-135m-instruct", 0
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 COLUMNS = ("feature", "share", "share_interval", "q_value", "q_crossed", "placebo_score", "placebo_q", "cosine", "in_v_up")
@@ -40,7 +42,7 @@ def evidence() -> dict[str, Any]:
     traits = {trait: taken_apart(trait) for trait in TRAITS}
     speed = benchmark("--full")
     streaming = benchmark("--full", "--growth", script="streaming")
-    growth_figure(streaming["growth"]).save(ROOT / "docs" / "images" / "decomposition_growth.svg")
+    growth_figure(streaming["growth"]).save(GROWTH)
     inputs = {trait: sha256_file(RUNS / f"{trait}-{MODEL}" / "vector" / "persona_vector.json") for trait in TRAITS}
     found = {
         "planted": planted(),
@@ -121,11 +123,26 @@ def benchmark(*arguments: str, script: str = "pursuit") -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+def growth_again() -> None:
+    """Measures the growth curves alone and puts them into the evidence file, with what made them."""
+    from workbench.reports.growth import growth_figure
+
+    started, stored = time.perf_counter(), read_json(EVIDENCE)
+    curves = benchmark("--growth", script="streaming")["growth"]
+    growth_figure(curves).save(GROWTH)
+    header = made("python scripts/decomposition_evidence.py --growth", SEED, time.perf_counter() - started, {})
+    write_json(EVIDENCE, {**stored, "growth": {"_made": header, **curves}})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--traits", action="store_true", required=True)
-    parser.parse_args()
-    print(json.dumps({trait: taken_apart(trait) for trait in TRAITS}, indent=1))
+    parts = parser.add_mutually_exclusive_group(required=True)
+    parts.add_argument("--traits", action="store_true")
+    parts.add_argument("--growth", action="store_true")
+    if parser.parse_args().growth:
+        growth_again()
+    else:
+        print(json.dumps({trait: taken_apart(trait) for trait in TRAITS}, indent=1))
 
 
 if __name__ == "__main__":
