@@ -159,7 +159,20 @@ def answers_line() -> str:
     return "–"
 
 
+def streaming_line() -> str:
+    """Reading mean codes against the bare encoder product, and how it grows."""
+    e = _decomposition()
+    small, large, grows = e["streaming"], e["streaming"]["larger"], e["growth"]
+    exponents = {name: curve["time_exponent"] for name, curve in grows.items() if name != "_made"}
+    memory = [point["peak_bytes"] / 2**20 for point in grows["streaming_tokens"]["points"]]
+    return (f"Mean codes of responses are read at {small['ratio']:.2f} of the speed of the bare encoder product at {small['d_model']} x "
+            f"{small['d_sae']:,} and at {large['ratio']:.2f} at {large['d_model']:,} x {large['d_sae']:,} (one thread). Time grows as "
+            f"d_sae^{exponents['streaming_d_sae']:.2f}; memory does not grow with the tokens ({min(memory):.0f} to {max(memory):.0f} MiB). "
+            f"Pursuit grows as d_sae^{exponents['pursuit_d_sae']:.2f} and atoms^{exponents['pursuit_k']:.2f} here, where fixed costs "
+            "still count.")  # fmt: skip
+
+
 PLACES = (
     lab_table, flawed_table, lab_reading, trait_counts_table, null_rates_line, speed_line, audit_table, screen_table,
-    answers_line,
+    answers_line, streaming_line,
 )  # fmt: skip
