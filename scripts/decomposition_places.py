@@ -165,11 +165,13 @@ def streaming_line() -> str:
     small, large, grows = e["streaming"], e["streaming"]["larger"], e["growth"]
     exponents = {name: curve["time_exponent"] for name, curve in grows.items() if name != "_made"}
     memory = [point["peak_bytes"] / 2**20 for point in grows["streaming_tokens"]["points"]]
-    return (f"Mean codes of responses are read at {small['ratio']:.2f} of the speed of the bare encoder product at {small['d_model']} x "
-            f"{small['d_sae']:,} and at {large['ratio']:.2f} at {large['d_model']:,} x {large['d_sae']:,} (one thread). Time grows as "
-            f"d_sae^{exponents['streaming_d_sae']:.2f}; memory does not grow with the tokens ({min(memory):.0f} to {max(memory):.0f} MiB). "
-            f"Pursuit grows as d_sae^{exponents['pursuit_d_sae']:.2f} and atoms^{exponents['pursuit_k']:.2f} here, where fixed costs "
-            "still count.")  # fmt: skip
+    sizes = [f"{one['ratio']:.2f} at {one['d_model']:,} x {one['d_sae']:,}" for one in (small, large)]
+    return (
+        f"Mean codes of responses are read at {sizes[0]} and {sizes[1]} of the speed of the bare encoder product (one thread). "
+        f"Time grows as d_sae^{exponents['streaming_d_sae']:.2f}; memory hardly with the tokens ({min(memory):.0f} to "
+        f"{max(memory):.0f} MiB). Pursuit grows as d_sae^{exponents['pursuit_d_sae']:.2f} and atoms^{exponents['pursuit_k']:.2f} "
+        "here, where fixed costs still count."
+    )
 
 
 PLACES = (
