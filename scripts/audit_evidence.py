@@ -23,7 +23,7 @@ EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "audit.json", ROOT / "docs" / "i
 RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 N_FEATURES, N_CONTROLS = 30, 39
-SCREENED, WITH_ANSWERS = ("evil",), ()
+SCREENED = WITH_ANSWERS = ("evil",)
 N_TOP = 10
 
 

@@ -143,6 +143,22 @@ def screen_table() -> str:
     return _table(columns, rows)
 
 
+def answers_line() -> str:
+    """What sampled answers say of evil's features."""
+    for trait, one in _audit()["traits"].items():
+        judged = one.get("answers")
+        if judged:
+            points = [row["points"]["odd"] for row in one["top"] if "points" in row]
+            vector, low, high = judged["vector"], min(judged["controls"]), max(judged["controls"])
+            return (
+                f"Sampled answers ({trait}, {judged['n_questions']} questions, judge {judged['judge']}, unsteered "
+                f"{judged['unsteered']['score']:.1f} points of 100): the vector at a quarter norm moves the score by "
+                f"{vector['odd']:+.1f}{_span(vector['interval'], 1)} points each way, its ten strongest features by "
+                f"{min(points):+.1f} to {max(points):+.1f}, ten matched controls by {low:+.1f} to {high:+.1f}."
+            )
+    return "–"
+
+
 def streaming_line() -> str:
     """Reading mean codes against the bare encoder product, and how it grows."""
     e = _decomposition()
@@ -160,5 +176,5 @@ def streaming_line() -> str:
 
 PLACES = (
     lab_table, flawed_table, lab_reading, trait_counts_table, null_rates_line, speed_line, audit_table, screen_table,
-    streaming_line,
+    answers_line, streaming_line,
 )  # fmt: skip
