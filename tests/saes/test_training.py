@@ -329,6 +329,7 @@ def test_no_feature_restarts_on_a_token_whose_error_hardly_points_its_way(store:
     trainer.silent[:30] = CONFIG.dead_after_tokens + 1
     trainer.revive(batch)
     revived = (trainer.sae.b_enc[:30] > -100.0).nonzero()[:, 0]
+    assert len(revived)
     assert (trainer.sae.W_enc[:, revived].norm(dim=0) <= 2.5 + 1e-4).all()
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHOWN = {"loss": "loss", "l0": "L0", "variance_explained": "variance explained", "dead_share": "dead"}
-SCHEMA = 1
+SCHEMA = 2  # of what a training makes: 2 restarts dead features some at a time
 CHECKPOINT = "checkpoint.json"
 _CHECKPOINT_KINDS = {"key": str, "file": str, "step": int, "threshold": (int, float)}
 REVIVE_EVERY, REVIVED_SHARE = 10, 16
