@@ -1,0 +1,94 @@
+"""Which features of the seven traits' vectors move the model: on the default SAE, a soft-frozen one, and again in a second SAE.
+
+    workbench sae train saes/smollm2-135m-instruct/recipe.yaml --only 4k-soft-frozen    # the control SAE, under runs/saes
+    python scripts/verified_evidence.py                      # all traits; ten CPU minutes per trait and SAE that is new
+    python scripts/verified_evidence.py --traits evil,humorous --saes default
+
+Verdicts are kept under runs/verified, the effects of control features in the user's cache, ten features at a time: an
+interrupted run goes on where it stopped. `decomposition_evidence.py` puts them into docs/evidence/decomposition.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from workbench.base.store import sha256_file
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS, MODEL, SEED = ROOT / "runs", "smollm2-135m-instruct", 0
+TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
+SECOND = f"{MODEL}/blocks.15.hook_resid_post-4k"
+SAES = {"default": f"{MODEL}/blocks.15.hook_resid_post", "soft-frozen": RUNS / "saes" / "controls" / "4k-soft-frozen"}
+
+
+def verified(trait: str) -> dict[str, Any]:
+    """{n_tested, n_verified, n_expected_by_chance, the same of the soft-frozen SAE, confirmed, features} of one trait."""
+    ours, frozen = verdicts(trait, "default"), verdicts(trait, "soft-frozen")
+    again = ours["second"]
+    return {
+        "n_tested": len(ours["rows"]),
+        "n_verified": ours["n_verified"],
+        "n_expected_by_chance": ours["n_expected_by_chance"],
+        "n_tested_soft_frozen": len(frozen["rows"]),
+        "n_verified_soft_frozen": frozen["n_verified"],
+        "n_expected_by_chance_soft_frozen": frozen["n_expected_by_chance"],
+        "confirmed": {"sae": SECOND, "n_matched": sum(row["p"] is not None for row in again),
+                      "n_confirmed": sum(row["confirmed"] for row in again)},
+        "features": ours["rows"],
+        "features_soft_frozen": frozen["rows"],
+    }  # fmt: skip
+
+
+def verdicts(trait: str, which: str) -> dict[str, Any]:
+    """{rows, n_verified, n_expected_by_chance, second}: made now, or kept from before."""
+    from workbench.cli.remembered import remembered
+    from workbench.personas.traits import load_trait
+    from workbench.saes.registry import load_sae
+
+    sae, place = load_sae(SAES[which]), RUNS / f"{trait}-{MODEL}" / "vector"
+    sources = {"vector": sha256_file(place / "persona_vector.json"), "sae": sae.weights_hash, "seed": SEED,
+               "trait": load_trait(trait).hash, "second": SECOND if which == "default" else None}  # fmt: skip
+    file = RUNS / "verified" / f"{trait}-{which}.json"
+    return remembered(file, sources, lambda: _measured(trait, place, sae, which == "default"))
+
+
+def _measured(trait: str, place: Path, sae: Any, again: bool) -> dict[str, Any]:
+    from workbench.decomposition.causal.confirmation import confirmed
+    from workbench.decomposition.causal.verdict import known_controls
+    from workbench.decomposition.decompose import decompose
+    from workbench.models.loading import load_model
+    from workbench.personas.traits import load_trait
+    from workbench.personas.vectors import PersonaVector
+    from workbench.saes.registry import load_sae
+
+    model, texts = load_model(MODEL), load_trait(trait)
+    parts = decompose(PersonaVector.load(place), sae, model=model, seed=SEED)
+    controls, second = known_controls(model, sae, texts), []
+    if again and controls is not None:
+        second = confirmed(parts, model, sae, load_sae(SECOND), texts, controls)
+    names = ("feature", "odd", "interval", "damage", "p", "q", "verified")
+    return {
+        "rows": [{name: getattr(row, name) for name in names} for row in parts.causal],
+        "n_verified": sum(row.verified for row in parts.causal),
+        "n_expected_by_chance": parts.controls.get("expected_by_chance"),
+        "second": second,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--traits", default=",".join(TRAITS))
+    parser.add_argument("--saes", default=",".join(SAES))
+    chosen = parser.parse_args()
+    for which in chosen.saes.split(","):
+        for trait in chosen.traits.split(","):
+            found = verdicts(trait, which)
+            shown = {name: found[name] for name in ("n_verified", "n_expected_by_chance")}
+            print(json.dumps({"trait": trait, "sae": which, **shown}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
