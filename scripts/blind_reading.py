@@ -45,8 +45,8 @@ def groups(parts: Any, sae: Any) -> dict[int, str]:
 
 def collected(run: Path, features: list[int]) -> tuple[Any, Any]:
     """(evidence of the features from the run's rollouts and OpenWebText, the SAE)."""
-    from workbench.labeling.examples import collect_evidence
-    from workbench.labeling.streams import rollout_stream
+    from workbench.labeling.contexts.collection import collect_evidence
+    from workbench.labeling.contexts.streams import rollout_stream
     from workbench.models.loading import load_model
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.corpus import documents
@@ -83,9 +83,9 @@ def sheet(run: Path, page: Path, key: Path) -> None:
 
 def apply(run: Path, key: Path, readings: Path) -> None:
     """Labels for every item that was read, and the evidence file of the reading."""
+    from workbench.labeling.files.store import save_labels
     from workbench.labeling.labels import FeatureLabel, LabelSet
-    from workbench.labeling.score import score_label
-    from workbench.labeling.store import save_labels
+    from workbench.labeling.scores.detection import score_label
 
     started = time.perf_counter()
     known, read = read_json(key), read_json(readings)

@@ -1,11 +1,11 @@
 """Which features of the seven traits' vectors move the model: on the default SAE, a soft-frozen one, and again in a second SAE.
 
     workbench sae train saes/smollm2-135m-instruct/recipe.yaml --only 4k-soft-frozen    # the control SAE, under runs/saes
-    python scripts/verified_evidence.py                      # all traits; ten CPU minutes per trait and SAE that is new
+    python scripts/causal_controls.py --sae SAE --dtype bfloat16                        # of each SAE: hours of one core
+    python scripts/verified_evidence.py                      # all traits; two CPU minutes per trait and SAE that is new
     python scripts/verified_evidence.py --traits evil,humorous --saes default
 
-Verdicts are kept under runs/verified, the effects of control features in the user's cache, ten features at a time: an
-interrupted run goes on where it stopped. `decomposition_evidence.py` puts them into docs/evidence/decomposition.json.
+Verdicts are kept under runs/verified. `decomposition_evidence.py` puts them into docs/evidence/decomposition.json.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from workbench.base.store import sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS, MODEL, SEED = ROOT / "runs", "smollm2-135m-instruct", 0
+RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 SECOND = f"{MODEL}/blocks.15.hook_resid_post-4k"
 SAES = {"default": f"{MODEL}/blocks.15.hook_resid_post", "soft-frozen": RUNS / "saes" / "controls" / "4k-soft-frozen"}
@@ -49,7 +49,7 @@ def verdicts(trait: str, which: str) -> dict[str, Any]:
     from workbench.saes.registry import load_sae
 
     sae, place = load_sae(SAES[which]), RUNS / f"{trait}-{MODEL}" / "vector"
-    sources = {"vector": sha256_file(place / "persona_vector.json"), "sae": sae.weights_hash, "seed": SEED,
+    sources = {"vector": sha256_file(place / "persona_vector.json"), "sae": sae.weights_hash, "seed": SEED, "dtype": DTYPE,
                "trait": load_trait(trait).hash, "second": SECOND if which == "default" else None}  # fmt: skip
     file = RUNS / "verified" / f"{trait}-{which}.json"
     return remembered(file, sources, lambda: _measured(trait, place, sae, which == "default"))
@@ -64,7 +64,7 @@ def _measured(trait: str, place: Path, sae: Any, again: bool) -> dict[str, Any]:
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.registry import load_sae
 
-    model, texts = load_model(MODEL), load_trait(trait)
+    model, texts = load_model(MODEL, dtype=DTYPE), load_trait(trait)
     parts = decompose(PersonaVector.load(place), sae, model=model, seed=SEED)
     controls, second = known_controls(model, sae, texts), []
     if again and controls is not None:

@@ -34,7 +34,7 @@ ALLOWED["base"] = set()
 
 HEAVY = {"torch", "transformers", "transformer_lens", "sae_lens", "sklearn", "pandas", "pyarrow", "scipy", "numpy", "safetensors"}
 LIGHT = ("base", "cli", "models/assets.py", "models/catalogue.py", "models/hookpoints.py", "personas/traits.py",
-         "saes/registry.py", "saes/published.py", "saes/search.py", "labeling/store.py", "__init__.py",
+         "saes/registry.py", "saes/published.py", "saes/search.py", "labeling/files/store.py", "__init__.py",
          "__main__.py")  # fmt: skip
 NOT_LIGHT = {"base/tensors.py"}
 

@@ -121,7 +121,7 @@ def test_a_vector_alone_needs_no_sae(shelf, tmp_path):
 
 
 def test_an_sae_off_the_shelf_gets_an_id_that_labels_can_be_filed_under(shelf, tmp_path):
-    from workbench.labeling.store import set_folder
+    from workbench.labeling.files.store import set_folder
 
     folder = next(shelf.rglob("cfg.json")).parent
     away = tmp_path / "my sae (2)"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from workbench.labeling.streams import TokenDocument
+from workbench.labeling.contexts.streams import TokenDocument
 from workbench.labeling.tokens import token_strings
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.interface import SparseAutoencoder

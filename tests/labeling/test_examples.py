@@ -8,8 +8,8 @@ import torch
 
 from tests.labeling.planted import FILLER, THEMES, planted_documents, planted_sae
 from workbench.base.errors import WorkbenchError
-from workbench.labeling.examples import collect_evidence, nearest_features
-from workbench.labeling.streams import TokenDocument, is_scoring, rollout_stream, text_stream
+from workbench.labeling.contexts.collection import collect_evidence, nearest_features
+from workbench.labeling.contexts.streams import TokenDocument, is_scoring, rollout_stream, text_stream
 from workbench.labeling.tokens import token_strings
 from workbench.labeling.words import peak_word
 from workbench.saes.token_rows import activations_at

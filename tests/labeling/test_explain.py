@@ -7,10 +7,10 @@ import pytest
 
 from tests.labeling.planted import THEMES, planted_documents, planted_sae
 from workbench.base.errors import WorkbenchError
+from workbench.labeling.contexts.collection import collect_evidence
 from workbench.labeling.evidence import Context, FeatureEvidence
-from workbench.labeling.examples import collect_evidence
-from workbench.labeling.explain import TokenStatistics, label_content, make_explainer, standing_out
-from workbench.labeling.store import MAX_WORDS
+from workbench.labeling.explainers.offline import TokenStatistics, label_content, make_explainer, standing_out
+from workbench.labeling.files.store import MAX_WORDS
 from workbench.labeling.words import nearby_words, peak_word, words_of
 
 

@@ -10,8 +10,8 @@ import pytest
 from tests.labeling.planted import THEMES, planted_documents, planted_sae, theme_vectors, toy_embedder
 from workbench.base.errors import WorkbenchError
 from workbench.labeling import embedders
+from workbench.labeling.files.store import FeatureLabel, load_labels, save_label, save_labels
 from workbench.labeling.label import features_to_label, label
-from workbench.labeling.store import FeatureLabel, load_labels, save_label, save_labels
 from workbench.personas.traits import load_trait
 
 

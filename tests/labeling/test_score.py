@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.labeling.planted import THEMES, planted_documents, planted_sae, theme_vectors
-from workbench.labeling.examples import Collection, collect_evidence
-from workbench.labeling.score import KIND, detection_sets, score_label
+from workbench.labeling.contexts.collection import Collection, collect_evidence
+from workbench.labeling.scores.detection import KIND, detection_sets, score_label
 
 LABELS = {theme: ", ".join(words[:2]) for theme, words in THEMES.items()}
 

@@ -5,7 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.labeling.sightings import N_BINS, Sighting, Sightings, activation_bin, priority
+from workbench.labeling.contexts.sightings import N_BINS, Sighting, Sightings, activation_bin, priority
 
 
 def seen(value: float, document: str, text: int = 0) -> Sighting:

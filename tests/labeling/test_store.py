@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from workbench.base.errors import WorkbenchError
 from workbench.labeling.evidence import Context, FeatureEvidence
-from workbench.labeling.store import (
+from workbench.labeling.files.store import (
     FeatureLabel,
     LabelSet,
     load_label_file,
@@ -280,7 +280,7 @@ def test_save_labels_writes_one_file_per_feature(tmp_path: Path) -> None:
 
 
 def test_reading_labels_imports_nothing_heavy() -> None:
-    code = "import sys, workbench.labeling.store; print([m for m in ('torch', 'pandas', 'pyarrow') if m in sys.modules])"
+    code = "import sys, workbench.labeling.files.store; print([m for m in ('torch', 'pandas', 'pyarrow') if m in sys.modules])"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -8,7 +8,7 @@ import pytest
 
 from tests.labeling.planted import toy_embedder
 from workbench.labeling.evidence import Context, FeatureEvidence
-from workbench.labeling.taxonomy import assign_category
+from workbench.labeling.taxonomy.assignment import assign_category
 from workbench.personas.traits import Category, load_trait
 
 

@@ -47,7 +47,7 @@ def test_a_notebook_has_few_cells_and_short_ones(path: Path):
 def test_the_first_notebook_shows_a_finished_run_without_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from workbench.labeling.store import save_labels
+    from workbench.labeling.files.store import save_labels
 
     example_vector().save(tmp_path / "run" / "vector")
     example_parts().save(tmp_path / "run" / "decomposition")

@@ -7,7 +7,7 @@ import math
 import torch
 
 from workbench.decomposition.result import FEATURE_ARRAYS, CausalRow, Decomposition
-from workbench.labeling.store import Context, FeatureEvidence, FeatureLabel, LabelSet
+from workbench.labeling.files.store import Context, FeatureEvidence, FeatureLabel, LabelSet
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.vectors import PersonaVector, empty_rows
 

@@ -25,7 +25,7 @@ def hostile_report(text: str):
     from dataclasses import replace
 
     from tests.reports.example import example_labels, example_parts, example_vector
-    from workbench.labeling.store import Context
+    from workbench.labeling.files.store import Context
     from workbench.reports.content import report
 
     labels = example_labels()

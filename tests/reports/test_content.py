@@ -10,7 +10,7 @@ import pytest
 
 from tests.reports.example import D_SAE, bare_parts, example_labels, example_parts, example_vector
 from workbench.base.errors import WorkbenchError
-from workbench.labeling.store import LabelSet
+from workbench.labeling.files.store import LabelSet
 from workbench.reports import content
 from workbench.reports.content import Report
 

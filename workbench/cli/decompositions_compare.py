@@ -100,7 +100,7 @@ def _placebos(given: Path | None, sae: SparseAutoencoder, places: Sequence[Path]
 
 def _labels(parts: Sequence[Decomposition]) -> dict[str, dict[int, str]]:
     """The labels on the shelf of the features with large shares."""
-    from workbench.labeling.store import load_labels
+    from workbench.labeling.files.store import load_labels
 
     found: dict[str, dict[int, str]] = {}
     for one in parts:

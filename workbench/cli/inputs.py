@@ -135,7 +135,7 @@ def placebos_hash(folder: Path) -> str | None:
 
 def labels_hash(sae_id: str) -> str:
     """The hash of the labels that can be found for an SAE (of nothing when there are none)."""
-    from workbench.labeling.store import label_folders
+    from workbench.labeling.files.store import label_folders
 
     found = [root / sae_id for root in label_folders() if (root / sae_id).is_dir()]
     return content_hash([folder_hash(folder) for folder in found])

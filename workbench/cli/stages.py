@@ -210,7 +210,7 @@ class Job:
 
     @cached_property
     def labels(self) -> Any:
-        from workbench.labeling.store import load_labels
+        from workbench.labeling.files.store import load_labels
 
         found = load_labels(self.sae_site.id, self.folder / "labels", sae_hash=self.parts.sae["weights_hash"])
         return found.for_trait(self.trait.name)
@@ -289,8 +289,8 @@ class Job:
         return {"files": [f"decomposition/{Path(saved).name}"], "summary": summary}
 
     def _make_labels(self) -> dict[str, Any]:
+        from workbench.labeling.files.store import replace_labels
         from workbench.labeling.label import label
-        from workbench.labeling.store import replace_labels
 
         self.labels = label(
             self.parts,

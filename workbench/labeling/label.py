@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
-from workbench.labeling.examples import Collection, collect_evidence
-from workbench.labeling.explain import Explainer, make_explainer
+from workbench.labeling.contexts.collection import Collection, collect_evidence
+from workbench.labeling.contexts.streams import TextDocument, TokenDocument, has_rollouts, rollout_stream
+from workbench.labeling.explainers.offline import Explainer, make_explainer
+from workbench.labeling.files.store import load_labels
 from workbench.labeling.labels import UNCLEAR, FeatureLabel, LabelSet
-from workbench.labeling.score import score_label
-from workbench.labeling.store import load_labels
-from workbench.labeling.streams import TextDocument, TokenDocument, has_rollouts, rollout_stream
-from workbench.labeling.taxonomy import assign_category
+from workbench.labeling.scores.detection import score_label
+from workbench.labeling.taxonomy.assignment import assign_category
 
 if TYPE_CHECKING:
     from workbench.decomposition.result import Decomposition
@@ -151,7 +151,7 @@ def _check_same_sae(parts: Decomposition, sae: SparseAutoencoder) -> None:
 
 def _has_plain_id(sae: SparseAutoencoder) -> bool:
     """An SAE loaded from a path has no place on the shelf of labels."""
-    from workbench.labeling.store import set_folder
+    from workbench.labeling.files.store import set_folder
 
     try:
         set_folder(".", sae.id)

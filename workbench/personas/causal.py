@@ -264,12 +264,20 @@ class CausalInstrument:
         cap = MAX_DOSE_NORMS * self.median_norm
         return float(doses_for_kl(self.neutral, unit, self.kl, start=0.3 * self.median_norm, cap=cap).norms)
 
-    def measure(self, directions: Tensor) -> Effects:
-        """Effects of `directions` [f, d_model] (any length, none zero), each at its own KL-matched dose."""
-        unit = directions.float().cpu() / directions.float().cpu().norm(dim=1, keepdim=True)
+    def doses(self, directions: Tensor) -> Doses:
+        """The KL-matched dose of each of `directions` [f, d_model]; the pairs play no part in it."""
         cap = MAX_DOSE_NORMS * self.median_norm
-        doses = doses_for_kl(self.neutral, unit, self.kl, start=self._start, cap=cap)
+        return doses_for_kl(self.neutral, _unit(directions), self.kl, start=self._start, cap=cap)
+
+    def measure(self, directions: Tensor, doses: Doses | None = None) -> Effects:
+        """Effects of `directions` [f, d_model] (any length, none zero), each at its own KL-matched dose (if known, `doses`)."""
+        unit, doses = _unit(directions), doses or self.doses(directions)
         delta = unit * doses.norms[:, None].float()
         up, down = self.contrast(torch.stack([delta, -delta], dim=1).flatten(0, 1)).unflatten(0, (-1, 2)).unbind(1)
         even = (up + down) / 2 - self.contrast.baseline
         return Effects((up - down) / 2, even, doses.norms / self.median_norm, doses.kl)
+
+
+def _unit(directions: Tensor) -> Tensor:
+    rows = directions.float().cpu()
+    return rows / rows.norm(dim=1, keepdim=True)

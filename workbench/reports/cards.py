@@ -16,7 +16,7 @@ from workbench.reports.tables import share_text, signed
 from workbench.reports.text import clean, clean_token
 
 if TYPE_CHECKING:
-    from workbench.labeling.store import Context, FeatureEvidence
+    from workbench.labeling.files.store import Context, FeatureEvidence
     from workbench.reports.content import Report
 
 MAX_TOKENS_LISTED = 16

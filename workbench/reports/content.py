@@ -14,7 +14,7 @@ from workbench.reports.shares import CategoryName, Slice, finite, interval, slic
 
 if TYPE_CHECKING:
     from workbench.decomposition.result import Decomposition
-    from workbench.labeling.store import FeatureLabel, LabelSet
+    from workbench.labeling.files.store import FeatureLabel, LabelSet
     from workbench.personas.vectors import PersonaVector
     from workbench.reports.svg import Figure
 

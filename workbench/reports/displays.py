@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workbench.decomposition.result import Decomposition
     from workbench.lab.mixture_study import MixtureResult
     from workbench.lab.result import LabResult
-    from workbench.labeling.store import LabelSet
+    from workbench.labeling.files.store import LabelSet
     from workbench.personas.vectors import PersonaVector
     from workbench.reports.content import Report
     from workbench.reports.svg import Figure

@@ -27,6 +27,7 @@ from workbench.personas.causal import (
     KL_TOLERANCE,
     MAX_DOSE_NORMS,
     CausalInstrument,
+    Doses,
     Effects,
     neutral_snippets,
 )
@@ -222,8 +223,8 @@ def control_distribution(
     """Effects of `n_controls` features matched to `features` (the 100 of largest |share|, say), none of them among these.
 
     Ten features at a time are written under `cache` (default: the user's cache folder), so that an interrupted
-    computation goes on where it stopped and ends with the same numbers. About 3 s per feature on two cores for the
-    default model.
+    computation goes on where it stopped and ends with the same numbers. Their doses are kept as well: the same features
+    cost a third less for the next trait. Some 7 s of one core per feature for the default model, half in bfloat16.
     """
     key = control_key(model, sae, trait, kl=kl)
     drawn, balance = match_controls(model, sae, features, n_controls=n_controls, seed=seed)
@@ -253,6 +254,11 @@ def _parts_folder(cache: str | Path | None, key: dict[str, Any], drawn: Sequence
     return controls_cache(cache) / "parts" / content_hash({**key, "features": list(drawn), "dtype": dtype})[:24]
 
 
+def _dose_key(model: Model, sae: SparseAutoencoder, kl: float) -> str:
+    neutral = sha256_bytes("\n".join(neutral_snippets()).encode())
+    return content_hash([sae.weights_hash, str(sae.hook), model.weights_hash, str(model.dtype), kl, neutral])[:24]
+
+
 def _measured(
     model: Model,
     sae: SparseAutoencoder,
@@ -270,12 +276,25 @@ def _measured(
                 part = read_json(path)
             else:
                 instrument = instrument or CausalInstrument(model, sae.hook, pairs, kl=kl)
-                part = summary(instrument.measure(sae.decoder_directions[group]), pairs)
+                doses = _doses(instrument, sae, group, parts.parent.parent / "doses" / _dose_key(model, sae, kl))
+                part = summary(instrument.measure(sae.decoder_directions[group], doses), pairs)
                 write_json(path, part)
             for name in _COLUMNS:
                 columns[name] += part[name]
             step(len(group))
     return {name: tuple(values) for name, values in columns.items()}
+
+
+def _doses(instrument: CausalInstrument, sae: SparseAutoencoder, group: Sequence[int], folder: Path) -> Doses:
+    """The doses of these features, one file each: they depend on neutral text alone, so one trait's serve every other."""
+    paths = {feature: folder / f"{feature}.json" for feature in group}
+    unknown = [feature for feature, path in paths.items() if not path.is_file()]
+    if unknown:
+        found = instrument.doses(sae.decoder_directions[unknown])
+        for feature, norm, kl in zip(unknown, found.norms.tolist(), found.kl.tolist(), strict=True):
+            write_json(paths[feature], {"norm": norm, "kl": kl})
+    read = [read_json(path) for path in paths.values()]
+    return Doses(*(torch.tensor([row[name] for row in read], dtype=torch.float64) for name in ("norm", "kl")))
 
 
 def summary(effects: Effects, pairs: Sequence[ReplyPair]) -> dict[str, list[float]]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.randomness import derive_seed
-from workbench.labeling.examples import Collection, HeldOut
-from workbench.labeling.explain import label_content
+from workbench.labeling.contexts.collection import Collection, HeldOut
+from workbench.labeling.explainers.offline import label_content
 from workbench.labeling.words import nearby_words
 
 if TYPE_CHECKING:

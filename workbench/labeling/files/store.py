@@ -16,9 +16,16 @@ from typing import Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import atomic_write, make_folder
 from workbench.labeling.evidence import REDISTRIBUTABLE, Context, FeatureEvidence
+from workbench.labeling.files.record import (
+    LabelRecord,
+    Taxonomies,
+    from_file,
+    label_problem,
+    to_document,
+    to_yaml,
+)
+from workbench.labeling.files.yamlfile import parse_yaml_text, read_yaml_file
 from workbench.labeling.labels import AUTHOR_KINDS, MAX_WORDS, STATUSES, UNCLEAR, FeatureLabel, LabelSet
-from workbench.labeling.record import LabelRecord, Taxonomies, from_file, label_problem, to_document, to_yaml
-from workbench.labeling.yamlfile import parse_yaml_text, read_yaml_file
 from workbench.saes.registry import shelf_folders
 
 __all__ = [

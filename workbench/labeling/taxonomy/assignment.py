@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.labeling.evidence import FeatureEvidence
-from workbench.labeling.explain import label_content
+from workbench.labeling.explainers.offline import label_content
 from workbench.labeling.labels import UNCLEAR
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
+from workbench.labeling.contexts.reading import Collection, HeldOut, Reading
+from workbench.labeling.contexts.streams import TextDocument, TokenDocument, text_stream
 from workbench.labeling.evidence import REDISTRIBUTABLE, Context, FeatureEvidence
-from workbench.labeling.reading import Collection, HeldOut, Reading
-from workbench.labeling.streams import TextDocument, TokenDocument, text_stream
 
 if TYPE_CHECKING:
     from workbench.models.model import Model

@@ -26,9 +26,9 @@ from typing import Any
 
 from workbench.base.errors import nearest
 from workbench.labeling.evidence import PEAK_CLOSE, PEAK_OPEN, Context, FeatureEvidence
+from workbench.labeling.files.reader import Reader
+from workbench.labeling.files.yamlfile import Where, YamlFile
 from workbench.labeling.labels import AUTHOR_KINDS, MAX_CHARACTERS, MAX_WORDS, STATUSES, UNCLEAR, FeatureLabel
-from workbench.labeling.reader import Reader
-from workbench.labeling.yamlfile import Where, YamlFile
 
 SCHEMA = 1
 FIELDS = (

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, TypeGuard
 
 from workbench.base.errors import WorkbenchError, nearest
-from workbench.labeling.yamlfile import Where, YamlFile
+from workbench.labeling.files.yamlfile import Where, YamlFile
 
 
 class Reader:

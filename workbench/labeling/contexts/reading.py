@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.labeling.contexts.sightings import N_BINS, Sighting, Sightings, activation_bin, priority
+from workbench.labeling.contexts.streams import TokenDocument, is_scoring
 from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.lens import promoted_and_suppressed
-from workbench.labeling.sightings import N_BINS, Sighting, Sightings, activation_bin, priority
-from workbench.labeling.streams import TokenDocument, is_scoring
 from workbench.labeling.tokens import special_ids, token_strings
 from workbench.labeling.words import words_of
 from workbench.saes.token_rows import SINK_RATIO, activations_at

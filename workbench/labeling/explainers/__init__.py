@@ -1,0 +1,1 @@
+"""Who puts evidence into words: programs, local models, endpoints."""

@@ -1,0 +1,1 @@
+"""Label files: read, checked, merged, migrated, exchanged."""

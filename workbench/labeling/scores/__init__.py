@@ -1,0 +1,1 @@
+"""How well a label tells where its feature fires, whoever wrote it."""
