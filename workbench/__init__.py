@@ -48,8 +48,8 @@ _HOMES = {
     "falsify": "decomposition.falsify",
     "Falsification": "decomposition.falsify",
     "label": "labeling.label",
-    "LabelSet": "labeling.store",
-    "load_labels": "labeling.store",
+    "LabelSet": "labeling.files.store",
+    "load_labels": "labeling.files.store",
     "report": "reports.content",
     "Report": "reports.content",
 }
