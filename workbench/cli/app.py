@@ -16,6 +16,7 @@ from . import (
     falsify,
     judge_commands,
     lab,
+    labels_commands,
     sae_shelf,
     traits_commands,
     vectors_commands,
@@ -40,6 +41,7 @@ app.add_typer(traits_commands.app, name="traits")
 app.add_typer(vectors_commands.app, name="vectors")
 app.add_typer(decompositions_commands.app, name="decompositions")
 app.add_typer(judge_commands.app, name="judge")
+app.add_typer(labels_commands.app, name="labels")
 
 
 def _print_version(wanted: bool) -> None:
