@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from workbench.labeling.contexts.sightings import N_BINS, Sighting, Sightings, activation_bin, priority
+from workbench.labeling.contexts.same_token import Pool
+from workbench.labeling.contexts.sightings import (
+    N_BINS,
+    Sighting,
+    Sightings,
+    activation_bin,
+    priority,
+    window_bounds,
+)
 from workbench.labeling.contexts.streams import TokenDocument, is_scoring
 from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.lens import promoted_and_suppressed
@@ -40,7 +48,8 @@ class Collection:
 
     `evidence` per asked feature (explaining half); `held_out` contexts of the scoring half per asked feature *and* decoder
     neighbour; `neighbours` the nearest features in decoder space; `random` contexts of the scoring half at random tokens;
-    `background` how often each word was read; `n_tokens` how many tokens counted.
+    `background` how often each word was read; `n_tokens` how many tokens counted; `same_token` per asked feature contexts of
+    the scoring half whose marked token is one of the feature's peak tokens while the feature fires nowhere in them.
     """
 
     evidence: Mapping[int, FeatureEvidence]
@@ -49,6 +58,7 @@ class Collection:
     random: tuple[HeldOut, ...]
     background: Counter[str]
     n_tokens: int
+    same_token: Mapping[int, tuple[HeldOut, ...]] = field(default_factory=dict)
 
 
 class Reading:
@@ -62,6 +72,7 @@ class Reading:
         self.explaining = [Sightings(capacity) for _ in tracked]
         self.scoring = [Sightings(capacity) for _ in tracked]
         self.random: list[tuple[int, Sighting]] = []
+        self.pool = Pool(model.tokenizer)
         self.fired = torch.zeros(len(tracked), dtype=torch.long)
         self.largest = torch.zeros(len(tracked))
         self.histograms = {
@@ -134,6 +145,7 @@ class Reading:
             self._offer_feature(halves[index], document, values, index, peaks[index], order)
         if scoring:
             self._offer_random(document, values, counts)
+            self.pool.offer(document, values, counts)
 
     def _offer_feature(
         self, kept: Sightings, document: TokenDocument, values: Tensor, index: int, peak: int, order: int
@@ -155,10 +167,7 @@ class Reading:
         self.random = sorted([*self.random, (order, sighting)], key=lambda item: item[0])[:N_RANDOM]
 
     def _window(self, document: TokenDocument, values: Tensor, index: int | None, token: int) -> Sighting:
-        """About two thirds of the window before the token, a third after it: a code depends on what came before."""
-        n = len(document.ids)
-        start = max(min(token - (2 * self.context) // 3, n - self.context), 0)
-        stop = min(start + self.context, n)
+        start, stop = window_bounds(len(document.ids), token, self.context)
         fires = (values[start:stop] > 0).any(0).nonzero().flatten().tolist()
         own = values[start:stop, index].tolist() if index is not None else [0.0] * (stop - start)
         return Sighting(
@@ -188,6 +197,7 @@ class Reading:
             random=tuple(self._held(sighting) for _, sighting in self.random),
             background=self.background,
             n_tokens=self.n_tokens,
+            same_token={feature: self._same_token(feature, sizes["n_held_out"]) for feature in asked},
         )
 
     def _evidence(self, feature: int, lens: tuple[Any, Any], n_top: int, n_quantiles: int) -> FeatureEvidence:
@@ -215,6 +225,14 @@ class Reading:
             self.histograms[True][index].tolist(), n // 2, besides=top
         )
         return tuple(self._held(sighting) for sighting in (*top, *spread))
+
+    def _same_token(self, feature: int, n: int) -> tuple[HeldOut, ...]:
+        """Windows of the scoring half around the feature's peak tokens (of either half), in which it is silent."""
+        index = self.tracked.index(feature)
+        seen = (item[-1] for kept in (self.explaining[index], self.scoring[index]) for item in kept.strongest)
+        tokens = [token_strings(self.model.tokenizer, one.ids)[one.peak] for one in seen]
+        found = self.pool.silent(tokens, feature, self.tracked, size=self.context, n=n)
+        return tuple(self._held(sighting) for sighting in found)
 
     def _held(self, sighting: Sighting) -> HeldOut:
         return HeldOut(self._context(sighting), sighting.active)
