@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from workbench.labeling.contexts.sightings import (
     Sighting,
     Sightings,
     activation_bin,
+    distinct,
     priority,
     window_bounds,
 )
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 ENCODE_ROWS = 2048
 N_RANDOM = 60
+N_CONTRAST = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Collection:
     `evidence` per asked feature (explaining half); `held_out` contexts of the scoring half per asked feature *and* decoder
     neighbour; `neighbours` the nearest features in decoder space; `random` contexts of the scoring half at random tokens;
     `background` how often each word was read; `n_tokens` how many tokens counted; `same_token` per asked feature contexts of
-    the scoring half whose marked token is one of the feature's peak tokens while the feature fires nowhere in them.
+    the scoring half whose marked token is one of the feature's peak tokens while the feature fires nowhere in them; `contrast`
+    per asked feature windows of the *explaining* half in which it is silent, for whoever explains: the strongest of its decoder
+    neighbours, then random ones.
     """
 
     evidence: Mapping[int, FeatureEvidence]
@@ -59,6 +64,7 @@ class Collection:
     background: Counter[str]
     n_tokens: int
     same_token: Mapping[int, tuple[HeldOut, ...]] = field(default_factory=dict)
+    contrast: Mapping[int, tuple[Context, ...]] = field(default_factory=dict)
 
 
 class Reading:
@@ -71,7 +77,7 @@ class Reading:
         self.columns = torch.tensor(tracked, dtype=torch.long)
         self.explaining = [Sightings(capacity) for _ in tracked]
         self.scoring = [Sightings(capacity) for _ in tracked]
-        self.random: list[tuple[int, Sighting]] = []
+        self.random: dict[bool, list[tuple[int, Sighting]]] = {False: [], True: []}
         self.pool = Pool(model.tokenizer)
         self.fired = torch.zeros(len(tracked), dtype=torch.long)
         self.largest = torch.zeros(len(tracked))
@@ -143,8 +149,8 @@ class Reading:
         for index in (values.amax(0) > 0).nonzero().flatten().tolist():
             order = priority(self.tracked[index], document.id)
             self._offer_feature(halves[index], document, values, index, peaks[index], order)
+        self._offer_random(self.random[scoring], document, values, counts)
         if scoring:
-            self._offer_random(document, values, counts)
             self.pool.offer(document, values, counts)
 
     def _offer_feature(
@@ -158,13 +164,15 @@ class Reading:
         if kept.wants_bin(bin_index, order):
             kept.add_bin(bin_index, order, self._window(document, values, index, token))
 
-    def _offer_random(self, document: TokenDocument, values: Tensor, counts: Tensor) -> None:
+    def _offer_random(
+        self, kept: list[tuple[int, Sighting]], document: TokenDocument, values: Tensor, counts: Tensor
+    ) -> None:
         order = priority("random", document.id)
-        if len(self.random) == N_RANDOM and order >= self.random[-1][0]:
+        if len(kept) == N_RANDOM and order >= kept[-1][0]:
             return
         usable = counts.nonzero().flatten()
         sighting = self._window(document, values, None, int(usable[order % len(usable)]))
-        self.random = sorted([*self.random, (order, sighting)], key=lambda item: item[0])[:N_RANDOM]
+        kept[:] = sorted([*kept, (order, sighting)], key=lambda item: item[0])[:N_RANDOM]
 
     def _window(self, document: TokenDocument, values: Tensor, index: int | None, token: int) -> Sighting:
         start, stop = window_bounds(len(document.ids), token, self.context)
@@ -194,10 +202,11 @@ class Reading:
             evidence=evidence,
             held_out={feature: self._held_out(feature, sizes["n_held_out"]) for feature in self.tracked},
             neighbours=neighbours,
-            random=tuple(self._held(sighting) for _, sighting in self.random),
+            random=tuple(self._held(sighting) for _, sighting in self.random[True]),
             background=self.background,
             n_tokens=self.n_tokens,
             same_token={feature: self._same_token(feature, sizes["n_held_out"]) for feature in asked},
+            contrast={feature: self._contrast(feature, neighbours[feature]) for feature in asked},
         )
 
     def _evidence(self, feature: int, lens: tuple[Any, Any], n_top: int, n_quantiles: int) -> FeatureEvidence:
@@ -233,6 +242,14 @@ class Reading:
         tokens = [token_strings(self.model.tokenizer, one.ids)[one.peak] for one in seen]
         found = self.pool.silent(tokens, feature, self.tracked, size=self.context, n=n)
         return tuple(self._held(sighting) for sighting in found)
+
+    def _contrast(self, feature: int, neighbours: Iterable[int]) -> tuple[Context, ...]:
+        """Windows of the explaining half without the feature: the strongest of each neighbour, then as many random ones."""
+        near = [self.explaining[self.tracked.index(other)].top(4 * N_CONTRAST) for other in neighbours]
+        silent = [distinct((s for s in found if feature not in s.active), N_CONTRAST) for found in near]
+        mixed = [sighting for rank in zip_longest(*silent) for sighting in rank if sighting is not None]
+        random = distinct((s for _, s in self.random[False] if feature not in s.active), max(len(mixed), N_CONTRAST))
+        return tuple(self._context(sighting) for sighting in distinct((*mixed, *random), len(mixed) + len(random)))
 
     def _held(self, sighting: Sighting) -> HeldOut:
         return HeldOut(self._context(sighting), sighting.active)

@@ -34,6 +34,12 @@ def priority(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big")
 
 
+def window_bounds(n_tokens: int, token: int, size: int) -> tuple[int, int]:
+    """Start and stop of a window: about two thirds of it before the token, a third after: a code depends on what came before."""
+    start = max(min(token - (2 * size) // 3, n_tokens - size), 0)
+    return start, min(start + size, n_tokens)
+
+
 def activation_bin(value: float) -> int:
     """The bin of an activation: four to the octave, from 2^-10 to 2^15."""
     return min(max(math.floor(_PER_OCTAVE * math.log2(value)) - _LOWEST, 0), N_BINS - 1)
