@@ -7,15 +7,14 @@ files. A stage is done when the manifest holds its key; the key is a content has
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .errors import WorkbenchError
-from .store import PathLike, describe_os_error, make_folder, read_json, write_json
+from .locks import exclusive
+from .store import PathLike, make_folder, read_json, write_json
 
 SCHEMA = 1
 MANIFEST, LOCK, HOLDER = "manifest.json", ".lock", ".holder.json"
@@ -84,37 +83,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    import filelock
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
+    def busy(who: str) -> WorkbenchError:
+        remedy = "wait for it, or choose another --out"
+        return WorkbenchError(f"the run folder {folder} is in use by {who}", "one process per run folder", remedy)
 
-    lock = filelock.FileLock(str(folder / LOCK), timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise _held(folder) from None
-    except OSError as error:
-        raise describe_os_error(error, folder) from error
-    try:
-        write_json(folder / HOLDER, _myself())
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            (folder / HOLDER).unlink(missing_ok=True)
-        lock.release()
-
-
-def _myself() -> dict[str, Any]:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": platform.node(), "since": now}
-
-
-def _held(folder: Path) -> WorkbenchError:
-    try:
-        holder = read_json(folder / HOLDER)
-        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (WorkbenchError, KeyError, TypeError):  # between taking the lock and writing the note
-        who = "another process"
-    return WorkbenchError(
-        f"the run folder {folder} is in use by {who}", "one process per run folder", "wait for it, or choose another --out"
-    )
+    return exclusive(folder / LOCK, folder / HOLDER, busy)
