@@ -14,6 +14,7 @@ from . import (
     decompositions_commands,
     doctor,
     falsify,
+    features_commands,
     judge_commands,
     lab,
     labels_commands,
@@ -41,6 +42,7 @@ app.add_typer(traits_commands.app, name="traits")
 app.add_typer(vectors_commands.app, name="vectors")
 app.add_typer(decompositions_commands.app, name="decompositions")
 app.add_typer(judge_commands.app, name="judge")
+app.add_typer(features_commands.app, name="features")
 app.add_typer(labels_commands.app, name="labels")
 
 

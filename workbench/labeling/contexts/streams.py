@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from workbench.personas.vectors import PersonaVector
 
 MAX_DOCUMENT_TOKENS = 128
+MAX_CHAT_TOKENS = 512
+
+KINDS = ("corpus", "chat", "rollouts")
+"""Kinds of source: text that somebody wrote, chats with their spans, responses that a persona vector was made from."""
+ROLES = ("plain", "template", "system", "user", "assistant")
+"""Who says a token: nobody (plain text), the chat template, or a speaker; documents hold indices into this."""
+_SPANS = {"system": "system", "user": "user", "response": "assistant"}
 
 
 class TextDocument(Protocol):
@@ -33,7 +40,7 @@ class TokenDocument:
     """A document as token ids, with the activations [n_tokens, d_model] if they are known already.
 
     `group` is what must not stand on both sides of the split between explaining and scoring: the document itself, or the
-    question of a rollout.
+    question of a rollout. `roles` are indices into ROLES, one per token; None is plain text.
     """
 
     ids: tuple[int, ...]
@@ -41,6 +48,19 @@ class TokenDocument:
     id: str
     group: str
     activations: Tensor | None = None
+    roles: tuple[int, ...] | None = None
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS, by the name of the source."""
+        return kind_of(self.source)
+
+
+def kind_of(source: str) -> str:
+    """The kind of a source: "rollouts:..." and "given:..." are rollouts, "chats..." is chat, all others are corpus."""
+    if source.split(":", 1)[0] in ("rollouts", "given"):
+        return "rollouts"
+    return "chat" if source.startswith("chats") else "corpus"
 
 
 def is_scoring(group: str) -> bool:
@@ -67,6 +87,33 @@ def text_stream(
         else:
             name, source = document.id, document.source
         yield TokenDocument(ids, source, name, name)
+
+
+def chat_stream(
+    model: Model,
+    dialogues: Iterable[tuple[str, str, str]],
+    *,
+    source: str = "chats",
+    max_tokens: int = MAX_CHAT_TOKENS,
+) -> Iterator[TokenDocument]:
+    """Chats (system, user, assistant) in the model's chat format, cut to `max_tokens`, with the role of every token.
+
+    An empty system prompt is left out. The group is the user's message, so that two answers to one never stand on both sides.
+    """
+    from workbench.models.prompts import tokenize_chat
+
+    for system, user, assistant in dialogues:
+        head = [{"role": "system", "content": system}] if system else []
+        chat = tokenize_chat(
+            model, [*head, {"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+        )
+        roles = [ROLES.index("template")] * len(chat.ids)
+        for span, ranges in chat.spans.items():
+            for start, end in ranges:
+                roles[start:end] = [ROLES.index(_SPANS[span])] * (end - start)
+        name = hashlib.sha256(repr((system, user, assistant)).encode("utf-8", "replace")).hexdigest()[:24]
+        group = hashlib.sha256(user.encode("utf-8", "replace")).hexdigest()[:24]
+        yield TokenDocument(chat.ids[:max_tokens], source, name, group, roles=tuple(roles[:max_tokens]))
 
 
 def rollout_stream(
@@ -108,8 +155,9 @@ def _is_given(vector: PersonaVector) -> bool:
 
 def _rollout(row: dict[str, Any], source: str, trait: str, activations: Tensor | None) -> TokenDocument:
     ids = tuple(int(token) for token in _listed(row["response_ids"]))
+    roles = None if activations is None else (ROLES.index("assistant"),) * len(ids)
     return TokenDocument(
-        ids, f"{source}:{trait}:{row['arm']}", str(row["id"]), str(row["question_id"]), activations
+        ids, f"{source}:{trait}:{row['arm']}", str(row["id"]), str(row["question_id"]), activations, roles
     )
 
 
