@@ -125,16 +125,13 @@ def behaviour_of(trait: str, parts: Any, sae: Any, model: Any, texts: Any, vecto
 
 def answered(place: Path, screened: dict[str, Any], parts: Any, sae: Any, model: Any, texts: Any, vector: Any) -> dict[str, Any]:
     """The judge's points under every screened feature, ten controls and the vector itself."""
-    from workbench.decomposition.causal.steered import SPLITS, judged_effects, steered_answers
-    from workbench.decomposition.methods import decoder_of
+    from workbench.decomposition.causal.steered import screened_answers
     from workbench.personas.judges import make_judge
 
-    decoder = decoder_of(sae)
-    rows = screened["features"] + screened["controls"][:10]
-    directions = {"vector": parts.direction} | {str(row["feature"]): row["sign"] * decoder[row["feature"]] for row in rows}
-    answers = steered_answers(model, sae.hook, directions, texts.questions_of(*SPLITS), folder=place / "answers", seed=SEED)
-    judge = make_judge("offline-outcome", trait=texts)
-    return judged_effects(answers, texts, judge, model, filtered_by=vector.evidence.get("judge"), seed=SEED)
+    judge, filtered_by = make_judge("offline-outcome", trait=texts), vector.evidence.get("judge")
+    return screened_answers(
+        parts, model, sae, texts, screened, judge, filtered_by=filtered_by, folder=place / "answers", seed=SEED
+    )
 
 
 def _vector_hash(trait: str) -> str:

@@ -1,12 +1,14 @@
 """What docs/evidence/decomposition.json holds: planted truth, the seven traits with their nulls, speed.
 
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors, the placebo contrasts
+    python scripts/causal_controls.py --sae runs/saes/controls/4k-soft-frozen --dtype bfloat16   # hours of one core
     python scripts/evidence.py decomposition
     python scripts/decomposition_evidence.py --traits                       # only this part, printed
     python scripts/decomposition_evidence.py --growth                       # only the growth curves, put into the file
+    python scripts/decomposition_evidence.py --verified                     # only the causal verdicts and audit figures, the same
 
-The traits are taken apart on the default SAE without the causal stage, whose control distribution takes a quarter of an hour per
-trait; evil's, which ships, is in main_job.json.
+The traits are taken apart on the default SAE; their causal verdicts come from `verified_evidence.py`, which keeps them, the
+audit's and the mixtures' figures from the evidence files of these two.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from workbench.base.store import read_json, sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence" / "decomposition.json"
+AUDIT, MIXTURES = EVIDENCE.with_name("audit.json"), EVIDENCE.with_name("mixtures.json")
 GROWTH = ROOT / "docs" / "images" / "decomposition_growth.svg"
 RUNS, MODEL, SEED = ROOT / "runs", "smollm2-135m-instruct", 0
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
@@ -35,11 +38,13 @@ def evidence() -> dict[str, Any]:
     """{planted, flawed, null_false_rate, pursuit_vs_sklearn, pursuit_peak_memory_vs_decoder, pursuit, growth,
     streaming, trait_seconds, traits}."""
     from lab_evidence import flawed, planted
+    from verified_evidence import verified
 
     from workbench.reports.growth import growth_figure
 
     started = time.perf_counter()
     traits = {trait: taken_apart(trait) for trait in TRAITS}
+    causal = {trait: verified(trait) | audit_figures(trait) for trait in TRAITS}
     speed = benchmark("--full")
     streaming = benchmark("--full", "--growth", script="streaming")
     growth_figure(streaming["growth"]).save(GROWTH)
@@ -54,7 +59,8 @@ def evidence() -> dict[str, Any]:
         "growth": streaming.pop("growth"),
         "streaming": streaming,
         "trait_seconds": statistics.median(row["seconds"] for row in traits.values()),
-        "traits": traits,
+        "mixtures": mixture_figures(),
+        "traits": {trait: row | causal[trait] for trait, row in traits.items()},
     }
     return {"_made": made("make evidence TOPIC=decomposition", SEED, time.perf_counter() - started, inputs), **found}
 
@@ -123,6 +129,29 @@ def benchmark(*arguments: str, script: str = "pursuit") -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+def audit_figures(trait: str) -> dict[str, Any]:
+    """{effect_kept_by_denoised, coherence_gain} of docs/evidence/audit.json; None where no sum of features keeps enough."""
+    kept = read_json(AUDIT)["traits"][trait]["behaviour"]["denoised"] or {}
+    return {"effect_kept_by_denoised": kept.get("effect_kept"), "coherence_gain": kept.get("coherence_gain")}
+
+
+def mixture_figures() -> dict[str, Any]:
+    """{share_error, order_right, baseline_share_error} of docs/evidence/mixtures.json."""
+    found = read_json(MIXTURES)["mixtures"]
+    return {name: found[name] for name in ("share_error", "order_right", "baseline_share_error")}
+
+
+def verified_again() -> None:
+    """Puts the causal verdicts, the audit's and the mixtures' figures into the evidence file, with what made them."""
+    from verified_evidence import verified
+
+    started, stored = time.perf_counter(), read_json(EVIDENCE)
+    traits = {trait: row | verified(trait) | audit_figures(trait) for trait, row in stored["traits"].items()}
+    inputs = {file.stem: sha256_file(file) for file in (AUDIT, MIXTURES)}
+    header = made("python scripts/decomposition_evidence.py --verified", SEED, time.perf_counter() - started, inputs)
+    write_json(EVIDENCE, {**stored, "mixtures": mixture_figures(), "traits": traits, "verified": {"_made": header}})
+
+
 def growth_again() -> None:
     """Measures the growth curves alone and puts them into the evidence file, with what made them."""
     from workbench.reports.growth import growth_figure
@@ -139,8 +168,12 @@ def main() -> None:
     parts = parser.add_mutually_exclusive_group(required=True)
     parts.add_argument("--traits", action="store_true")
     parts.add_argument("--growth", action="store_true")
-    if parser.parse_args().growth:
+    parts.add_argument("--verified", action="store_true")
+    chosen = parser.parse_args()
+    if chosen.growth:
         growth_again()
+    elif chosen.verified:
+        verified_again()
     else:
         print(json.dumps({trait: taken_apart(trait) for trait in TRAITS}, indent=1))
 

@@ -207,11 +207,11 @@ def test_an_interrupted_computation_resumes_to_identical_results(model, planted,
 
     whole, measure, calls = compute(tmp_path / "whole"), CausalInstrument.measure, []
 
-    def interrupted(self, directions):
+    def interrupted(self, directions, doses):
         calls.append(len(directions))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return measure(self, directions)
+        return measure(self, directions, doses)
 
     monkeypatch.setattr(CausalInstrument, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -220,6 +220,20 @@ def test_an_interrupted_computation_resumes_to_identical_results(model, planted,
     assert calls == [10, 10, 10, 10, 5]
     for column in ("key", "features", "odd_contrast", "odd_control", "damage", "dose_norms", "reached_kl", "settings"):
         assert getattr(resumed, column) == getattr(whole, column)
+
+
+def test_another_traits_controls_take_the_same_doses_and_search_none(model, planted, instrument, parts, tmp_path, monkeypatch):
+    features, options = features_to_match(parts, 10), {"n_controls": 12, "kl": KL, "cache": tmp_path}
+    first = control_distribution(model, planted, trait_of(), features=features, instrument=instrument, **options)
+
+    def searched(self, directions):
+        raise AssertionError("the doses are known")
+
+    other = trait_of(PAIRS[:9])
+    monkeypatch.setattr(CausalInstrument, "doses", searched)
+    second = control_distribution(model, planted, other, features=features, **options)
+    assert second.features == first.features and second.dose_norms == first.dose_norms
+    assert second.reached_kl == first.reached_kl and second.effects.tolist() != first.effects.tolist()
 
 
 def test_a_saved_distribution_loads_the_same_and_refuses_another_sae(model, planted, controls, tmp_path):

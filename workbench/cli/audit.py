@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .stages import Job
 
 FOLDER = "audit"
-N_ANSWER_CONTROLS = 10
 
 
 @job_command
@@ -82,24 +81,18 @@ def _made(job: Job, features: int, controls: int, full: bool, second: str | None
 
 def _answers(job: Job, screened: dict[str, Any]) -> dict[str, Any]:
     """Answers under the screened features, some controls and the vector itself, and what the outcome judge says of them."""
-    from workbench.decomposition.causal.steered import SPLITS, judged_effects, steered_answers
-    from workbench.decomposition.methods import decoder_of
+    from workbench.decomposition.causal.steered import screened_answers
     from workbench.models.sampling import Sampling
     from workbench.personas.judges import make_judge
 
     from .panel_job import OUTCOME_JUDGE
 
-    decoder = decoder_of(job.sae)
-    rows = screened["features"] + screened["controls"][:N_ANSWER_CONTROLS]
-    directions = {"vector": job.parts.direction} | {str(row["feature"]): row["sign"] * decoder[row["feature"]] for row in rows}
-    questions = job.trait.questions_of(*SPLITS)
-    answers = steered_answers(
-        job.model, job.sae.hook, directions, questions, n_samples=job.config.n_samples, batch_size=job.config.batch_size,
-        sampling=Sampling(max_new_tokens=job.config.max_new_tokens), folder=job.folder / FOLDER / "answers", seed=job.config.seed,
-    )  # fmt: skip
     judge = make_judge(OUTCOME_JUDGE, trait=job.trait)
-    filtered_by = job.vector.evidence.get("judge")
-    return judged_effects(answers, job.trait, judge, job.model, filtered_by=filtered_by, seed=job.config.seed)
+    return screened_answers(
+        job.parts, job.model, job.sae, job.trait, screened, judge, filtered_by=job.vector.evidence.get("judge"),
+        n_samples=job.config.n_samples, batch_size=job.config.batch_size, seed=job.config.seed,
+        sampling=Sampling(max_new_tokens=job.config.max_new_tokens), folder=job.folder / FOLDER / "answers",
+    )  # fmt: skip
 
 
 def _prepared(job: Job, name: str) -> tuple[Any, Any]:

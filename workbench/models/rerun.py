@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 AGREEMENT = 1e-4
 """Nats by which log-probabilities of the fast and the plain pass may differ in float32."""
 _AGREEMENT_LOW_PRECISION = 0.2
+_WHOLE = 8
+"""Positions of a batch's unedited pass, prompts included, per `batch_tokens`."""
 _BLOCK_LISTS = ("layers", "h", "blocks")
 
 
@@ -185,6 +187,8 @@ def _batched(passages: Sequence[Passage], batch_tokens: int) -> list[tuple[int, 
     groups: list[tuple[int, ...]] = []
     while order:
         size = max(1, batch_tokens // (2 * max(1, len(passages[order[0]]))))
+        longest = max(len(passages[row].ids) for row in order[:size])  # long prompts count as well: their keys are kept
+        size = max(1, min(size, _WHOLE * batch_tokens // longest))
         n_groups = -(-len(order) // size)
         size = -(-len(order) // n_groups)
         groups.append(tuple(order[:size]))

@@ -179,19 +179,28 @@ def match_controls(
 
 
 def _covariates(model: Model, sae: SparseAutoencoder) -> tuple[dict[str, Tensor], Tensor]:
-    d = sae.decoder_directions.detach().cpu().double()
-    norms = d.norm(dim=1)
-    usable = norms > 1e-8
     w = model.unembedding.detach().float().cpu()
     gram = sum((part.T @ part).double() for part in w.split(16384))
-    unit = d / norms.clamp_min(1e-8)[:, None]
-    reach = ((unit @ gram) * unit).sum(dim=1).clamp_min(1e-24).sqrt()
+    norms, reach = _lengths(sae.decoder_directions.detach(), gram)
+    usable = norms > 1e-8
     covariates = {"log_decoder_norm": norms.clamp_min(1e-8).log(), "log_unembedded_norm": reach.log()}
     if sae.density is not None:
         density = sae.density.detach().cpu().double()
         usable &= density > 0
         covariates = {"log_density": density.clamp_min(1e-8).log(), **covariates}
     return covariates, usable
+
+
+def _lengths(directions: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
+    """|d| and |W_U d| / |d| [d_sae] (float64), a block of rows at a time: a wide dictionary is never held twice."""
+    parts = []
+    for rows in directions.split(8192):
+        d = rows.cpu().double()
+        norms = d.norm(dim=1)
+        unit = d / norms.clamp_min(1e-8)[:, None]
+        parts.append((norms, ((unit @ gram) * unit).sum(dim=1).clamp_min(1e-24).sqrt()))
+    norms, reach = (torch.cat(column) for column in zip(*parts, strict=True))
+    return norms, reach
 
 
 def _nearest_unused(

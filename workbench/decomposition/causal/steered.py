@@ -29,16 +29,23 @@ from workbench.personas.judges import Judge
 from workbench.personas.judging import check_judge, judge_rows
 from workbench.personas.reencoding import prompt_tokens
 
+from ..methods import decoder_of
+
 if TYPE_CHECKING:
     import pandas
 
     from workbench.models.hookpoints import HookPoint
     from workbench.models.model import Model
     from workbench.personas.traits import Category, Question, Trait
+    from workbench.saes.interface import SparseAutoencoder
+
+    from ..result import Decomposition
 
 DOSE = 0.25
 SPLITS = ("verification", "sealed")
 N_BOOTSTRAP = 1000
+N_CONTROLS = 10
+"""Controls of a screen that are sampled from."""
 UNSTEERED = ""
 """The name of the rows without a delta."""
 _GROUP = 16
@@ -87,6 +94,29 @@ def steered_answers(
             frames.append(frame)
             step(len(frame))
     return pd.concat(frames, ignore_index=True)
+
+
+def screened_answers(
+    parts: Decomposition,
+    model: Model,
+    sae: SparseAutoencoder,
+    trait: Trait,
+    screened: Mapping[str, Any],
+    judge: Judge,
+    *,
+    filtered_by: str | None = None,
+    seed: int = 0,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """`judged_effects` of the vector, every screened feature and ten of its controls (`screen`) on the evaluation questions.
+
+    `sampling` goes to `steered_answers`: n_samples, sampling, batch_size, folder.
+    """
+    decoder = decoder_of(sae)
+    rows = screened["features"] + screened["controls"][:N_CONTROLS]
+    directions = {"vector": parts.direction} | {str(row["feature"]): row["sign"] * decoder[row["feature"]] for row in rows}
+    answers = steered_answers(model, sae.hook, directions, trait.questions_of(*SPLITS), seed=seed, **sampling)
+    return judged_effects(answers, trait, judge, model, filtered_by=filtered_by, seed=seed)
 
 
 def _key(model: Model, hook: HookPoint, group: list, questions: Sequence[Question], *rest: Any) -> str:
