@@ -54,7 +54,7 @@ class Collection:
     `background` how often each word was read; `n_tokens` how many tokens counted; `same_token` per asked feature contexts of
     the scoring half whose marked token is one of the feature's peak tokens while the feature fires nowhere in them; `contrast`
     per asked feature windows of the *explaining* half in which it is silent, for whoever explains: the strongest of its decoder
-    neighbours, then random ones.
+    neighbours and random ones, in turns.
     """
 
     evidence: Mapping[int, FeatureEvidence]
@@ -244,12 +244,12 @@ class Reading:
         return tuple(self._held(sighting) for sighting in found)
 
     def _contrast(self, feature: int, neighbours: Iterable[int]) -> tuple[Context, ...]:
-        """Windows of the explaining half without the feature: the strongest of each neighbour, then as many random ones."""
+        """Windows of the explaining half without the feature: each neighbour's strongest and random ones, in turns."""
         near = [self.explaining[self.tracked.index(other)].top(4 * N_CONTRAST) for other in neighbours]
-        silent = [distinct((s for s in found if feature not in s.active), N_CONTRAST) for found in near]
-        mixed = [sighting for rank in zip_longest(*silent) for sighting in rank if sighting is not None]
-        random = distinct((s for _, s in self.random[False] if feature not in s.active), max(len(mixed), N_CONTRAST))
-        return tuple(self._context(sighting) for sighting in distinct((*mixed, *random), len(mixed) + len(random)))
+        pools = [*near, [sighting for _, sighting in self.random[False]]]
+        silent = [distinct((s for s in pool if feature not in s.active), N_CONTRAST) for pool in pools]
+        mixed = [sighting for turn in zip_longest(*silent) for sighting in turn if sighting is not None]
+        return tuple(self._context(sighting) for sighting in distinct(mixed, len(mixed)))
 
     def _held(self, sighting: Sighting) -> HeldOut:
         return HeldOut(self._context(sighting), sighting.active)
