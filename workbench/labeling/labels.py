@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from workbench.base import display
@@ -20,9 +21,12 @@ UNCLEAR = "unclear"
 class FeatureLabel:
     """What one feature is said to be, by whom, on which evidence, and how well that held up.
 
-    `label` has at most 12 words; `categories` maps a trait's name to a category id of its taxonomy; `author` is
-    {"kind": "human" | "model" | "offline", "name"}; `score` {"kind", "value", "interval": [low, high] | None} or None;
-    `confidence` the author's own, between 0 and 1, or None; `origin` "shipped" (read from a file) or "made" (by this run).
+    `label` has at most 12 words; `categories` maps a trait's name to a category id of its taxonomy, `category_confidence` to how
+    sure that is; `author` is {"kind": "human" | "model" | "offline", "name"} and may name a "method". `score` is the headline
+    {"kind", "value", "interval": [low, high] | None, "by", "n"} or None, `scores` the further ones. `confidence` is the author's
+    own, between 0 and 1, or None; `origin` "shipped" (read from a file) or "made" (by this run). `date` is in UTC ("2026-01-31"
+    or "2026-01-31T12:00:00Z"), "" when not known. `evidence_hash` names the evidence that the author read
+    (`FeatureEvidence.hash`); "" stands for that of `evidence`.
     """
 
     feature: int
@@ -36,6 +40,10 @@ class FeatureLabel:
     notes: str = ""
     confidence: float | None = None
     origin: str = "made"
+    date: str = ""
+    evidence_hash: str = ""
+    scores: tuple[Mapping[str, Any], ...] = ()
+    category_confidence: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def category(self) -> str:
@@ -52,15 +60,65 @@ class FeatureLabel:
         return replace(self, categories=first | {k: v for k, v in self.categories.items() if k != trait})
 
 
+def utc_now() -> str:
+    """The present second in UTC as a label's date has it: "2026-01-31T12:00:00Z"."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def precedence(label: FeatureLabel) -> tuple[Any, ...]:
+    """The rule that says which label of a feature counts, as a sort key: the first in this order does.
+
+    A person's label comes before a model's, a model's before an offline explainer's. Among those of one kind, confirmed ones come
+    first and disputed ones last, then the newest (an unknown date is the oldest). A rejected label comes after everything and
+    never counts. Author and wording break ties, so that the order never depends on how the labels were found.
+    """
+    kind, standing = label.author.get("kind", ""), {"confirmed": 0, "proposed": 1, "disputed": 2}
+    newest_first = (*(-ord(character) for character in label.date), 1)
+    return (
+        label.status == "rejected",
+        AUTHOR_KINDS.index(kind) if kind in AUTHOR_KINDS else len(AUTHOR_KINDS),
+        standing.get(label.status, 3),
+        newest_first,
+        (label.author.get("name", ""), label.author.get("method", ""), label.label, label.explanation),
+    )
+
+
+def preferred(labels: Iterable[FeatureLabel]) -> FeatureLabel | None:
+    """The label that counts among several of one feature, by `precedence`; None when there is none or all are rejected."""
+    kept = [item for item in labels if item.status != "rejected"]
+    return min(kept, key=precedence) if kept else None
+
+
+@dataclass(frozen=True)
+class FeatureRecord:
+    """Everything that is said of one feature of one SAE: the labels of all authors, and the evidence, which they share."""
+
+    sae_id: str
+    sae_hash: str
+    feature: int
+    labels: tuple[FeatureLabel, ...] = ()
+    evidence: FeatureEvidence | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> FeatureLabel | None:
+        """The label that counts; see `precedence`."""
+        return preferred(self.labels)
+
+
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels of one SAE, tied to the hash of its weights. Iterates over the labels in order of the feature index."""
+    """The labels of one SAE, tied to the hash of its weights. Iterates over the labels in order of the feature index.
+
+    `labels` has the one label of each feature that counts; `records` everything that was said of it, where files were read.
+    """
 
     sae_id: str
     sae_hash: str
     labels: Mapping[int, FeatureLabel] = field(default_factory=dict)
     trait: str | None = None
     warnings: tuple[str, ...] = ()
+    records: Mapping[int, FeatureRecord] = field(default_factory=dict)
 
     def __getitem__(self, feature: int) -> FeatureLabel:
         return self.labels[feature]
@@ -68,6 +126,12 @@ class LabelSet:
     def get(self, feature: int) -> FeatureLabel | None:
         """The label of that feature, or None."""
         return self.labels.get(feature)
+
+    def all_of(self, feature: int) -> tuple[FeatureLabel, ...]:
+        """Every label of that feature, whoever wrote it, the one that counts first; rejected ones come last."""
+        if feature in self.records:
+            return tuple(sorted(self.records[feature].labels, key=precedence))
+        return (self.labels[feature],) if feature in self.labels else ()
 
     def __contains__(self, feature: object) -> bool:
         return feature in self.labels
@@ -91,11 +155,13 @@ class LabelSet:
             f"{len(self.labels)} labels of {self.sae_id} were left out: they were written for weights {self.sae_hash[:12]}, "
             "this SAE has others. Feature indices mean nothing across SAEs."
         )
-        return replace(self, labels={}, warnings=(*self.warnings, warning))
+        return replace(self, labels={}, records={}, warnings=(*self.warnings, warning))
 
     def only(self, features: Iterable[int]) -> LabelSet:
         """The labels of these features alone."""
-        return replace(self, labels={f: self.labels[f] for f in features if f in self.labels})
+        wanted = dict.fromkeys(features)
+        labels = {f: self.labels[f] for f in wanted if f in self.labels}
+        return replace(self, labels=labels, records={f: self.records[f] for f in wanted if f in self.records})
 
     def for_trait(self, trait: str) -> LabelSet:
         """The same labels, each with that trait's category in front."""
