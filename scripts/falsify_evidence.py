@@ -8,8 +8,8 @@
 The SAE is the default one, of 8,192 features; the recipe's controls have 4,096, so the other seed is of another size too, and the
 check against the soft-frozen SAE is made with the SAE of 4,096. A finished vector is kept in runs/falsify and read again by the
 same code. A check is worth something when it is red where it should be:
-list_prose (format), terse_verbose (length) and loud_quiet (exclamation marks) are contrasts that are made of what
-those checks ask for; a shuffled vector has arms dealt out at random, a random one is a covariance-matched direction.
+list_prose (format), terse_verbose (length) and loud_quiet (exclamation marks) ask for what those checks look for (whether the
+model obeys is another matter); a shuffled vector has arms dealt out at random, a random one is a covariance-matched direction.
 """
 
 from __future__ import annotations

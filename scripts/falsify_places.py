@@ -22,8 +22,14 @@ def falsify_table() -> str:
             cells = [name if group == "traits" else f"{name} ({kind})"]
             cells += [str(row["counts"][one]) for one in ("fail", "not tested", "pass")]
             lines.append("| " + " | ".join([*cells, ", ".join(failed) or "–"]) + " |")
-    missing = found.get("missing")
-    return "\n".join([*lines, *(["", f"Not measured in this run: {', '.join(missing)}."] if missing else []), ""])
+    return "\n".join([*lines, ""])
+
+
+def obeyed_line() -> str:
+    """Contrasts that are made to fail in format: what the answers really hold."""
+    found = read_json(EVIDENCE)["placebos"]
+    told = {name: found[name]["checks"]["format"]["reason"] for name in ("list_prose", "loud_quiet")}
+    return "; ".join(f"{name}: {reason}" for name, reason in told.items()) + "."
 
 
 def falsify_reading() -> str:
