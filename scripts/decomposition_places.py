@@ -125,6 +125,23 @@ def audit_table() -> str:
     return _table(columns, rows)
 
 
+def verified_table() -> str:
+    """Per trait: how many of the ten largest features move the model, on the SAE, in a second one, on a soft-frozen one."""
+    rows = []
+    for trait, one in _decomposition()["traits"].items():
+        if "n_verified" not in one:
+            continue
+        again = one["confirmed"]
+        rows.append([
+            trait, f"{one['n_verified']} of {one['n_tested']} ({_number(one['n_expected_by_chance'])})",
+            f"{again['n_confirmed']} ({again['n_matched']} have a match)",
+            f"{one['n_verified_soft_frozen']} of {one['n_tested_soft_frozen']} "
+            f"({_number(one['n_expected_by_chance_soft_frozen'])})",
+        ])  # fmt: skip
+    columns = ["trait", "verified (by chance)", "again in a second SAE", "soft-frozen SAE: verified (by chance)"]
+    return _table(columns, rows)
+
+
 def screen_table() -> str:
     """Per trait: how well effects are predicted, how many features do more than controls, what the prompt works through."""
     rows = []
@@ -175,6 +192,7 @@ def streaming_line() -> str:
 
 
 PLACES = (
-    lab_table, flawed_table, lab_reading, trait_counts_table, null_rates_line, speed_line, audit_table, screen_table,
+    lab_table, flawed_table, lab_reading, trait_counts_table, null_rates_line, speed_line, audit_table, verified_table,
+    screen_table,
     answers_line, streaming_line,
 )  # fmt: skip

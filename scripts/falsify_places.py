@@ -54,3 +54,6 @@ def _named(row: dict[str, Any], verdict: str) -> list[str]:
 def _red(counts: dict[str, int]) -> str:
     tested = counts.get("fail", 0) + counts.get("pass", 0)
     return f"{counts.get('fail', 0)} of {tested}" if tested else "–"
+
+
+PLACES = (falsify_table, falsify_reading, obeyed_line)

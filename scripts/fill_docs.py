@@ -17,7 +17,7 @@ from typing import Any
 
 import comparison_places
 import decomposition_places
-from falsify_places import falsify_reading, falsify_table
+import falsify_places
 from mixtures_places import mixtures_controls, mixtures_effects, mixtures_table, mixtures_verdict
 from sae_places import (
     importers_line,
@@ -689,8 +689,7 @@ PLACES: dict[str, Callable[[], str]] = {
         importers_line,
         *comparison_places.PLACES,
         *decomposition_places.PLACES,
-        falsify_table,
-        falsify_reading,
+        *falsify_places.PLACES,
         mixtures_effects,
         mixtures_table,
         mixtures_controls,
