@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from workbench.models.model import Model
 
+Ranked = tuple[tuple[str, float], ...]
+
 
 def norm_scale(model: Model) -> Tensor:
     """The factor [d_model] by which the final norm multiplies a direction, whatever the norm's class (Gemma's is 1 + weight).
@@ -47,18 +49,35 @@ def promoted_and_suppressed(
 
     Special tokens, rows beyond the tokenizer and pieces of characters are left out.
     """
-    logits = lens_logits(model, directions)
-    usable = logits.new_zeros(logits.shape[1])
-    usable[min(len(model.tokenizer), logits.shape[1]) :] = float("inf")
-    usable[[i for i in special_ids(model.tokenizer) if i < logits.shape[1]]] = float("inf")
-    wanted = min(3 * n, logits.shape[1])
-    best = (logits - usable).topk(wanted, dim=-1).indices.tolist()
-    worst = (-logits - usable).topk(wanted, dim=-1).indices.tolist()
     return [
-        (_readable(model, up, n), _readable(model, down, n)) for up, down in zip(best, worst, strict=True)
+        (tuple(text for text, _ in up), tuple(text for text, _ in down))
+        for up, down in largest_and_smallest(model, lens_logits(model, directions), n=n)
     ]
 
 
-def _readable(model: Model, ids: Sequence[int], n: int) -> tuple[str, ...]:
-    strings = (token_strings(model.tokenizer, [token])[0] for token in ids)
-    return tuple([text for text in strings if text and REPLACEMENT not in text][:n])
+def largest_and_smallest(model: Model, values: Tensor, *, n: int = 10) -> list[tuple[Ranked, Ranked]]:
+    """For each row of `values` [rows, vocab_size] the `n` tokens of the largest and of the smallest values, extreme first.
+
+    Tokens are readable strings with their value; special tokens, rows beyond the tokenizer and pieces of characters are left out.
+    """
+    unusable = unusable_tokens(model, values)
+    wanted = min(3 * n, values.shape[1])
+    best = (values - unusable).topk(wanted, dim=-1).indices.tolist()
+    worst = (-values - unusable).topk(wanted, dim=-1).indices.tolist()
+    return [
+        (_readable(model, row, up, n), _readable(model, row, down, n))
+        for row, up, down in zip(values, best, worst, strict=True)
+    ]
+
+
+def unusable_tokens(model: Model, like: Tensor) -> Tensor:
+    """[vocab_size], on the device of `like`: infinite for special tokens and rows beyond the tokenizer, 0 for the others."""
+    unusable = like.new_zeros(like.shape[-1])
+    unusable[min(len(model.tokenizer), len(unusable)) :] = float("inf")
+    unusable[[i for i in special_ids(model.tokenizer) if i < len(unusable)]] = float("inf")
+    return unusable
+
+
+def _readable(model: Model, values: Tensor, ids: Sequence[int], n: int) -> Ranked:
+    named = ((token_strings(model.tokenizer, [token])[0], float(values[token])) for token in ids)
+    return tuple([(text, value) for text, value in named if text and REPLACEMENT not in text][:n])
