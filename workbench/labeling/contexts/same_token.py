@@ -27,7 +27,7 @@ def token_key(token: str) -> str:
 
 @dataclass(frozen=True)
 class KeptDocument:
-    """A document of the scoring half without its activations: per token the tracked columns that fire, and the tokens that count."""
+    """A document of the scoring half without its activations: per token the tracked columns that fire; which count."""
 
     order: int
     ids: tuple[int, ...]

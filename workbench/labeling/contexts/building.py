@@ -1,0 +1,219 @@
+"""The index of all features of an SAE: one streaming pass over documents, in pieces that survive an interruption."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.progress import track
+from workbench.base.provenance import provenance
+from workbench.base.store import atomic_write, content_hash, make_folder, read_json, sha256_file, write_json
+from workbench.base.tensors import save_artifact
+from workbench.labeling.contexts.coactivation import CoActivation, coactivation, share_to_read
+from workbench.labeling.contexts.collection import _tokenised
+from workbench.labeling.contexts.encoding import Encoder
+from workbench.labeling.contexts.index import KIND, SCHEMA, FeatureIndex
+from workbench.labeling.contexts.places import Places
+from workbench.labeling.contexts.shards import Shard, is_written, shard_folder, shard_hash
+from workbench.labeling.contexts.streams import TextDocument, TokenDocument
+from workbench.labeling.contexts.tallies import Sizes, Tally
+
+if TYPE_CHECKING:
+    from workbench.models.model import Model
+    from workbench.saes.interface import SparseAutoencoder
+
+SHARD_TOKENS = 32_768
+"""Tokens of one piece: what an interruption costs at most."""
+SETTINGS = "settings.json"
+
+
+def build_index(
+    sae: SparseAutoencoder,
+    model: Model,
+    documents: Iterable[TokenDocument | TextDocument | str],
+    folder: str | Path,
+    *,
+    n_tokens: int = 1_000_000,
+    context: int = 24,
+    n_top: int = 20,
+    per_bin: int = 3,
+    per_source: int | None = None,
+    batch_tokens: int = 4096,
+    shard_tokens: int = SHARD_TOKENS,
+    seed: int = 0,
+) -> FeatureIndex:
+    """The index of all features of `sae` over at most `n_tokens` tokens of `documents`, kept in `folder`.
+
+    Texts run through the model up to the SAE's hook; `TokenDocument`s that bring their activations do not. Special tokens, first
+    tokens of texts and attention sinks (norm > 10 x the model's median) never count as firing. Per feature, kind of source
+    (corpus, chat, rollouts) and half (explaining, scoring: `streams.is_scoring`) the `n_top` strongest contexts and `per_bin` of
+    each activation bin are kept: one per document, no text of a source twice, at most `per_source` of one source among the
+    strongest (default: three quarters of `n_top`).
+
+    Pieces of `shard_tokens` tokens are written as they are read. The same call goes on after the last finished piece, and the
+    result is the same byte for byte as without the interruption. Memory: some kilobytes per feature and one piece, whatever
+    `n_tokens` is. Disk: about 8 bytes per active feature and token.
+
+    Raises:
+        WorkbenchError: nothing to read, a folder with an index of something else, other documents than those of the interrupted
+        pass, a damaged piece.
+    """
+    place = make_folder(folder)
+    sizes = Sizes(context=context, n_top=n_top, per_bin=per_bin, per_source=per_source)
+    settings = _settings(sae, model, sizes, n_tokens, batch_tokens, shard_tokens, seed)
+    _claim(place, settings)
+    encoder = Encoder(sae, model, batch_tokens=batch_tokens)
+    tally = Tally(sae.d_sae, max(model.vocab_size, len(model.tokenizer)), sizes, seed)
+    written: list[dict[str, Any]] = []
+    n_triples, n_pairs = 0, 0.0
+    with track("Indexing features", n_tokens, "tokens") as step:
+        for number, part in enumerate(_parts(_tokenised(model, documents), n_tokens, shard_tokens)):
+            shard = _shard(shard_folder(place, number), part, encoder)
+            tally.add(shard)
+            tally.read_words(model.tokenizer, shard)
+            written.append({"n_tokens": shard.n_tokens, "sha256": shard_hash(shard_folder(place, number))})
+            per_token = np.diff(shard.code_starts).astype(np.float64)
+            n_triples, n_pairs = n_triples + len(shard.features), n_pairs + float(per_token @ per_token)
+            step(shard.n_tokens)
+    if not tally.pools.tokens.sum():
+        raise WorkbenchError("there is no text to read features in", "documents, chats or rollouts", "give texts or a vector")
+    shards = (Shard.load(shard_folder(place, number)) for number in range(len(written)))
+    together = coactivation(shards, sae.d_sae, share_to_read(n_triples, n_pairs), seed=seed)
+    _finish(place, tally, together, settings, written, model, sae)
+    return FeatureIndex.open(place, model=model, sae=sae)
+
+
+def _settings(
+    sae: SparseAutoencoder, model: Model, sizes: Sizes, n_tokens: int, batch_tokens: int, shard_tokens: int, seed: int
+) -> dict[str, Any]:
+    """What the pieces and the result depend on, the documents apart."""
+    return {
+        "sae": {"id": sae.id, "hook": str(sae.hook), "d_sae": sae.d_sae, "weights_hash": sae.weights_hash},
+        "model": {"name": model.name, "weights_hash": model.weights_hash, "dtype": str(model.dtype).removeprefix("torch.")},
+        "sizes": {"context": sizes.context, "n_top": sizes.n_top, "per_bin": sizes.per_bin, "per_source": sizes.cap},
+        "n_tokens": n_tokens,
+        "batch_tokens": batch_tokens,
+        "shard_tokens": shard_tokens,
+        "seed": seed,
+    }
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder whose pieces were made with other settings; write down these ones otherwise."""
+    path = folder / SETTINGS
+    if not path.exists():
+        write_json(path, settings)
+        return
+    found = read_json(path)
+    differing = [name for name in settings if not isinstance(found, dict) or found.get(name) != settings[name]]
+    if differing:
+        name = differing[0]
+        had = found.get(name) if isinstance(found, dict) else None
+        raise WorkbenchError(
+            f"{folder} holds an index with another {name} ({had})",
+            f"an empty folder, or one that was begun with {settings[name]}",
+            "choose another folder, or delete this one",
+        )
+
+
+def _parts(
+    documents: Iterator[TokenDocument], n_tokens: int, shard_tokens: int
+) -> Iterator[list[TokenDocument]]:
+    """Documents in groups of about `shard_tokens` tokens, until `n_tokens` have been handed out."""
+    part: list[TokenDocument] = []
+    total = size = 0
+    for document in documents:
+        if total >= n_tokens:
+            break
+        part.append(document)
+        total, size = total + len(document.ids), size + len(document.ids)
+        if size >= shard_tokens:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _shard(folder: Path, part: list[TokenDocument], encoder: Encoder) -> Shard:
+    """The piece of these documents: from disk when it was finished before."""
+    if not is_written(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        shard = encoder.shard(part)
+        shard.save(folder)
+        return shard
+    shard = Shard.load(folder)
+    names = tuple((document.id, document.source, document.group) for document in part)
+    if shard.documents != names or shard.ids.tolist() != [token for document in part for token in document.ids]:
+        raise WorkbenchError(
+            f"{folder} was read from other documents than those given now",
+            "the documents that the index was begun with, in the same order",
+            "give those, or begin anew in another folder",
+        )
+    return shard
+
+
+def _finish(
+    folder: Path,
+    tally: Tally,
+    together: CoActivation,
+    settings: dict[str, Any],
+    shards: list[dict[str, Any]],
+    model: Model,
+    sae: SparseAutoencoder,
+) -> None:
+    """Write what was counted; `feature_index.json` comes last and vouches for the rest."""
+    write_json(folder / "words.json", dict(sorted(tally.words.items(), key=lambda item: (-item[1], item[0]))))
+    hashes = {"sae": sae.weights_hash, "model": model.weights_hash}
+    described = {"sae": sae.description(), "model": model.description()}
+    write_json(folder / "provenance.json", provenance(seed=settings["seed"], inputs=hashes, config=settings, **described))
+    files = ["words.json"]
+    core = getattr(model.tokenizer, "backend_tokenizer", None)
+    if core is not None:
+        atomic_write(folder / "tokenizer.json", core.to_str())
+        files.append("tokenizer.json")
+    document = {
+        **settings,
+        "key": content_hash([settings, shards]),
+        "n_read": tally.n_read,
+        "n_documents": tally.n_documents,
+        "n_first": tally.n_first,
+        "vocab_size": tally.vocab_size,
+        "sources": tally.sources,
+        "coactivation": {"n_tokens": together.n_tokens, "share": together.share},
+        "shards": shards,
+        "files": {name: sha256_file(folder / name) for name in files},
+    }
+    save_artifact(folder, KIND, SCHEMA, document, {name: torch.from_numpy(a) for name, a in _arrays(tally, together).items()})
+
+
+def _arrays(tally: Tally, together: CoActivation) -> dict[str, np.ndarray]:
+    histogram = np.flatnonzero(tally.histogram)
+    arrays = {
+        "largest": tally.largest,
+        "histogram_keys": histogram,
+        "histogram_counts": tally.histogram.ravel()[histogram],
+        "first_fired": tally.first_fired,
+        "token_keys": tally.tokens.keys,
+        "token_counts": tally.tokens.counts,
+        "token_missed": tally.tokens.missed,
+        "partners": together.partners,
+        "together": together.together,
+        "partners_fired": together.fired,
+    }
+    splits = {"pools": tally.pools, "roles": tally.roles, "positions": tally.positions, "sources": tally.by_source}
+    for name, split in splits.items():
+        arrays |= {f"{name}_fired": split.fired, f"{name}_total": split.total, f"{name}_tokens": split.tokens}
+    for name, best in (("top", tally.top), ("spread", tally.spread), ("random", tally.random)):
+        arrays |= _places(name, best.kept)
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _places(name: str, places: Places) -> dict[str, np.ndarray]:
+    return {f"{name}_{part.name}": getattr(places, part.name) for part in fields(places)}
