@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import read_json, sha256_file
 from workbench.base.tensors import load_artifact
-from workbench.labeling.contexts.choosing import Chooser
+from workbench.labeling.contexts.choosing import Chooser, Window
 from workbench.labeling.contexts.reading import Collection
 from workbench.labeling.contexts.sightings import N_BINS
 from workbench.labeling.contexts.stats import (
@@ -31,6 +31,7 @@ from workbench.labeling.evidence import Context
 from workbench.labeling.tokens import token_strings
 
 if TYPE_CHECKING:
+    from workbench.labeling.contexts.shards import Shard
     from workbench.models.model import Model
     from workbench.saes.interface import SparseAutoencoder
 
@@ -78,7 +79,7 @@ class FeatureIndex:
         document, tensors = load_artifact(place, KIND, SCHEMA)
         _check(place, document, tensors)
         index = FeatureIndex(place, document, {n: t.numpy() for n, t in tensors.items()}, model=model, sae=sae)
-        index._check_same(sae, model)
+        index.check_same(sae, model)
         return index
 
     # ------------------------------------------------------------------------------------------------- what it is
@@ -116,6 +117,19 @@ class FeatureIndex:
         """Traits whose rollouts were read."""
         return tuple(sorted({name.split(":")[1] for name in self.document["sources"] if len(name.split(":")) == 3}))
 
+    @property
+    def context(self) -> int:
+        """Tokens of a window."""
+        return int(self.document["sizes"]["context"])
+
+    def pieces(self) -> Iterator[tuple[int, Shard]]:
+        """(number of its first token in the whole index, piece) of everything that was read, one piece in memory at a time."""
+        return self.chooser.pieces(range(len(self.document["shards"])))
+
+    def windows(self, tokens: Iterable[int]) -> dict[int, Window]:
+        """The window around each token (numbers in the whole index); every piece is read once."""
+        return self.chooser.windows(tokens)
+
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the texts, from the index itself when no model was given."""
@@ -127,7 +141,8 @@ class FeatureIndex:
         return Counter({str(word): int(n) for word, n in read_json(self.folder / "words.json").items()})
 
     @cached_property
-    def _chooser(self) -> Chooser:
+    def chooser(self) -> Chooser:
+        """The kept places, and the windows around them."""
         return Chooser(self.folder, self.document, self.arrays)
 
     # ------------------------------------------------------------------------------------------------- by feature
@@ -144,7 +159,7 @@ class FeatureIndex:
             n_fired=fired,
             mean=total / fired if fired else 0.0,
             maximum=float(a["largest"][:, feature].max()),
-            histogram=_edges(self._chooser.histogram(feature, range(2 * len(KINDS)))),
+            histogram=_edges(self.chooser.histogram(feature, range(2 * len(KINDS)))),
             kinds=self._kinds(feature),
             roles=self._rates("roles", ROLES, feature),
             positions=self._positions(feature),
@@ -168,9 +183,9 @@ class FeatureIndex:
             if value not in known:
                 raise unknown_name(what, value, known)
         pools = self._pools(source, half)
-        choose = self._chooser.top if kind == "top" else self._chooser.spread
+        choose = self.chooser.top if kind == "top" else self.chooser.spread
         chosen = choose(feature, pools, n).token.tolist()
-        windows = self._chooser.windows(chosen)
+        windows = self.chooser.windows(chosen)
         found = [windows[token].context(feature, self.tokenizer) for token in chosen]
         return tuple(found if kind == "top" else sorted(found, key=lambda context: context.peak_value))
 
@@ -205,7 +220,7 @@ class FeatureIndex:
         model, sae = model or self.model, sae or self.sae
         if model is None or sae is None:
             raise WorkbenchError("no model or no SAE to read the text with", "both", "give them, or open the index with them")
-        self._check_same(sae, model)
+        self.check_same(sae, model)
         return fires_on(text, model, sae, n=n)
 
     def for_trait(self, trait: str, *, n: int = 30, by: str = "mean") -> tuple[Contrast, ...]:
@@ -238,6 +253,13 @@ class FeatureIndex:
             if difference[f]
         )
 
+    # ------------------------------------------------------------------------------------------------- everything
+
+    def pieces(self) -> Iterator[tuple[int, Shard]]:
+        """(number of its first token, piece) of all that was read, in order; each is verified as it is loaded."""
+        ends = self.chooser.ends.tolist()
+        yield from ((first, self.chooser._shard(number)) for number, first in enumerate([0, *ends[:-1]]))
+
     # ------------------------------------------------------------------------------------------------- inner parts
 
     def check(self, feature: int) -> None:
@@ -247,7 +269,8 @@ class FeatureIndex:
                 f"there is no feature {feature} in {self.sae_id}", f"0 to {self.d_sae - 1}", "choose another feature"
             )
 
-    def _check_same(self, sae: SparseAutoencoder | None, model: Model | None) -> None:
+    def check_same(self, sae: SparseAutoencoder | None, model: Model | None) -> None:
+        """Refuse an SAE or a model other than the index's."""
         for what, given, known in (("SAE", sae, self.document["sae"]), ("model", model, self.document["model"])):
             if given is not None and given.weights_hash != known["weights_hash"]:
                 raise WorkbenchError(
