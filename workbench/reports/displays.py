@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workbench.lab.mixture_study import MixtureResult
     from workbench.lab.result import LabResult
     from workbench.labeling.files.store import LabelSet
+    from workbench.labeling.views.view import FeatureView
     from workbench.personas.vectors import PersonaVector
     from workbench.reports.content import Report
     from workbench.reports.svg import Figure
@@ -126,6 +127,13 @@ def labels_html(labels: LabelSet) -> str:
         columns=["feature", "label", "category", "author", "status", "score"],
         rows=rows,
     )
+
+
+def feature_html(view: FeatureView) -> str:
+    """Where the feature fires, what it writes, and what taking it out does."""
+    from workbench.reports.feature_view import feature_view_html
+
+    return feature_view_html(view)
 
 
 def sae_html(sae: SparseAutoencoder) -> str:
@@ -247,6 +255,7 @@ register("workbench.reports.content.Report", report_html)
 register("workbench.personas.vectors.PersonaVector", vector_html)
 register("workbench.decomposition.result.Decomposition", parts_html)
 register("workbench.labeling.labels.LabelSet", labels_html)
+register("workbench.labeling.views.view.FeatureView", feature_html)
 register("workbench.saes.interface.SparseAutoencoder", sae_html)
 register("workbench.lab.result.LabResult", lab_html)
 register("workbench.decomposition.falsify.result.Falsification", falsification_html)

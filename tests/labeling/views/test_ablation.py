@@ -14,6 +14,7 @@ from tests.labeling.planted import planted_sae
 from workbench.labeling.tokens import special_ids, token_strings
 from workbench.labeling.views import ablation
 from workbench.labeling.views.ablation import ablation_effects
+from workbench.models.rerun import Passage
 from workbench.saes.interface import SparseAutoencoder
 from workbench.saes.token_rows import activations_at
 
@@ -26,8 +27,8 @@ TEXTS = (
 )
 
 
-def passages_of(model: Any) -> list[tuple[int, ...]]:
-    return [tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
+def passages_of(model: Any) -> list[Passage]:
+    return [Passage(tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"]), 1) for text in TEXTS]
 
 
 def firing_sae(model: Any, *, block: int = 1) -> SparseAutoencoder:
@@ -49,10 +50,10 @@ def matched(sae: SparseAutoencoder, codes: Tensor, feature: int) -> list[int]:
     return [g for g in range(sae.d_sae) if g != feature and size[feature] / 2 <= size[g] <= 2 * size[feature] and size[g] > 0]
 
 
-def edited_places(model: Any, sae: SparseAutoencoder, ids: Sequence[int], feature: int) -> list[int]:
+def edited_places(model: Any, sae: SparseAutoencoder, ids: Sequence[int], feature: int, start: int = 1) -> list[int]:
     codes, special = codes_of(model, sae, ids), set(special_ids(model.tokenizer))
     return [
-        place for place in range(1, len(ids) - 1)
+        place for place in range(start, len(ids) - 1)
         if codes[place, feature] > 0 and ids[place] not in special and matched(sae, codes[place], feature)
     ]  # fmt: skip
 
@@ -87,12 +88,13 @@ def test_the_effect_is_that_of_a_whole_pass_with_a_hook(tiny_models: Callable[..
         names: dict[str, list[int]] = {}
         for token in range(len(model.tokenizer)):
             names.setdefault(token_strings(model.tokenizer, [token])[0], []).append(token)
-        found = ablation_effects({3: passages, 7: passages[:3]}, sae, model, n_draws=3).found
-        for feature, own in ((3, passages), (7, passages[:3])):
-            places = [edited_places(model, sae, ids, feature) for ids in own]
+        late = [replace(passage, start=5) for passage in passages[:3]]
+        found = ablation_effects({3: passages, 7: late}, sae, model, n_draws=3).found
+        for feature, own in ((3, passages), (7, late)):
+            places = [edited_places(model, sae, passage.ids, feature, passage.start) for passage in own]
             each = [
-                brute_force(model, sae, ids, dict.fromkeys(where, feature))
-                for ids, where in zip(own, places, strict=True)
+                brute_force(model, sae, passage.ids, dict.fromkeys(where, feature))
+                for passage, where in zip(own, places, strict=True)
                 if where
             ]
             effect = found[feature]
@@ -149,9 +151,9 @@ def test_where_the_feature_does_not_fire_nothing_is_edited_and_nothing_is_measur
     quiet = replace(sae, threshold=threshold.index_fill(0, torch.tensor([3]), 1e9))
     nothing = ablation_effects({3: passages, 4: [], 5: passages}, quiet, tiny_model, n_draws=2)
     assert set(nothing.found) == {5}
-    assert "fires in none" in nothing.missing[3] and "no context" in nothing.missing[4]
+    assert "does not fire" in nothing.missing[3] and "no context" in nothing.missing[4]
 
-    firing, silent = passages, [passages[0][:2]]  # of two tokens neither is ever edited
+    firing, silent = passages, [Passage(passages[0].ids[:2], 1)]  # of two tokens neither is ever edited
     alone, beside = (ablation_effects({5: own}, sae, tiny_model, n_draws=2).found[5] for own in (firing, [*silent, *firing]))
     assert beside.n_silent == 1 and alone.n_silent == 0
     assert (beside.kl.value, beside.n_contexts) == (pytest.approx(alone.kl.value, abs=1e-6), alone.n_contexts)

@@ -49,7 +49,7 @@ class Ablations:
 
 
 def ablation_effects(
-    passages: Mapping[int, Sequence[Sequence[int]]],
+    passages: Mapping[int, Sequence[Passage]],
     sae: SparseAutoencoder,
     model: Model,
     *,
@@ -58,11 +58,11 @@ def ablation_effects(
     batch_tokens: int = 2048,
     seed: int = 0,
 ) -> Ablations:
-    """The ablation effect of each feature on its own passages {feature: token ids of each}; see `Ablation`.
+    """The ablation effect of each feature on its own passages; see `Ablation`.
 
-    A feature is edited at every token on which it fires, position 0, special tokens, sinks (norm > 10 x the model's median),
-    the last token and tokens without a matched control apart. `n_tokens` is how many losing and gaining tokens are listed.
-    A feature's result depends on its own passages and `seed` only, to rounding.
+    A feature is taken out at every token from a passage's `start` on at which it fires, position 0, special tokens, sinks
+    (norm > 10 x the model's median), the last token and tokens without a matched control apart. `n_tokens` is how many losing
+    and gaining tokens are listed. A feature's result depends on its own passages and `seed` only, to rounding.
     """
     plan = _plan(passages, sae, model, n_draws, batch_tokens, seed)
     together = max(1, _SHIFT_BUDGET // ((1 + n_draws) * model.vocab_size))
@@ -113,12 +113,12 @@ class _Plan:
         if not self.n_given[feature]:
             return "there is no context whose text is known"
         if self.n_silent[feature] == self.n_given[feature]:
-            return "the feature fires in none of its contexts when they are read alone"
+            return "the feature does not fire in any of its contexts as they are read here"
         return "no other feature fires on the same tokens with a contribution of similar size: there is nothing to compare with"
 
 
 def _plan(
-    passages: Mapping[int, Sequence[Sequence[int]]],
+    passages: Mapping[int, Sequence[Passage]],
     sae: SparseAutoencoder,
     model: Model,
     n_draws: int,
@@ -142,13 +142,13 @@ def _plan(
 
 
 def _read(
-    passages: Mapping[int, Sequence[Sequence[int]]], sae: SparseAutoencoder, model: Model, batch_tokens: int
+    passages: Mapping[int, Sequence[Passage]], sae: SparseAutoencoder, model: Model, batch_tokens: int
 ) -> Iterator[tuple[int, tuple[int, ...], Tensor, Tensor]]:
     """(feature, ids, codes [n, d_sae], which tokens may be edited [n]) of every passage; equal ones are read once."""
-    readers: dict[tuple[int, ...], list[int]] = {}
+    readers: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for feature, own in passages.items():
-        for ids in own:
-            readers.setdefault(tuple(ids), []).append(feature)
+        for passage in own:
+            readers.setdefault(passage.ids, []).append((feature, passage.start))
     special = torch.tensor(special_ids(model.tokenizer), dtype=torch.long)
     sink_norm = SINK_RATIO * float(model.norm_medians([sae.hook])[0])
     ordered = sorted(readers, key=lambda ids: (len(ids), ids))
@@ -157,12 +157,13 @@ def _read(
             usable = (rows.norm(dim=-1) <= sink_norm) & ~torch.isin(torch.tensor(ids), special)
             usable[[0, -1]] = False  # position 0 is a sink, and nothing is known to come after the last token
             codes = sae.encode(rows).cpu().float()
-            yield from ((feature, ids, codes, usable) for feature in readers[ids])
+            for feature, start in readers[ids]:
+                yield feature, ids, codes, usable & (torch.arange(len(ids)) >= start)
 
 
 def _groups(ordered: list[tuple[int, ...]], batch_tokens: int) -> Iterator[list[tuple[int, ...]]]:
     group: list[tuple[int, ...]] = []
-    for ids in (ids for ids in ordered if len(ids) > 1):
+    for ids in ordered:
         if group and len(ids) * (len(group) + 1) > batch_tokens:
             yield group
             group = []

@@ -119,8 +119,8 @@ class Ablation:
 
     Controls are other features that fire on the same tokens with a contribution (code x decoder length) within a factor of
     two, taken out in the same way; `size_ratio` is the median size of their contributions relative to this feature's. Tokens
-    without any such feature are not edited (`n_unmatched`). `n_silent` contexts were left out as the feature does not fire in
-    them when they are read alone.
+    without any such feature are not edited (`n_unmatched`). `n_silent` contexts were left out: read here, without what
+    stood before the document, the feature does not fire in them.
     """
 
     n_contexts: int
