@@ -210,16 +210,29 @@ class ChatEndpoint:
         Raises EndpointError when every attempt failed, WorkbenchError when the endpoint refuses the request itself
         (wrong key, unknown model).
         """
-        url = self.dialect.address(self.config.base_url)
-        body = {"model": self.config.model, "max_tokens": max_tokens, "temperature": temperature,
-                **self.dialect.body(messages, n_top_logprobs), **(fields or {})}  # fmt: skip
-        question = {"schema": _CACHE_SCHEMA, "url": url, "body": body, "sample": sample}
+        asked = {"max_tokens": max_tokens, "temperature": temperature, **(fields or {})}
+        question = self._question(messages, asked, n_top_logprobs, sample)
         if (cached := _stored_reply(self.cache.read(question))) is not None:
             return cached
         headers = self.dialect.headers(api_key(self.config.keys))
-        reply = self._transport.post(url, body, headers, partial(self.dialect.read, silence=silence))
+        read = partial(self.dialect.read, silence=silence)
+        reply = self._transport.post(question["url"], question["body"], headers, read)
         self.cache.write(question, redacted(asdict(reply)))
         return reply
+
+    def stored(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int = 8, temperature: float = 0.0,
+               sample: int = 0) -> ChatReply | None:  # fmt: skip
+        """The reply that `chat` would find in the cache, None when it would have to ask. Sends nothing."""
+        asked = {"max_tokens": max_tokens, "temperature": temperature}
+        return _stored_reply(self.cache.read(self._question(messages, asked, 0, sample)))
+
+    def _question(
+        self, messages: Sequence[Mapping[str, str]], asked: Mapping[str, Any], n_top_logprobs: int, sample: int
+    ) -> dict[str, Any]:
+        """All that the answer depends on: where, the request, and which sample of it."""
+        body = {"model": self.config.model, **self.dialect.body(messages, n_top_logprobs), **asked}
+        url = self.dialect.address(self.config.base_url)
+        return {"schema": _CACHE_SCHEMA, "url": url, "body": body, "sample": sample}
 
 
 def _reply(text: Any, tokens: Any, tops: Any, finish_reason: Any) -> ChatReply:
