@@ -112,9 +112,13 @@ def _with_category(item: FeatureLabel, trait: Trait) -> FeatureLabel:
     """The label with a category under this trait: the one its author gave, otherwise an assigned one."""
     if trait.name in item.categories:
         return item
-    assigned = assign_category(item.label, item.evidence, trait)
-    notes = f"{item.notes} {assigned.sentence()}".strip()
-    return replace(item, categories={**item.categories, trait.name: assigned.category}, notes=notes)
+    assigned = assign_category(item.label, trait)
+    return replace(
+        item,
+        categories={**item.categories, trait.name: assigned.category},
+        category_confidence={**item.category_confidence, trait.name: round(assigned.confidence, 3)},
+        notes=f"{item.notes} {assigned.sentence()}".strip(),
+    )
 
 
 def _rollouts(vector: PersonaVector | None, sae: SparseAutoencoder) -> Iterator[TokenDocument]:

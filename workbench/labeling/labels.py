@@ -15,6 +15,8 @@ MAX_CHARACTERS = 160
 AUTHOR_KINDS = ("human", "model", "offline")
 STATUSES = ("proposed", "confirmed", "disputed", "rejected")
 UNCLEAR = "unclear"
+NONE_OF_THESE = "none"
+"""The category of a label that is clear and belongs to no category of the trait."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,22 @@ class FeatureLabel:
         return replace(self, categories=first | {k: v for k, v in self.categories.items() if k != trait})
 
 
+def is_a_persons(label: FeatureLabel) -> bool:
+    """Whether a person wrote or confirmed that label."""
+    return label.author.get("kind") == "human" or label.status == "confirmed"
+
+
+def fuller(one: FeatureEvidence | None, other: FeatureEvidence | None) -> FeatureEvidence | None:
+    """The evidence from more tokens, then the one with more contexts, then by its hash: the same whichever comes first."""
+
+    def extent(evidence: FeatureEvidence) -> tuple[int, int, str]:
+        return evidence.n_tokens, len(evidence.contexts), evidence.hash
+
+    if one is None or other is None:
+        return one or other
+    return max(one, other, key=extent)
+
+
 def utc_now() -> str:
     """The present second in UTC as a label's date has it: "2026-01-31T12:00:00Z"."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -84,8 +102,17 @@ def precedence(label: FeatureLabel) -> tuple[Any, ...]:
 
 
 def preferred(labels: Iterable[FeatureLabel]) -> FeatureLabel | None:
-    """The label that counts among several of one feature, by `precedence`; None when there is none or all are rejected."""
-    kept = [item for item in labels if item.status != "rejected"]
+    """The label that counts among several of one feature, by `precedence`; None when none is left.
+
+    A wording that a person rejected does not count either, whichever program it came from.
+    """
+    said = tuple(labels)
+    refused = {item.label for item in said if item.status == "rejected" and item.author.get("kind") == "human"}
+    kept = [
+        item
+        for item in said
+        if item.status != "rejected" and (item.author.get("kind") == "human" or item.label not in refused)
+    ]
     return min(kept, key=precedence) if kept else None
 
 
