@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.labeling.contexts.collection import Collection, collect_evidence
 from workbench.labeling.contexts.streams import TextDocument, TokenDocument, has_rollouts, rollout_stream
-from workbench.labeling.explainers.offline import Explainer, make_explainer
+from workbench.labeling.explainers.protocol import Explainer, Explanation, explainer_for, make_explainer
 from workbench.labeling.files.store import load_labels
 from workbench.labeling.labels import UNCLEAR, FeatureLabel, LabelSet
 from workbench.labeling.scores.detection import score_label
@@ -33,7 +33,7 @@ def label(
     *,
     trait: str | Trait | None = None,
     n_features: int = 30,
-    explainer: str | Explainer = "offline",
+    explainer: str | Explainer | Callable[[Collection], Explainer] = "offline",
     vector: PersonaVector | None = None,
     texts: Iterable[TextDocument | str] | None = None,
     shelf: str | Path | None = None,
@@ -43,7 +43,8 @@ def label(
     """Labels for the `n_features` largest shares, the causal candidates included.
 
     A feature with a label file for exactly these SAE weights keeps that label as it is. The others are put into words by
-    `explainer` from at most `n_tokens` tokens: the rollouts of `vector` (extraction questions only) and `texts`; with neither,
+    `explainer` ("offline", "openai", "anthropic", "local", an explainer, or a function that makes one from the collection) from
+    at most `n_tokens` tokens: the rollouts of `vector` (extraction questions only) and `texts`; with neither,
     OpenWebText documents set aside for labels. Their scores come from held-out contexts and an embedder that explained nothing;
     their category from `trait` (default: the decomposition's).
 
@@ -51,6 +52,8 @@ def label(
         WorkbenchError: a decomposition of another SAE, an unknown trait or explainer, a damaged label file.
     """
     _check_same_sae(parts, sae)
+    if isinstance(explainer, str):
+        make_explainer(explainer)  # an unknown name, or one that lacks a model, is refused before anything is read
     owner = _trait(parts.trait if trait is None else trait)
     features = features_to_label(parts, n_features)
     shipped = (
@@ -63,9 +66,8 @@ def label(
     if missing:
         documents = chain(_rollouts(vector, sae), _texts(texts, vector))
         collection = collect_evidence(missing, sae, model, documents, n_tokens=n_tokens)
-        found |= _explained(
-            missing, collection, make_explainer(explainer, collection.background), owner, score=score
-        )
+        chosen = explainer(collection) if callable(explainer) else explainer_for(explainer, collection)
+        found |= _explained(missing, collection, chosen, owner, score=score)
     warnings = (*shipped.warnings, *_offline_warning(found.values()))
     labels = LabelSet(sae.id, sae.weights_hash, {f: found[f] for f in features}, warnings=warnings)
     return labels.for_trait(owner.name)
@@ -77,35 +79,49 @@ def features_to_label(parts: Decomposition, n_features: int) -> list[int]:
     return list(dict.fromkeys(int(f) for f in chain(parts.top(n_features), parts.candidates, causal)))
 
 
-def _explained(
-    features: list[int], collection: Collection, explainer: Explainer, trait: Trait, *, score: bool
-) -> dict[int, FeatureLabel]:
-    result = {}
-    with track("Labelling features", len(features), "features") as step:
-        for feature in features:
-            result[feature] = explain_feature(feature, collection, explainer, trait, score=score)
-            step()
-    return result
+def explain_features(
+    features: Sequence[int], collection: Collection, explainer: Explainer
+) -> tuple[dict[int, Explanation], list[int]]:
+    """What the explainer says of each feature, and the features that it gave no answer for (an endpoint that failed)."""
+    said = explainer.explain_all([collection.evidence[feature] for feature in features])
+    answered = {feature: one for feature, one in zip(features, said, strict=True) if one.answered}
+    return answered, [feature for feature in features if feature not in answered]
 
 
-def explain_feature(
-    feature: int, collection: Collection, explainer: Explainer, trait: Trait, *, score: bool = True
+def label_of(
+    said: Explanation, feature: int, collection: Collection, explainer: Explainer, *, score: bool = True
 ) -> FeatureLabel:
-    """One feature put into words, categorised and scored, status "proposed"."""
+    """An explanation as a label, status "proposed", scored on held-out contexts; an unclear one says nothing to be scored."""
     evidence = collection.evidence[feature]
-    said = explainer.explain(evidence)
-    made = FeatureLabel(
+    return FeatureLabel(
         feature=feature,
         label=said.label,
         explanation=said.explanation,
         author=dict(explainer.author),
-        score=score_label(said.label, feature, collection) if score else None,
+        score=score_label(said.label, feature, collection) if score and not said.unclear else None,
         evidence=evidence,
         confidence=said.confidence,
+        notes="" if evidence.contexts else "It fired on nothing that was read.",
     )
-    if not evidence.contexts:
-        return replace(made, categories={trait.name: UNCLEAR}, notes="It fired on nothing that was read.")
-    return _with_category(made, trait)
+
+
+def _explained(
+    features: list[int], collection: Collection, explainer: Explainer, trait: Trait, *, score: bool
+) -> dict[int, FeatureLabel]:
+    answered, missing = explain_features(features, collection, explainer)
+    if missing:
+        raise WorkbenchError(
+            f"the explainer {explainer.name!r} gave no answer for {len(missing)} of {len(features)} features",
+            "an answer for every feature",
+            "run the same command again: what was answered is kept and not asked again",
+        )
+    result = {}
+    with track("Labelling features", len(features), "features") as step:
+        for feature, said in answered.items():
+            made = label_of(said, feature, collection, explainer, score=score)
+            result[feature] = replace(made, categories={trait.name: UNCLEAR}) if said.unclear else _with_category(made, trait)
+            step()
+    return result
 
 
 def _with_category(item: FeatureLabel, trait: Trait) -> FeatureLabel:

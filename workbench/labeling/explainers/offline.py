@@ -10,13 +10,7 @@ from functools import cached_property
 from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.explainers.concepts import ConceptBank, Embedder, Match, load_concepts
 from workbench.labeling.explainers.context_types import ContextType, context_type, with_topic
-from workbench.labeling.explainers.protocol import (  # noqa: F401
-    NO_CONTEXTS,
-    Explainer,
-    Explanation,
-    make_explainer,
-    one_by_one,
-)
+from workbench.labeling.explainers.protocol import NO_CONTEXTS, Explanation, one_by_one
 from workbench.labeling.labels import MAX_CHARACTERS, MAX_WORDS
 from workbench.labeling.words import nearby_words, peak_word, without_stop_words
 
