@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,9 @@ class Chooser:
                     break
         return places[np.array(chosen, np.int64)]
 
-    def random(self) -> Places:
-        """Places at random tokens of the scoring half, in random order."""
-        places = self._of("random", 0, 1)
+    def random(self, half: int) -> Places:
+        """Places at random tokens of the explaining (0) or the scoring half (1), in random order."""
+        places = self._of("random", half, 1)
         return _distinct(places[np.argsort(-places.score, kind="stable")])
 
     def histogram(self, feature: int, pools: Iterable[int]) -> np.ndarray:
@@ -113,14 +113,19 @@ class Chooser:
         wanted = np.unique(np.fromiter(tokens, np.int64))
         shards = np.searchsorted(self.ends, wanted, side="right")
         found: dict[int, Window] = {}
-        for number in np.unique(shards).tolist():
-            shard = self._shard(number)
-            first = int(self.ends[number]) - shard.n_tokens
-            mine = wanted[shards == number]
-            found |= dict(zip(mine.tolist(), self._cut(shard, mine - first), strict=True))
+        for first, shard in self.pieces(np.unique(shards).tolist()):
+            mine = wanted[(wanted >= first) & (wanted < first + shard.n_tokens)]
+            found |= dict(zip(mine.tolist(), self.cut(shard, mine - first), strict=True))
         return found
 
-    def _cut(self, shard: Shard, tokens: np.ndarray) -> list[Window]:
+    def pieces(self, numbers: Iterable[int]) -> Iterator[tuple[int, Shard]]:
+        """(number of its first token, piece) of each of these pieces."""
+        for number in numbers:
+            shard = self._shard(number)
+            yield int(self.ends[number]) - shard.n_tokens, shard
+
+    def cut(self, shard: Shard, tokens: np.ndarray) -> list[Window]:
+        """The windows around tokens of a piece."""
         owners = shard.document_of_token[tokens]
         starts = shard.starts[owners]
         begin, end = window_bounds(tokens, starts, shard.starts[owners + 1], self.context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.base.errors import WorkbenchError, unknown_name
-from workbench.base.store import read_json, sha256_file
-from workbench.base.tensors import load_artifact
+from workbench.base.store import read_json
 from workbench.labeling.contexts.choosing import Chooser, Window
+from workbench.labeling.contexts.opening import read_index, stored_tokenizer
 from workbench.labeling.contexts.reading import Collection
 from workbench.labeling.contexts.sightings import N_BINS
 from workbench.labeling.contexts.stats import (
@@ -31,11 +31,9 @@ from workbench.labeling.evidence import Context
 from workbench.labeling.tokens import token_strings
 
 if TYPE_CHECKING:
-    from workbench.labeling.contexts.shards import Shard
     from workbench.models.model import Model
     from workbench.saes.interface import SparseAutoencoder
 
-KIND, SCHEMA = "feature_index", 1
 ALL = "all"
 HALVES = ("explaining", "scoring")
 
@@ -69,16 +67,8 @@ class FeatureIndex:
             WorkbenchError: no finished index, a damaged file, an index of another SAE or model than the given ones.
         """
         place = Path(folder)
-        if not (place / f"{KIND}.json").is_file():
-            begun = (place / "settings.json").is_file()
-            raise WorkbenchError(
-                f"{place} holds {'an index that was not finished' if begun else 'no index of features'}",
-                "a folder that `workbench features index` wrote",
-                "run that command again: it goes on where it stopped" if begun else "make one with `workbench features index`",
-            )
-        document, tensors = load_artifact(place, KIND, SCHEMA)
-        _check(place, document, tensors)
-        index = FeatureIndex(place, document, {n: t.numpy() for n, t in tensors.items()}, model=model, sae=sae)
+        document, arrays = read_index(place)
+        index = FeatureIndex(place, document, arrays, model=model, sae=sae)
         index.check_same(sae, model)
         return index
 
@@ -133,7 +123,7 @@ class FeatureIndex:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the texts, from the index itself when no model was given."""
-        return self.model.tokenizer if self.model is not None else _stored_tokenizer(self.folder)
+        return self.model.tokenizer if self.model is not None else stored_tokenizer(self.folder)
 
     @cached_property
     def background(self) -> Counter[str]:
@@ -253,13 +243,6 @@ class FeatureIndex:
             if difference[f]
         )
 
-    # ------------------------------------------------------------------------------------------------- everything
-
-    def pieces(self) -> Iterator[tuple[int, Shard]]:
-        """(number of its first token, piece) of all that was read, in order; each is verified as it is loaded."""
-        ends = self.chooser.ends.tolist()
-        yield from ((first, self.chooser._shard(number)) for number, first in enumerate([0, *ends[:-1]]))
-
     # ------------------------------------------------------------------------------------------------- inner parts
 
     def check(self, feature: int) -> None:
@@ -336,26 +319,3 @@ def _rate(n_tokens: int, n_fired: int, total: float) -> Rate:
 def _edges(counts: np.ndarray) -> tuple[tuple[float, float, int], ...]:
     assert len(counts) == N_BINS
     return tuple((2.0 ** ((b - 40) / 4), 2.0 ** ((b - 39) / 4), int(counts[b])) for b in np.flatnonzero(counts).tolist())
-
-
-def _stored_tokenizer(folder: Path) -> Any:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise WorkbenchError(f"{folder} holds no tokenizer", "tokenizer.json, or the model", "open the index with model=")
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(str(path)))
-
-
-def _check(folder: Path, document: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
-    wanted = {"sae", "model", "sizes", "sources", "shards", "files", "key", "vocab_size", "coactivation"}
-    arrays = {"pools_fired", "top_token", "spread_token", "random_token"}
-    missing = sorted(wanted - set(document)) or sorted(arrays - set(tensors))
-    if missing:
-        raise WorkbenchError(f"the index in {folder} lacks {missing[0]}", "a complete index", "build it again in another folder")
-    for name, known in document["files"].items():
-        if Path(name).name != name or not (folder / name).is_file() or sha256_file(folder / name) != known:
-            raise WorkbenchError(
-                f"{folder / name} is missing or was changed", "the file as it was written", "run `workbench features index` again"
-            )

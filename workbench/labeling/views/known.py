@@ -149,7 +149,7 @@ def _passages(index: FeatureIndex, tokens: set[int]) -> dict[int, Passage]:
     import numpy as np
 
     found: dict[int, Passage] = {}
-    for first, shard in index.pieces():
+    for first, shard in index._chooser.pieces():
         mine = np.array([t - first for t in sorted(tokens) if first <= t < first + shard.n_tokens], np.int64)
         owners = shard.document_of_token[mine]
         begin, end = window_bounds(mine, shard.starts[owners], shard.starts[owners + 1], index._chooser.context)
