@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, TypeGuard
 
-from workbench.base.errors import WorkbenchError, nearest
-from workbench.labeling.files.yamlfile import Where, YamlFile
+from workbench.base.errors import nearest
+from workbench.labeling.files.yamlfile import LabelFileError, Where, YamlFile
 
 
 class Reader:
-    """Typed access to the fields of a file; every refusal names the line."""
+    """Typed access to the fields of a file; every refusal names the line.
 
-    def __init__(self, file: YamlFile):
-        self.file = file
+    The first problem is raised. With a list of `problems` it is added there instead, a harmless value is returned for what stands
+    in the file, and reading goes on: what is read with problems is good for nothing but finding the others.
+    """
+
+    def __init__(self, file: YamlFile, problems: list[LabelFileError] | None = None):
+        self.file, self.problems = file, problems
 
     def get(self, where: Where) -> Any:
         value = self.file.data
@@ -26,10 +30,17 @@ class Reader:
                 return None
         return value
 
-    def wrong(self, where: Where, expected: str, remedy: str = "") -> WorkbenchError:
+    def refuse(self, where: Where, found: str, expected: str, remedy: str = "") -> None:
+        """Raise the problem, or keep it for later."""
+        error = self.file.error(where, found, expected, remedy)
+        if self.problems is None:
+            raise error
+        if all((error.line, error.field) != (known.line, known.field) for known in self.problems):
+            self.problems.append(error)
+
+    def wrong(self, where: Where, expected: str, remedy: str = "") -> None:
         value = self.get(where)
-        found = "the field is missing" if value is None else f"found {_short(value)}"
-        return self.file.error(where, found, expected, remedy)
+        self.refuse(where, "the field is missing" if value is None else f"found {_short(value)}", expected, remedy)
 
     def mapping(
         self,
@@ -43,15 +54,16 @@ class Reader:
         if value is None and optional:
             return {}
         if not isinstance(value, dict):
-            raise self.wrong(where, "a mapping (name: value)")
+            self.wrong(where, "a mapping (name: value)")
+            return {}
         for key in value:
             if allowed and key not in allowed:
-                raise self.file.error(
-                    (*where, key), "an unknown field", "one of " + ", ".join(nearest(str(key), allowed))
-                )
+                known = nearest(str(key), allowed)
+                remedy = f"correct the name (`{known[0]}`?), or remove the line"
+                self.refuse((*where, key), "an unknown field", "one of " + ", ".join(known), remedy)
         for key in required:
             if value.get(key) is None:
-                raise self.wrong((*where, key), f"the field `{key}`")
+                self.wrong((*where, key), f"the field `{key}`", f"add a line `{key}: ...` there")
         return value
 
     def sequence(self, where: Where, *, optional: bool = False) -> list[Any]:
@@ -59,7 +71,8 @@ class Reader:
         if value is None and optional:
             return []
         if not isinstance(value, list):
-            raise self.wrong(where, "a list")
+            self.wrong(where, "a list")
+            return []
         return value
 
     def text(self, where: Where, *, default: str | None = None) -> str:
@@ -67,7 +80,8 @@ class Reader:
         if value is None and default is not None:
             return default
         if not isinstance(value, str):
-            raise self.wrong(where, "text", "put it between quotes")
+            self.wrong(where, "text", "put it between quotes")
+            return ""
         return value
 
     def texts(self, where: Where) -> tuple[str, ...]:
@@ -78,7 +92,8 @@ class Reader:
         if value is None and default is not None:
             return default
         if not isinstance(value, int) or isinstance(value, bool) or (low is not None and value < low):
-            raise self.wrong(where, "a whole number" + ("" if low is None else f" from {low} on"))
+            self.wrong(where, "a whole number" + ("" if low is None else f" from {low} on"))
+            return low or 0
         return value
 
     def number(
@@ -88,14 +103,17 @@ class Reader:
         if value is None and optional:
             return None
         if not _is_finite(value) or (low is not None and value < low) or (high is not None and value > high):
-            raise self.wrong(where, "a number" if low is None else f"a number between {low:g} and {high:g}")
+            self.wrong(where, "a number" if low is None else f"a number between {low:g} and {high:g}")
+            return low or 0.0
         return float(value)
 
     def choice(self, where: Where, known: Collection[str]) -> str:
-        value = self.text(where)
-        if value not in known:
-            raise self.wrong(where, "one of " + ", ".join(known))
-        return value
+        value = self.get(where)
+        if value not in tuple(known):
+            said = "one of " + ", ".join(nearest(value, known) if isinstance(value, str) else known)
+            self.wrong(where, said, "choose one of these")
+            return next(iter(known))
+        return str(value)
 
 
 def _short(value: Any) -> str:

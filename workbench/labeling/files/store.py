@@ -1,31 +1,38 @@
 """Label files, one per feature: `feature_labels/<model>/<hook>/<feature>.yaml`, to be read and edited by hand.
 
-What a program or an AI writes is `proposed`; the author kind `human` and the status `confirmed` are reserved for a person, and
-writing them needs `annotator=True`.
+A file holds the labels of everyone who wrote one. What a program or an AI writes is `proposed`; the author kind `human` and the
+status `confirmed` are reserved for a person, and writing them needs `annotator=True`. No program replaces what a person said.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import atomic_write, make_folder
+from workbench.base.settings import cache_dir
+from workbench.base.store import atomic_write, make_folder, sha256_bytes
 from workbench.labeling.evidence import REDISTRIBUTABLE, Context, FeatureEvidence
-from workbench.labeling.files.record import (
-    LabelRecord,
-    Taxonomies,
-    from_file,
-    label_problem,
-    to_document,
-    to_yaml,
+from workbench.labeling.files.label_part import Taxonomies, label_problem
+from workbench.labeling.files.record import from_file, from_text, to_text
+from workbench.labeling.files.yamlfile import LabelFileError, YamlFile, read_yaml_file
+from workbench.labeling.labels import (
+    AUTHOR_KINDS,
+    MAX_WORDS,
+    STATUSES,
+    UNCLEAR,
+    FeatureLabel,
+    FeatureRecord,
+    LabelSet,
+    fuller,
+    is_a_persons,
+    utc_now,
 )
-from workbench.labeling.files.yamlfile import parse_yaml_text, read_yaml_file
-from workbench.labeling.labels import AUTHOR_KINDS, MAX_WORDS, STATUSES, UNCLEAR, FeatureLabel, LabelSet
 from workbench.saes.registry import shelf_folders
 
 __all__ = [
@@ -33,23 +40,27 @@ __all__ = [
     "Context",
     "FeatureEvidence",
     "FeatureLabel",
+    "FeatureRecord",
     "LabelSet",
     "MAX_WORDS",
     "REDISTRIBUTABLE",
     "STATUSES",
     "UNCLEAR",
+    "is_a_persons",
+    "label_files",
     "label_folders",
     "load_label_file",
     "load_labels",
     "replace_labels",
     "save_label",
     "save_labels",
+    "save_record",
     "set_folder",
     "trait_categories",
 ]
 
 FOLDER = "feature_labels"
-MAX_FILE_BYTES = 12_000
+LOCK_SECONDS = 30
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -59,38 +70,62 @@ def label_folders() -> list[Path]:
 
 
 def set_folder(root: str | os.PathLike[str], sae_id: str) -> Path:
-    """The folder of one SAE's labels under `root`. Raises WorkbenchError for an id that is not of the form a/b/c."""
+    """The folder of one SAE's labels under `root`.
+
+    Raises:
+        WorkbenchError: an id that is not of the form a/b/c; a symbolic link on the way from `root`.
+    """
     parts = sae_id.split("/")
     if not all(_PART.fullmatch(part) for part in parts):
         raise WorkbenchError(
             f"the SAE id {sae_id!r} cannot name a folder", "MODEL/HOOK", "give the SAE a plain id"
         )
-    return Path(root).joinpath(*parts)
+    folder = Path(root)
+    for part in parts:
+        folder = folder / part
+        if folder.is_symlink():
+            raise WorkbenchError(f"{folder} is a symbolic link", "a folder of its own", "put a copy in its place")
+    return folder
 
 
-def load_label_file(path: str | os.PathLike[str], *, taxonomies: Taxonomies | None = None) -> LabelRecord:
-    """The label in one file, with the SAE it belongs to. Raises WorkbenchError naming file, line, found and expected.
+def label_files(folder: Path) -> list[Path]:
+    """The label files in the folder of one SAE, in order of the feature."""
+    numbered = [path for path in folder.glob("*.yaml") if path.stem.isdecimal()] if folder.is_dir() else []
+    return sorted(numbered, key=lambda path: (int(path.stem), path.stem))
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def load_label_file(path: str | os.PathLike[str], *, taxonomies: Taxonomies | None = None) -> FeatureRecord:
+    """All labels in one file, with the SAE they belong to. Raises WorkbenchError naming file, line, found and expected.
 
     `taxonomies` gives the category ids of a trait; by default the installed traits are asked.
     """
     file = read_yaml_file(Path(path))
     record = from_file(file, taxonomies or trait_categories())
-    found = record.label.feature
-    if file.path.stem != str(found):
-        problem = f"feature {found} in a file named {file.path.name}"
-        raise file.error(
-            ("feature",), problem, f"feature {file.path.stem}", "rename the file or correct the number"
-        )
+    if error := misplaced_number(file, record):
+        raise error
     return record
+
+
+def misplaced_number(file: YamlFile, record: FeatureRecord) -> LabelFileError | None:
+    """The problem of a file whose name is not its feature."""
+    if file.path.stem == str(record.feature):
+        return None
+    found = f"feature {record.feature} in a file named {file.path.name}"
+    return file.error(("feature",), found, f"feature {file.path.stem}", "rename the file or correct the number")
 
 
 def load_labels(
     sae_id: str, shelf: str | os.PathLike[str] | None = None, *, sae_hash: str | None = None
 ) -> LabelSet:
-    """All labels of an SAE that can be found; an empty set when there are none.
+    """The labels of an SAE that can be found, one for each feature; an empty set when there are none.
 
-    `shelf` is a folder like `feature_labels/`; without it every folder of `label_folders` is read and the first file of a feature
-    wins. Labels whose hash is not `sae_hash` (by default: that of the first file) are left out with a warning.
+    Where a feature has several labels, the one that counts (`labels.precedence`) is in `labels` and all are in `records`; a
+    feature whose labels were all rejected is in `records` alone. `shelf` is a folder like `feature_labels/`; without it every
+    folder of `label_folders` is read and the first file of a feature wins. Labels whose hash is not `sae_hash` (by default: that
+    of the first file) are left out with a warning.
 
     Raises:
         WorkbenchError: a damaged file (naming file and line).
@@ -98,72 +133,30 @@ def load_labels(
     roots = [Path(shelf)] if shelf is not None else label_folders()
     if shelf is not None and not roots[0].is_dir():
         raise WorkbenchError(f"{shelf} is not a folder", "a folder of label files", "check the path")
-    labels: dict[int, FeatureLabel] = {}
-    warnings: list[str] = []
-    stale: list[str] = []
+    records: dict[int, FeatureRecord] = {}
+    stale: list[Path] = []
     taxonomies = trait_categories()
-    for path in (path for root in roots for path in _files(set_folder(root, sae_id))):
+    for path in (path for root in roots for path in label_files(set_folder(root, sae_id))):
         record = load_label_file(path, taxonomies=taxonomies)
         _check_owner(record, sae_id, path)
         sae_hash = sae_hash or record.sae_hash
         if record.sae_hash != sae_hash:
-            stale.append(str(path))
-        elif record.label.feature not in labels:
-            labels[record.label.feature] = record.label
-            warnings.extend(record.warnings)
+            stale.append(path)
+        else:
+            records.setdefault(record.feature, record)
+    return _label_set(sae_id, sae_hash or "", records, stale)
+
+
+def _label_set(sae_id: str, sae_hash: str, records: dict[int, FeatureRecord], stale: list[Path]) -> LabelSet:
+    ordered = dict(sorted(records.items()))
+    warnings = [warning for record in ordered.values() for warning in record.warnings]
     if stale:
-        warnings.append(_stale_warning(stale, sae_id, sae_hash or ""))
-    return LabelSet(
-        sae_id, sae_hash or "", dict(sorted(labels.items())), warnings=tuple(dict.fromkeys(warnings))
-    )
+        warnings.append(_stale_warning(stale, sae_id, sae_hash))
+    labels = {feature: label for feature, record in ordered.items() if (label := record.label) is not None}
+    return LabelSet(sae_id, sae_hash, labels, warnings=tuple(dict.fromkeys(warnings)), records=ordered)
 
 
-def save_label(
-    label: FeatureLabel, sae_id: str, sae_hash: str, root: str | os.PathLike[str], *, annotator: bool = False
-) -> Path:
-    """Write one label under `root` (a folder like `feature_labels/`), atomically; returns the path of the file.
-
-    Only text that may be passed on is written (`evidence.REDISTRIBUTABLE`); other contexts keep document and
-    position. A file that would exceed 12 kB loses its weakest contexts.
-
-    Raises:
-        WorkbenchError: a wording, author, status or category that the file could not be read back with; a program that signs as a
-            person or confirms; a person's file that a program would overwrite.
-    """
-    if not annotator:
-        _refuse_signing_as_a_person(label)
-    path = set_folder(root, sae_id) / f"{label.feature}.yaml"
-    if not annotator and path.exists():
-        _refuse_overwriting_a_person(path)
-    text = _text_within_limit(to_document(label, sae_id, sae_hash))
-    _refuse_unreadable(label, text, path)
-    return atomic_write(path, text)
-
-
-def save_labels(labels: LabelSet, root: str | os.PathLike[str], *, annotator: bool = False) -> list[Path]:
-    """Write every label of the set under `root`; returns the paths."""
-    return [save_label(item, labels.sae_id, labels.sae_hash, root, annotator=annotator) for item in labels]
-
-
-def replace_labels(labels: LabelSet, root: Path) -> None:
-    """Write the labels to a run's own copy of the label folder, and remove what an earlier run left there.
-
-    Labels from the shelf are copied as they are, a person's too; what this run made may not overwrite a person's file.
-    """
-    make_folder(root)
-    kept = {
-        save_label(item, labels.sae_id, labels.sae_hash, root, annotator=item.origin == "shipped") for item in labels
-    }
-    for stale in set(root.rglob("*.yaml")) - kept:
-        stale.unlink()
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    numbered = (path for path in folder.glob("*.yaml") if path.stem.isdecimal()) if folder.is_dir() else ()
-    yield from sorted(numbered, key=lambda path: int(path.stem))
-
-
-def _check_owner(record: LabelRecord, sae_id: str, path: Path) -> None:
+def _check_owner(record: FeatureRecord, sae_id: str, path: Path) -> None:
     if record.sae_id != sae_id:
         raise WorkbenchError(
             f"{path} is a label of the SAE {record.sae_id}",
@@ -172,7 +165,7 @@ def _check_owner(record: LabelRecord, sae_id: str, path: Path) -> None:
         )
 
 
-def _stale_warning(stale: list[str], sae_id: str, sae_hash: str) -> str:
+def _stale_warning(stale: list[Path], sae_id: str, sae_hash: str) -> str:
     return (
         f"{len(stale)} label files of {sae_id} were left out: they were written for other weights than {sae_hash[:12]} "
         f"({stale[0]}{', ...' if len(stale) > 1 else ''})"
@@ -201,6 +194,116 @@ def _category_ids(folder: str, changed: int) -> tuple[str, ...]:
     return tuple(category.id for category in load_trait(folder).taxonomy)
 
 
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def save_label(
+    label: FeatureLabel, sae_id: str, sae_hash: str, root: str | os.PathLike[str], *, annotator: bool = False
+) -> Path:
+    """Write one label under `root` (a folder like `feature_labels/`), atomically; returns the path of the file.
+
+    It takes the place of what its author said of the feature before; the labels of others stay. A label that this run made and
+    that has no date gets today's. Only text that may be passed on is written (`evidence.REDISTRIBUTABLE`); other contexts keep
+    document and position. A file that would exceed 12 kB loses its weakest contexts.
+
+    Raises:
+        WorkbenchError: a wording, author, status or category that the file could not be read back with; a program that signs as a
+            person or confirms, or that would replace a label that a person confirmed; a file for other weights.
+    """
+    path = set_folder(root, sae_id) / f"{label.feature}.yaml"
+    if not annotator:
+        _refuse_signing_as_a_person(label)
+    with _writing(path.parent):
+        known = load_label_file(path) if path.exists() else None
+        if known is not None:
+            _refuse_other_weights(known, sae_hash, path)
+        others = () if known is None else known.labels
+        own = [item for item in others if item.author == label.author]
+        if not annotator:
+            _refuse_replacing_a_person(own, path)
+        kept = tuple(item for item in others if item.author != label.author)
+        evidence = fuller(label.evidence, None if known is None else known.evidence)
+        record = FeatureRecord(sae_id, sae_hash, label.feature, (_dated(label, own), *kept), evidence)
+        return _write(record, path)
+
+
+def save_labels(labels: LabelSet, root: str | os.PathLike[str], *, annotator: bool = False) -> list[Path]:
+    """Write every label of the set under `root` with `save_label`; returns the paths."""
+    return [save_label(item, labels.sae_id, labels.sae_hash, root, annotator=annotator) for item in labels]
+
+
+def save_record(record: FeatureRecord, root: str | os.PathLike[str]) -> Path:
+    """Write a feature's file as `record` says, whatever stood there; returns its path. For merging, importing and migrating.
+
+    Raises:
+        WorkbenchError: what the file could not be read back with.
+    """
+    return _write(record, set_folder(root, record.sae_id) / f"{record.feature}.yaml")
+
+
+def replace_labels(labels: LabelSet, root: Path) -> None:
+    """Make a run's own copy of the label folder say what `labels` says, and remove what an earlier run left there.
+
+    The files hold the one label of each feature that the run went by. What a person wrote or confirmed in that copy stays.
+    """
+    make_folder(root)
+    kept = {_replace_label(item, labels.sae_id, labels.sae_hash, root) for item in labels}
+    for stale in set(root.rglob("*.yaml")) - kept:
+        if not any(map(is_a_persons, _labels_if_readable(stale, labels.sae_hash))):
+            stale.unlink()
+
+
+def _replace_label(label: FeatureLabel, sae_id: str, sae_hash: str, root: Path) -> Path:
+    if label.origin != "shipped":
+        _refuse_signing_as_a_person(label)
+    path = set_folder(root, sae_id) / f"{label.feature}.yaml"
+    before = _labels_if_readable(path, sae_hash) if path.exists() else ()
+    own = [item for item in before if item.author == label.author]
+    people = tuple(item for item in before if is_a_persons(item) and item.author != label.author)
+    return _write(FeatureRecord(sae_id, sae_hash, label.feature, (_dated(label, own), *people), label.evidence), path)
+
+
+def _labels_if_readable(path: Path, sae_hash: str) -> tuple[FeatureLabel, ...]:
+    with contextlib.suppress(WorkbenchError):
+        record = load_label_file(path)
+        return record.labels if record.sae_hash == sae_hash else ()
+    return ()
+
+
+def _dated(label: FeatureLabel, before: Iterable[FeatureLabel]) -> FeatureLabel:
+    """The label with today's date if it has none; its author's date where the same was said before."""
+    if label.date or label.origin != "made":
+        return label
+    same = (item.date for item in before if (item.label, item.status) == (label.label, label.status) and item.date)
+    return replace(label, date=next(same, None) or utc_now())
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Reading a file, changing it and writing it back is for one process at a time."""
+    import filelock
+
+    make_folder(folder)
+    name = sha256_bytes(str(folder.resolve()).encode())[:24]
+    lock = make_folder(cache_dir() / "locks") / f"labels-{name}.lock"
+    try:
+        with filelock.FileLock(str(lock), timeout=LOCK_SECONDS):
+            yield
+    except filelock.Timeout:
+        found = f"another process has been writing to {folder} for {LOCK_SECONDS} seconds"
+        raise WorkbenchError(found, "a folder that nobody else writes to", "try again when it is done") from None
+
+
+def _write(record: FeatureRecord, path: Path) -> Path:
+    for label in record.labels:
+        if problem := label_problem(label.label):
+            expected = f"one line of at most {MAX_WORDS} words"
+            raise WorkbenchError(f"feature {record.feature}: {problem}", expected, "shorten it")
+    text = to_text(record)
+    from_text(text, path, trait_categories())  # what cannot be read back is not written
+    return atomic_write(path, text)
+
+
 def _refuse_signing_as_a_person(label: FeatureLabel) -> None:
     signed = label.author.get("kind") == "human"
     if signed or label.status == "confirmed":
@@ -212,32 +315,20 @@ def _refuse_signing_as_a_person(label: FeatureLabel) -> None:
         )
 
 
-def _refuse_overwriting_a_person(path: Path) -> None:
-    label = load_label_file(path).label
-    if label.author["kind"] == "human" or label.status == "confirmed":
+def _refuse_replacing_a_person(own: Iterable[FeatureLabel], path: Path) -> None:
+    for label in own:
+        if is_a_persons(label):
+            raise WorkbenchError(
+                f"{path} has a label of {label.author['name']} that a person confirmed",
+                "a label that no person has confirmed",
+                "sign with another name, save under another folder, or remove that label by hand",
+            )
+
+
+def _refuse_other_weights(known: FeatureRecord, sae_hash: str, path: Path) -> None:
+    if known.sae_hash != sae_hash:
         raise WorkbenchError(
-            f"{path} was written or confirmed by {label.author['name']}",
-            "a label that no person has confirmed",
-            "save under another folder, or remove that file by hand",
+            f"{path} holds labels for the weights {known.sae_hash[:12]}",
+            f"labels for the weights {sae_hash[:12]}: feature numbers mean nothing across SAEs",
+            "save under another folder, or remove that file",
         )
-
-
-def _text_within_limit(document: dict[str, Any]) -> str:
-    text = to_yaml(document)
-    while len(text.encode("utf-8")) > MAX_FILE_BYTES and document["evidence"]:
-        contexts = max((document["evidence"]["top"], document["evidence"]["quantiles"]), key=len)
-        if not contexts:
-            break
-        # `top` runs from strong to weak, `quantiles` from weak to strong: the weakest goes first.
-        contexts.pop(-1 if contexts is document["evidence"]["top"] else 0)
-        text = to_yaml(document)
-    return text
-
-
-def _refuse_unreadable(label: FeatureLabel, text: str, path: Path) -> None:
-    """What cannot be read back is not written."""
-    if problem := label_problem(label.label):
-        raise WorkbenchError(
-            f"feature {label.feature}: {problem}", f"one line of at most {MAX_WORDS} words", "shorten it"
-        )
-    from_file(parse_yaml_text(text, path), trait_categories())

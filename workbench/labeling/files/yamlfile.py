@@ -1,6 +1,6 @@
 """YAML as people edit it: plain values together with the line on which each of them stands.
 
-Only plain YAML is read: no tags, no anchors, no duplicate keys, nothing is executed.
+Only plain YAML is read: no tags, no anchors, no duplicate keys, no deep nesting. Nothing is executed, no link is followed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import read_bytes
+from workbench.base.store import describe_os_error
 
 MAX_BYTES = 256_000
+MAX_DEPTH = 12
 Where = tuple[str | int, ...]
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")}
+_BY_HAND = "correct the file by hand; nothing was changed"
+
+
+class LabelFileError(WorkbenchError):
+    """A problem of one file, told with its place: `path`, `line` (from 1; None for the whole file) and `field` ("" for none)."""
+
+    def __init__(
+        self, path: Path, line: int | None, problem: str, expected: str, remedy: str = "", *, field: str = ""
+    ) -> None:
+        place = str(path) + ("" if line is None else f", line {line}") + (f", `{field}`" if field else "")
+        super().__init__(f"{place}: {problem}", expected, remedy or _BY_HAND)
+        self.path, self.line, self.field, self.problem = path, line, field, problem
+
+    def row(self) -> dict[str, Any]:
+        """{"file", "line", "field", "found", "expected", "remedy"}."""
+        return {
+            "file": str(self.path),
+            "line": self.line,
+            "field": self.field,
+            "found": self.problem,
+            "expected": self.expected,
+            "remedy": self.remedy,
+        }
 
 
 @dataclass(frozen=True)
@@ -25,21 +49,18 @@ class YamlFile:
     data: Any
     lines: dict[Where, int]
 
-    def error(self, where: Where, found: str, expected: str, remedy: str = "") -> WorkbenchError:
-        """A WorkbenchError that names file, line and field; a missing field is placed at its parent."""
+    def error(self, where: Where, found: str, expected: str, remedy: str = "") -> LabelFileError:
+        """The error that names file, line and field; a missing field is placed at its parent."""
         line = next((self.lines[where[:n]] for n in range(len(where), -1, -1) if where[:n] in self.lines), 1)
-        name = ".".join(str(part) for part in where)
-        place = f"{self.path}, line {line}" + (f", `{name}`" if name else "")
-        return WorkbenchError(
-            f"{place}: {found}", expected, remedy or "correct the file by hand; nothing was changed"
-        )
+        return LabelFileError(self.path, line, found, expected, remedy, field=".".join(str(part) for part in where))
 
 
 def read_yaml_file(path: Path) -> YamlFile:
     """Read one YAML file.
 
     Raises:
-        WorkbenchError: unreadable, larger than 256 kB, not UTF-8, not YAML, a duplicate key, an anchor or a tag.
+        LabelFileError: a link, larger than 256 kB, not UTF-8, not YAML, a duplicate key, an anchor, a tag, deep nesting.
+        WorkbenchError: it cannot be read.
     """
     return parse_yaml_text(_read_text(path), path)
 
@@ -49,79 +70,125 @@ def parse_yaml_text(text: str, path: Path) -> YamlFile:
     import yaml
 
     try:
-        node = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        walk = _Walk()
-        return YamlFile(path, None if node is None else walk.value(node, ()), walk.lines)
+        walk = _Walk(text)
+        return YamlFile(path, walk.document(), walk.lines)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{path}, line {mark.line + 1}" if mark is not None else str(path)
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise WorkbenchError(
-            f"{place}: {problem}", "a plain YAML file", "correct that line by hand"
-        ) from error
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
+        line = mark.line + 1 if mark is not None else _line_of(text, getattr(error, "position", None))
+        raise LabelFileError(path, line, str(problem), "a plain YAML file", "correct that line by hand") from error
+
+
+def _line_of(text: str, position: Any) -> int:
+    return text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
 
 
 def _read_text(path: Path) -> str:
-    raw = read_bytes(path)
+    if path.is_symlink():
+        found, expected = "a symbolic link", "a file of its own"
+        raise LabelFileError(path, None, found, expected, "put a copy of what it points to in its place")
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise describe_os_error(error, path, "read") from error
     if len(raw) > MAX_BYTES:
-        raise WorkbenchError(
-            f"{path} has {len(raw):,} bytes", f"at most {MAX_BYTES:,} bytes", "shorten its contexts"
-        )
+        n = path.stat().st_size
+        raise LabelFileError(path, None, f"a file of {n:,} bytes", f"at most {MAX_BYTES:,} bytes", "shorten its contexts")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise WorkbenchError(
-            f"{path}, line {line}: not UTF-8 text", "a text file in UTF-8", "save it as UTF-8"
-        ) from error
+        raise LabelFileError(path, line, "not UTF-8 text", "a text file in UTF-8", "save it as UTF-8") from error
 
 
 class _Walk:
-    """Turns nodes into values and remembers their lines."""
+    """Turns the parser's events into values and remembers their lines.
 
-    def __init__(self) -> None:
+    Events, because the parsers' own trees recurse: a file of opening brackets would crash the process before anyone sees it.
+    """
+
+    def __init__(self, text: str) -> None:
+        import yaml
         from yaml.constructor import SafeConstructor
 
         self.lines: dict[Where, int] = {}
-        self._seen: set[int] = set()
+        self._parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         self._constructor = SafeConstructor()
 
-    def value(self, node: Any, where: Where) -> Any:
+    def document(self) -> Any:
+        """The value of the one document; None when there is none."""
         import yaml
 
-        if id(node) in self._seen:
-            raise _problem("an alias (*name), which is not read here", node)
-        self._seen.add(id(node))
-        self.lines[where] = node.start_mark.line + 1
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, where)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(child, (*where, i)) for i, child in enumerate(node.value)]
-        return self._scalar(node)
+        self._parser.get_event()  # the start of the stream
+        if isinstance(self._parser.get_event(), yaml.StreamEndEvent):
+            return None
+        value = self._value(self._parser.get_event(), ())
+        self._parser.get_event()  # the end of the document
+        following = self._parser.get_event()
+        if not isinstance(following, yaml.StreamEndEvent):
+            raise _problem("a second document", following)
+        return value
 
-    def _mapping(self, node: Any, where: Where) -> dict[Any, Any]:
+    def _value(self, event: Any, where: Where) -> Any:
+        import yaml
+
+        if isinstance(event, yaml.AliasEvent):
+            raise _problem("an alias (*name), which is not read here", event)
+        if event.anchor is not None:
+            raise _problem("an anchor (&name), which is not read here", event)
+        if len(where) > MAX_DEPTH:
+            raise _problem(f"values nested more than {MAX_DEPTH} levels deep", event)
+        self.lines[where] = event.start_mark.line + 1
+        if isinstance(event, yaml.MappingStartEvent):
+            _refuse_tag(event, "map")
+            return self._mapping(where)
+        if isinstance(event, yaml.SequenceStartEvent):
+            _refuse_tag(event, "seq")
+            return self._sequence(where)
+        return self._scalar(event)
+
+    def _sequence(self, where: Where) -> list[Any]:
+        import yaml
+
+        result: list[Any] = []
+        while not isinstance(event := self._parser.get_event(), yaml.SequenceEndEvent):
+            result.append(self._value(event, (*where, len(result))))
+        return result
+
+    def _mapping(self, where: Where) -> dict[Any, Any]:
         import yaml
 
         result: dict[Any, Any] = {}
-        for key_node, child in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise _problem("a key that is not plain", key_node)
-            key = self._scalar(key_node)
+        while not isinstance(event := self._parser.get_event(), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent) or event.anchor is not None:
+                raise _problem("a key that is not plain", event)
+            key = self._scalar(event)
             if key in result:
-                raise _problem(f"the key `{key}` stands twice", key_node)
-            result[key] = self.value(child, (*where, key))
+                raise _problem(f"the key `{key}` stands twice", event)
+            result[key] = self._value(self._parser.get_event(), (*where, key))
         return result
 
-    def _scalar(self, node: Any) -> Any:
-        if node.tag not in _TAGS:
-            raise _problem(f"the tag {node.tag}, which is not read here", node)
+    def _scalar(self, event: Any) -> Any:
+        import yaml
+
+        tag = event.tag
+        if tag is None or tag == "!":
+            tag = self._parser.resolve(yaml.ScalarNode, event.value, event.implicit)
+        if tag not in _TAGS:
+            raise _problem(f"the tag {tag}, which is not read here", event)
         try:
-            return self._constructor.construct_object(node)
+            return self._constructor.construct_object(yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark))
         except (ValueError, KeyError) as error:
-            raise _problem(f"a value that cannot be read ({error})", node) from error
+            raise _problem(f"a value that cannot be read ({error})", event) from error
 
 
-def _problem(text: str, node: Any) -> Exception:
+def _refuse_tag(event: Any, kind: str) -> None:
+    if event.tag not in (None, "!", f"tag:yaml.org,2002:{kind}"):
+        raise _problem(f"the tag {event.tag}, which is not read here", event)
+
+
+def _problem(text: str, event: Any) -> Exception:
     import yaml
 
-    return yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)
+    return yaml.MarkedYAMLError(problem=text, problem_mark=event.start_mark)
