@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from workbench.personas.traits import load_trait
 SAE, HASH = "tiny/blocks.1.hook_resid_post", "ab" * 32
 FEATURES = (5, 17, 3)
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\x1b[2J\u202e"
+
+
+trait_named = functools.cache(load_trait)
 
 
 def evidence_of(feature: int, *, text: str = " idiot") -> FeatureEvidence:
@@ -44,7 +48,7 @@ def queue(features: Sequence[int] = FEATURES, **changes) -> tuple[Item, ...]:
 
 def session(root: Path, items: Sequence[Item] | None = None, *, name: str = "first reader", trait: str | None = "evil",
             blind: bool = False) -> AnnotationSession:  # fmt: skip
-    chosen = None if trait is None else load_trait(trait)
+    chosen = None if trait is None else trait_named(trait)
     return AnnotationSession(items or queue(), root, SAE, HASH, annotator=name, trait=chosen, blind=blind)
 
 

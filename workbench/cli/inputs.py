@@ -121,9 +121,9 @@ def _default_sae(entries: Iterable[SaeEntry], model: str) -> str:
     return DEFAULT if DEFAULT in fitting else fitting[0]
 
 
-def folder_hash(folder: Path) -> str:
+def folder_hash(folder: Path, pattern: str = "*") -> str:
     """The content hash of the names and bytes of a folder's files."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+    files = sorted(file for file in folder.rglob(pattern) if file.is_file()) if folder.is_dir() else []
     return content_hash([[file.relative_to(folder).as_posix(), sha256_file(file)] for file in files])
 
 
@@ -138,7 +138,7 @@ def labels_hash(sae_id: str) -> str:
     from workbench.labeling.files.store import label_folders
 
     found = [root / sae_id for root in label_folders() if (root / sae_id).is_dir()]
-    return content_hash([folder_hash(folder) for folder in found])
+    return content_hash([folder_hash(folder, "*.yaml") for folder in found])  # not what annotators leave beside them
 
 
 def check_choice(choose: str | None, hook: str | None, trait: Any) -> None:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import typer
 
+from . import labels_annotate
+
 app = typer.Typer(help="What the features are, in words: label files, their scores and their exchange.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
     """Label files, their scores and their exchange."""
+
+
+labels_annotate.register(app)
