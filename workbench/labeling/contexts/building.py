@@ -19,7 +19,8 @@ from workbench.base.tensors import save_artifact
 from workbench.labeling.contexts.coactivation import CoActivation, coactivation, share_to_read
 from workbench.labeling.contexts.collection import _tokenised
 from workbench.labeling.contexts.encoding import Encoder
-from workbench.labeling.contexts.index import KIND, SCHEMA, FeatureIndex
+from workbench.labeling.contexts.index import FeatureIndex
+from workbench.labeling.contexts.opening import KIND, SCHEMA
 from workbench.labeling.contexts.places import Places
 from workbench.labeling.contexts.shards import Shard, is_written, shard_folder, shard_hash
 from workbench.labeling.contexts.streams import TextDocument, TokenDocument

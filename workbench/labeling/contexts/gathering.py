@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from workbench.labeling.contexts.choosing import Window
 from workbench.labeling.contexts.collection import nearest_features
 from workbench.labeling.contexts.encoding import Encoder
 from workbench.labeling.contexts.places import Places
-from workbench.labeling.contexts.reading import Collection, HeldOut, _rounded
+from workbench.labeling.contexts.reading import N_CONTRAST, Collection, HeldOut, _rounded
+from workbench.labeling.contexts.silent import silent_windows
 from workbench.labeling.contexts.stats import Firing
 from workbench.labeling.contexts.streams import KINDS, text_stream
-from workbench.labeling.evidence import FeatureEvidence
+from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.lens import promoted_and_suppressed
 from workbench.labeling.tokens import token_strings
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.models.model import Model
     from workbench.saes.interface import SparseAutoencoder
 
+N_PEAK_TOKENS = 16
 EXPLAINING = tuple(2 * i for i in range(len(KINDS)))
 SCORING = tuple(2 * i + 1 for i in range(len(KINDS)))
 
@@ -37,30 +40,57 @@ def gather(
         index.check(feature)
     neighbours = _neighbours(index, asked, n_neighbours)
     tracked = list(dict.fromkeys([*asked, *(other for near in neighbours.values() for other in near)]))
+    chooser, known = index.chooser, np.array(tracked, np.int64)
     shown = {feature: _chosen(index, feature, EXPLAINING, n_top, n_quantiles) for feature in asked}
     held = {feature: _chosen(index, feature, SCORING, (n_held_out + 1) // 2, n_held_out // 2) for feature in tracked}
-    random = index._chooser.random()
-    every = [*(p for pair in (*shown.values(), *held.values()) for p in pair), random]
-    windows = index._chooser.windows(token for places in every for token in places.token.tolist())
-    known = np.array(tracked, np.int64)
+    strong = {f: chooser.top(f, EXPLAINING, 4 * N_CONTRAST) for near in neighbours.values() for f in near}
+    random = [chooser.random(half) for half in (0, 1)]
+    every = [*(p for pair in (*shown.values(), *held.values()) for p in pair), *strong.values(), *random]
+    windows = index.windows(token for places in every for token in places.token.tolist())
+    silent = silent_windows(index, {f: _peak_tokens(index, f) for f in asked}, n=n_held_out)
+
+    def cut(places: Places) -> list[Window]:
+        return [windows[token] for token in places.token.tolist()]
 
     def held_out(feature: int | None, places: Places) -> list[HeldOut]:
-        found = [windows[token] for token in places.token.tolist()]
-        return [HeldOut(window.context(feature, index.tokenizer), window.active(known)) for window in found]
+        return [HeldOut(window.context(feature, index.tokenizer), window.active(known)) for window in cut(places)]
+
+    def contrast(feature: int) -> tuple[Context, ...]:
+        pools = [cut(strong[other]) for other in neighbours[feature]] + [cut(random[0])]
+        return tuple(window.context(None, index.tokenizer) for window in _in_turns(feature, pools))
 
     return Collection(
         evidence=_evidence(index, asked, shown, windows),
         held_out={f: (*held_out(f, top), *_ascending(held_out(f, spread))) for f, (top, spread) in held.items()},
         neighbours=neighbours,
-        random=tuple(held_out(None, random)),
+        random=tuple(held_out(None, random[1])),
         background=index.background,
         n_tokens=index.n_tokens,
+        same_token={
+            feature: tuple(HeldOut(w.context(None, index.tokenizer), w.active(known)) for w in found)
+            for feature, found in silent.items()
+        },
+        contrast={feature: contrast(feature) for feature in asked},
     )
 
 
+def _in_turns(feature: int, pools: list[list[Window]]) -> list[Window]:
+    """Windows in which a feature is silent, at most N_CONTRAST of each pool, the pools taken in turns; no document twice."""
+    silent = [[w for w in pool if not (w.features == feature).any()][:N_CONTRAST] for pool in pools]
+    taken: dict[tuple[str, str], Window] = {}
+    for window in (w for turn in zip_longest(*silent) for w in turn if w is not None):
+        taken.setdefault((window.source, window.document), window)
+    return list(taken.values())
+
+
+def _peak_tokens(index: FeatureIndex, feature: int) -> list[str]:
+    """The tokens that a feature fires on most, the commonest first."""
+    return [one.text for one in index.stats(feature).top_tokens[:N_PEAK_TOKENS]]
+
+
 def _chosen(index: FeatureIndex, feature: int, pools: Sequence[int], n_top: int, n_spread: int) -> tuple[Places, Places]:
-    top = index._chooser.top(feature, pools, n_top)
-    return top, index._chooser.spread(feature, pools, n_spread, besides=top)
+    top = index.chooser.top(feature, pools, n_top)
+    return top, index.chooser.spread(feature, pools, n_spread, besides=top)
 
 
 def _ascending(held: list[HeldOut]) -> list[HeldOut]:

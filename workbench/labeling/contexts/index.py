@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from workbench.labeling.evidence import Context
 from workbench.labeling.tokens import token_strings
 
 if TYPE_CHECKING:
+    from workbench.labeling.contexts.shards import Shard
     from workbench.models.model import Model
     from workbench.saes.interface import SparseAutoencoder
 

@@ -70,7 +70,7 @@ class Pool:
     ) -> list[Sighting]:
         """Up to `n` windows around tokens that equal one of `tokens`, the feature firing nowhere in them.
 
-        The tokens are taken in turns, the most frequent one first; at most one window per document.
+        The tokens are taken in turns, each as many times a turn as it is given; at most one window per document.
         """
         chosen: list[Sighting] = []
         taken: set[int] = set()
@@ -86,8 +86,11 @@ class Pool:
     def _places(self, tokens: Iterable[str], feature: int) -> Iterator[tuple[int, int]]:
         counted = Counter(key for key in map(token_key, tokens) if key)
         keys = sorted(counted, key=lambda key: (-counted[key], key))
-        queues = [sorted(self._where.get(key, ()), key=lambda at: priority(feature, *at)) for key in keys]
-        return (place for place in chain.from_iterable(zip_longest(*queues)) if place is not None)
+        places = {key: sorted(self._where.get(key, ()), key=lambda at: priority(feature, *at)) for key in keys}
+        queues = [
+            [found[start : start + counted[key]] for start in range(0, len(found), counted[key])] for key, found in places.items()
+        ]
+        return chain.from_iterable(chain.from_iterable(zip_longest(*queues, fillvalue=())))
 
     @cached_property
     def _where(self) -> dict[str, list[tuple[int, int]]]:

@@ -189,13 +189,13 @@ class Tally:
         self._offer_random(shard, names, source)
 
     def _offer_random(self, shard: Shard, names: np.ndarray, source: np.ndarray) -> None:
-        """One counted token of every document of the scoring half."""
+        """One counted token of every document; the two halves are groups."""
         counted = np.flatnonzero(shard.counted)
         documents, starts, sizes = np.unique(shard.document_of_token[counted], return_index=True, return_counts=True)
         luck = scrambled(names[documents], self.d_sae)
         token = counted[starts + (luck % sizes.astype(np.uint64)).astype(np.int64)]
-        places = Places(np.zeros_like(token), positive(luck), token, documents, source[documents], documents)
-        self._keep(self.random, shard, places[shard.pools[documents] % 2 == 1])
+        places = Places(shard.pools[documents] % 2, positive(luck), token, documents, source[documents], documents)
+        self._keep(self.random, shard, places)
 
     def _keep(self, best: BestPlaces, shard: Shard, places: Places) -> None:
         """Offer what is wanted, with the numbers of the whole index and the hash of its text (both are the shard's before)."""
