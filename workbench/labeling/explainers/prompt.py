@@ -22,7 +22,7 @@ PROMPT_VERSION = 1
 """Part of what is asked: raise it with every change of the words below, so that no old answer passes for a new one."""
 N_TOP, N_SPREAD, N_SILENT, N_PROMOTED = 10, 6, 8, 10
 MAX_EXPLANATION = 600
-_MAX_READ = 20_000
+_MAX_READ, _MAX_BROKEN = 20_000, 64
 
 SYSTEM = f"""You name features of a sparse autoencoder that was trained on activations inside a language model.
 A feature has a strength at every token of a text and is silent at most tokens. (Task {PROMPT_VERSION}.)
@@ -113,7 +113,8 @@ def _marked(context: Context) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text.replace("\u2028", "\n").replace("\u2029", "\n"), ensure_ascii=False)
+    # JSON escapes the line ends of ASCII; those beyond it are no reason to end a line either.
+    return json.dumps(re.sub("[\x7f-\x9f\u2028\u2029]", " ", text), ensure_ascii=False)
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -128,12 +129,12 @@ def _after_thinking(reply: str) -> str:
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     """The JSON objects in a text in order, each followed by the objects that it holds directly."""
     decoder = json.JSONDecoder()
-    start = text.find("{")
-    while start >= 0:
+    start, n_broken = text.find("{"), 0
+    while start >= 0 and n_broken < _MAX_BROKEN:
         try:
             value, start = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            start += 1
+            start, n_broken = start + 1, n_broken + 1
         else:
             if isinstance(value, Mapping):
                 yield value
