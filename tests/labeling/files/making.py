@@ -30,6 +30,8 @@ def evidence_of(feature: int = 17) -> FeatureEvidence:
 
 
 def a_label(feature: int = 17, **fields: Any) -> FeatureLabel:
+    breakdown = {"random": {"value": 0.9, "interval": [0.8, 0.95]}, "neighbours": None}
+    counts = {"positives": 20, "random": 20}
     label = FeatureLabel(
         feature=feature,
         label="insults aimed at the reader",
@@ -38,7 +40,7 @@ def a_label(feature: int = 17, **fields: Any) -> FeatureLabel:
         category_confidence={"evil": 0.75},
         author={"kind": "model", "name": "someone"},
         date="2026-01-31T12:00:00Z",
-        score={"kind": "glove_detection_auroc", "value": 0.81, "interval": [0.7, 0.9], "by": "glove", "n": 40},
+        score={"kind": "glove_detection_auroc", "value": 0.81, "interval": [0.7, 0.9], "by": breakdown, "n": counts},
         scores=({"kind": "closed_loop", "value": -0.2, "interval": None},),
         evidence=evidence_of(feature),
         evidence_hash=evidence_of(feature).hash,
@@ -68,11 +70,22 @@ def written(folder: Path, label: FeatureLabel | None = None) -> Path:
 WORDS = ["anger", "at", "the", "reader", "<b>", "«x»", "it's", "yes", "0x1f", "12:30", "#1"]
 words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=5)
 dates = st.sampled_from(["", "2026-01-31", "2026-01-31T12:00:00Z", "2026-02-01T00:00:00Z"])
+unit = st.floats(-1, 1, width=32)
+breakdowns = st.just({"random": {"value": 0.5, "interval": [0.25, 0.75]}, "neighbours": None})
 scores = st.fixed_dictionaries(
-    {"kind": st.sampled_from(["detection_auroc", "fuzzing_auroc"]), "value": st.floats(-1, 1, width=32),
-     "interval": st.none() | st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=2).map(sorted)},
-    optional={"by": st.sampled_from(["glove", "minilm"]), "n": st.integers(0, 500) | st.just({"positives": 3, "negatives": 4})},
-)  # fmt: skip
+    {
+        "kind": st.sampled_from(["detection_auroc", "fuzzing_auroc"]),
+        "value": unit,
+        "interval": st.none() | st.lists(unit, min_size=2, max_size=2).map(sorted),
+    },
+    optional={
+        "balanced_accuracy": unit,
+        "balanced_interval": st.just([0.5, 0.75]),
+        "by": st.just("glove") | breakdowns,
+        "n": st.integers(0, 500) | st.just({"positives": 3, "negatives": 4}),
+        "rank": st.just(1),
+    },
+)
 
 
 @st.composite

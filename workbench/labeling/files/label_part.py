@@ -29,7 +29,10 @@ FIRST_SCHEMA = (
 )  # fmt: skip
 FIELDS = (*FIRST_SCHEMA, "category_confidence", "date", "scores", "evidence_hash")
 REQUIRED = ("label", "category", "author", "status")
-_SCORE = ("kind", "value", "interval", "by", "n")
+#: What a score may hold besides "kind", "by" and "n": numbers from -1 to 1, intervals [low, high], and whole numbers.
+MEASURES, INTERVALS, COUNTS = ("value", "balanced_accuracy"), ("interval", "balanced_interval"), ("rank", "n_labels")
+_PART_OF_SCORE = (*MEASURES, *INTERVALS, *COUNTS, "n")
+_SCORE = ("kind", *_PART_OF_SCORE, "by")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?")
 
 
@@ -54,14 +57,18 @@ def label_document(label: FeatureLabel) -> dict[str, Any]:
 
 
 def _score_document(score: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: score[name] for name in (*_SCORE, *score) if name in score}
-    for name in ("interval", "n"):
-        value = shown.get(name)
-        if isinstance(value, Mapping):
-            shown[name] = FlowMap(value)
-        elif isinstance(value, (list, tuple)):
-            shown[name] = FlowList(value)
-    return FlowMap(shown)
+    """One line, or with a breakdown `by` kinds of examples one line for each of them."""
+    shown = {name: _flow(value) for name, value in score.items() if name != "by"}
+    by = score.get("by")
+    if not isinstance(by, Mapping):
+        return FlowMap(shown if by is None else {**shown, "by": by})
+    return {**shown, "by": {name: _flow(value) for name, value in by.items()}}
+
+
+def _flow(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return FlowMap({name: _flow(item) for name, item in value.items()})
+    return FlowList(value) if isinstance(value, (list, tuple)) else value
 
 
 def read_label(read: Reader, where: Where, taxonomies: Taxonomies, warnings: list[str], *, schema: int) -> FeatureLabel:
@@ -171,17 +178,34 @@ def _confidences(read: Reader, where: Where, categories: Mapping[str, str]) -> d
 
 
 def _score(read: Reader, where: Where) -> dict[str, Any]:
-    said = read.mapping(where, required=("kind", "value"), allowed=_SCORE)
-    score: dict[str, Any] = {
-        "kind": read.text((*where, "kind")),
-        "value": read.number((*where, "value"), low=-1.0, high=1.0),
-        "interval": _interval(read, (*where, "interval")),
-    }
-    if said.get("by") is not None:
-        score["by"] = read.text((*where, "by"))
-    if said.get("n") is not None:
-        score["n"] = _count(read, (*where, "n"))
+    read.mapping(where, required=("kind", "value"), allowed=_SCORE)
+    score = {"kind": read.text((*where, "kind")), "value": 0.0, "interval": None, **_part_of_score(read, where)}
+    by = read.get((*where, "by"))
+    if isinstance(by, str):
+        score["by"] = by
+    elif by is not None:
+        score["by"] = {str(name): _breakdown(read, (*where, "by", name)) for name in read.mapping((*where, "by"))}
     return score
+
+
+def _breakdown(read: Reader, where: Where) -> dict[str, Any] | None:
+    if read.get(where) is None:
+        return None
+    read.mapping(where, required=("value",), allowed=_PART_OF_SCORE)
+    return _part_of_score(read, where)
+
+
+def _part_of_score(read: Reader, where: Where) -> dict[str, Any]:
+    said = read.mapping(where)
+    part: dict[str, Any] = {}
+    for name in (name for name in said if name in _PART_OF_SCORE and said[name] is not None):
+        if name in MEASURES:
+            part[name] = read.number((*where, name), low=-1.0, high=1.0)
+        elif name in INTERVALS:
+            part[name] = _interval(read, (*where, name))
+        else:
+            part[name] = _count(read, (*where, name))
+    return part
 
 
 def _interval(read: Reader, where: Where) -> list[float] | None:

@@ -11,8 +11,8 @@
         author: {kind: human | model | offline, name: who, method: how}
         date: '2026-01-31T12:00:00Z'          # UTC
         status: proposed | confirmed | disputed | rejected
-        score: {kind: glove_detection_auroc, value: 0.81, interval: [0.7, 0.9], by: who or what, n: 40}
-        scores: [...]                         # further ones
+        score: {kind: glove_detection_auroc, value: 0.81, interval: [0.7, 0.9], n: 40}
+        scores: [...]                         # further ones; `by` breaks one down by kinds of examples
         confidence: 0.6
         evidence_hash: 64 hexadecimal digits  # of the evidence that the author read
         notes: free text
