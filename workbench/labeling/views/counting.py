@@ -48,7 +48,7 @@ def count(index: FeatureIndex, features: Sequence[int]) -> dict[int, Tallies]:
     n = len(features)
     positions, roles = _Parts(N_POSITIONS, n), _Parts(len(ROLES), n)
     arms: dict[str, _Units] = {}
-    for _, shard in index._chooser.pieces():
+    for _, shard in index.pieces():
         firing = _firing(shard, features)
         start_of_token = shard.starts[shard.document_of_token]
         positions.add(shard, firing, position_bin(np.arange(shard.n_tokens) - start_of_token))

@@ -103,14 +103,14 @@ def known_from_index(
     features: Sequence[int], sae: SparseAutoencoder, model: Model, index: FeatureIndex, *, n_contexts: int, n_passages: int
 ) -> dict[int, Known]:
     """What an index knows, tallies and partners included; its pieces are read once for each of the three."""
-    index._check_same(sae, model)
+    index.check_same(sae, model)
     shown = {
         (feature, kind): _chosen(index, feature, [EXPLAINING[i]], n_contexts)
         for feature in features
         for i, kind in enumerate(KINDS)
     }
     edited = {feature: _chosen(index, feature, EXPLAINING, n_passages) for feature in features}
-    windows = index._chooser.windows(token for tokens in shown.values() for token in tokens)
+    windows = index.windows(token for tokens in shown.values() for token in tokens)
     passages = _passages(index, {token for tokens in edited.values() for token in tokens})
     tallies = count(index, features) if features else {}
     found = {}
@@ -139,8 +139,8 @@ def known_from_index(
 
 def _chosen(index: FeatureIndex, feature: int, pools: Sequence[int], n: int) -> list[int]:
     """Numbers of at most `n` tokens: half of them where the feature is strongest, half from across its quantiles."""
-    top = index._chooser.top(feature, pools, (n + 1) // 2)
-    spread = index._chooser.spread(feature, pools, n // 2, besides=top)
+    top = index.chooser.top(feature, pools, (n + 1) // 2)
+    spread = index.chooser.spread(feature, pools, n // 2, besides=top)
     return Places.joined([top, spread]).token.tolist()
 
 
@@ -149,10 +149,10 @@ def _passages(index: FeatureIndex, tokens: set[int]) -> dict[int, Passage]:
     import numpy as np
 
     found: dict[int, Passage] = {}
-    for first, shard in index._chooser.pieces():
+    for first, shard in index.pieces():
         mine = np.array([t - first for t in sorted(tokens) if first <= t < first + shard.n_tokens], np.int64)
         owners = shard.document_of_token[mine]
-        begin, end = window_bounds(mine, shard.starts[owners], shard.starts[owners + 1], index._chooser.context)
+        begin, end = window_bounds(mine, shard.starts[owners], shard.starts[owners + 1], index.context)
         rows = np.stack([mine, shard.starts[owners], begin, end], axis=1).tolist()
         for token, start, low, high in rows:
             found[first + token] = Passage(tuple(shard.ids[start:high].tolist()), max(1, low - start))

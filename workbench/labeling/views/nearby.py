@@ -15,6 +15,7 @@ from workbench.saes.interface import SparseAutoencoder
 
 N_TYPICAL = 100
 """Other features of the SAE that say what is usual."""
+_NOTHING = 1e-5  # what rounding makes of a right angle
 
 
 def directions_of(
@@ -53,7 +54,7 @@ def _cosines(sae: SparseAutoencoder, features: list[int]) -> Tensor:
 def _extremes(sae: SparseAutoencoder, features: list[int], n: int, sign: int) -> list[tuple[Near, ...]]:
     values, indices = (sign * _cosines(sae, features)).topk(min(n, sae.d_sae), dim=1)
     return [
-        tuple(Near(other, sign * cosine) for other, cosine in zip(near, row, strict=True) if cosine > 0)
+        tuple(Near(other, sign * cosine) for other, cosine in zip(near, row, strict=True) if cosine > _NOTHING)
         for near, row in zip(indices.tolist(), values.tolist(), strict=True)
     ]
 
