@@ -66,7 +66,7 @@ class ClosedLoop:
         numbers: Mapping[str, float] = {
             "rank1": self.rank1, "chance": self.chance, "median_rank": self.median_rank, "code_rank1": self.code_rank1
         }  # fmt: skip
-        ends = {"rank1_interval": self.rank1_interval, "median_interval": self.median_interval, "code_interval": self.code_interval}
+        ends = {name: getattr(self, name) for name in ("rank1_interval", "median_interval", "code_interval")}
         return {
             "template": self.template,
             "n_labels": self.n_labels,
@@ -179,8 +179,13 @@ def _activations(model: Model, sae: SparseAutoencoder, rows: Sequence[list[int]]
 
 
 def _check(labels: Sequence[FeatureLabel], sae: SparseAutoencoder, model: Model, template: str) -> None:
-    if "{label}" not in template:
-        raise WorkbenchError(f"the template {template!r} has no place for the label", "a text with {label}", "put {label} in")
+    try:
+        filled = template.format(label="?", explanation="") != template.format(label="!", explanation="")
+    except (KeyError, IndexError, ValueError):
+        filled = False
+    if not filled:
+        expected = "a text with {label} in it, and {explanation} if wanted"
+        raise WorkbenchError(f"the template {template!r} has no place for the label", expected, "correct the template")
     if len(labels) < 3:
         raise WorkbenchError(f"{len(labels)} labels to tell apart", "at least three", "label more features")
     if sae.d_model != model.d_model:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from workbench.labeling.embedders import WordVectors
 
-EMBEDDER = "glove"
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 
 
@@ -47,6 +46,7 @@ class EmbeddingScorer:
     peak_weight: float = 3.0
     form_weight: float = 1.0
     vectors: WordVectors | None = None
+    embedder: str = "glove"
     kind: str = "embedding_detection_auroc"
     task: str = DETECTION
     threshold: float | None = None
@@ -55,11 +55,11 @@ class EmbeddingScorer:
     def description(self) -> Mapping[str, Any]:
         """{kind, embedder, reach, peak_weight, form_weight}."""
         settings = {"reach": self.reach, "peak_weight": self.peak_weight, "form_weight": self.form_weight}
-        return {"kind": self.kind, "embedder": EMBEDDER, **settings}
+        return {"kind": self.kind, "embedder": self.embedder, **settings}
 
     def scores(self, label: Label, examples: Sequence[Example]) -> list[float | None]:
-        """One number per example, from -1 to 2. Raises WorkbenchError for a label that GloVe explained."""
-        refuse_same_embedder(label, EMBEDDER)
+        """One number per example, from -1 to 2. Raises WorkbenchError for a label that the same embedder explained."""
+        refuse_same_embedder(label, self.embedder)
         said, explanation = wording(label)
         content = label_content(said)
         target = self._embed_text(f"{content} {explanation}")

@@ -45,10 +45,10 @@ _MARKS = {
     "<": "tag markup code", ">": "tag markup code", "=": "equals code", "$": "dollar money currency", "%": "percent number",
 }  # fmt: skip
 _PLACES = (
-    "space blank newline line break punctuation mark symbol fragment piece inside subword suffix prefix number digit numeral "
-    "count date alphanumeric capital all-caps acronym abbreviation capitalised sentence beginning opening proper name foreign "
-    "garbled character start text early first second token quoted speech quotation dialogue heading repeated repetition duplicate "
-    "contraction apostrophe"
+    "space blank newline line break punctuation mark symbol fragment piece inside subword suffix prefix number "
+    "digit numeral count date alphanumeric capital all-caps acronym abbreviation capitalised sentence beginning "
+    "opening proper name foreign garbled character start text early first second token quoted speech quotation "
+    "dialogue heading repeated repetition duplicate contraction apostrophe"
 )
 #: Words of the descriptions that labels also use for other things.
 _AMBIGUOUS = "word function in clause action past title"

@@ -43,9 +43,13 @@ def wording(label: Label) -> tuple[str, str]:
 
 
 def refuse_same_embedder(label: Label, embedder: str) -> None:
-    """Raise WorkbenchError if the label's author explained with that embedder: one embedder never explains and scores."""
-    used = () if isinstance(label, str) else str(label.author.get("embedder", "")).split("+")
-    if embedder in used:
+    """Raise WorkbenchError if the label's author explained with that embedder: one embedder never explains and scores.
+
+    The author of a label may name it ("embedder"); the offline explainer reads with MiniLM.
+    """
+    author = {} if isinstance(label, str) else label.author
+    used = author.get("embedder") or ("minilm" if author.get("kind") == "offline" else None)
+    if embedder == used:
         raise WorkbenchError(
             f"the label was explained with the embedder {embedder}, which would also score it",
             "another embedder than the one that explained",
