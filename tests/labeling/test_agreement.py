@@ -41,8 +41,8 @@ def test_the_textbook_example() -> None:
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """600 worlds of 60 features with kappa 0.4. The standard error of the coverage is 0.9 points, and a percentile interval at this
-    n falls a little short of its level: 91 to 98% is asked for."""
+    """600 worlds of 60 features with kappa 0.4. The standard error of the coverage is 0.9 points, and a percentile interval falls
+    a little short of its level at this n: 91 to 98% is asked for."""
     cells, names = np.array([0.35, 0.15, 0.15, 0.35]), ["yes", "no"]
     rng, covered = np.random.default_rng(0), 0
     for world in range(600):

@@ -127,10 +127,10 @@ class TerminalKeys:
         from rich.cells import cell_len
 
         try:
-            room = os.get_terminal_size(self.descriptor).columns - 1
+            columns = os.get_terminal_size(self.descriptor).columns
         except OSError:
-            room = 79
-        shown = text
+            columns = 0
+        shown, room = text, (columns or 80) - 1  # some terminals say that they have no columns
         while shown and cell_len(prompt + shown) > max(room, len(prompt) + 8):
             shown = shown[1:]
         print(f"\r\x1b[K{prompt}{shown}", end="", file=self.out, flush=True)

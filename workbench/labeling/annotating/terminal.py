@@ -161,7 +161,8 @@ def _draw_feature(console: Console, shown: dict[str, Any]) -> None:
 def _context(context: dict[str, Any]) -> Text:
     from rich.text import Text
 
-    line = Text(f"{context['value']:>7.2f}  ", style="dim")
+    line = Text()
+    line.append(f"{context['value']:>7.2f}  ", style="dim")
     if not context["tokens"]:
         line.append(f"text not kept: {context['source']}, {context['document']}, token {context['position']}", style="dim")
     for index, (text, shade) in enumerate(context["tokens"]):
@@ -176,7 +177,7 @@ def _style(shade: float, peak: bool) -> str:
         return "bold underline black on #ffaf5f"
     if shade > 1 / 3:
         return "underline black on #ffd7af"
-    return "not dim underline" if shade > 0.05 else "not dim"
+    return "underline" if shade > 0.05 else ""
 
 
 def _said(shown: dict[str, Any]) -> list[Text]:
