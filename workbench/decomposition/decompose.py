@@ -46,6 +46,7 @@ def decompose(
     causal: bool = True,
     placebos: PlaceboCodes | None = None,
     controls: Mapping[str, Any] | None = None,
+    keep: Iterable[int] = (),
     seed: int = 0,
 ) -> Decomposition:
     """What `vector` is made of: shares of |v|^2 per SAE feature, with intervals, tests, secondary views and controls.
@@ -66,7 +67,7 @@ def decompose(
     Tokens come from `vector.tokens`, else from reading the rollouts through `model` again. A bare vector (no rows)
     gets the secondary views only: its shares are NaN and `warnings` says why. With `model` and `causal` the causal
     effects of the `n_candidates` features of the largest share are measured as well (`decomposition.causal.verdict`).
-    The same seed gives the same result on the same machine.
+    The same seed gives the same result on the same machine. Bootstrap replicates of the features `keep` are kept in any case.
 
     Raises WorkbenchError when vector, SAE and model do not belong together, when tokens are missing, or when the
     tokens do not give the vector back within 1e-4 of its norm. Source: design of the accounting identity in
@@ -83,7 +84,7 @@ def decompose(
     parts = _secondary(vector, sae, n_atoms=n_atoms)
     parts = replace(parts, provenance=provenance(seed=seed, inputs=_inputs(vector, sae), config=config))
     if len(vector.rows):
-        nulls = Nulls(placebos, against, n_bootstrap, n_atoms, seed)
+        nulls = Nulls(placebos, against, n_bootstrap, n_atoms, seed, tuple(keep))
         parts = _with_shares(parts, vector, sae, model, nulls)
     else:
         parts = _bare(parts, vector, sae, n_atoms=n_atoms, seed=seed)
@@ -164,6 +165,7 @@ class Nulls:
     n_bootstrap: int
     n_atoms: int
     seed: int
+    keep: tuple[int, ...]
 
 
 def _with_shares(parts: Decomposition, vector: Any, sae: Any, model: Any, nulls: Nulls) -> Decomposition:
@@ -173,7 +175,7 @@ def _with_shares(parts: Decomposition, vector: Any, sae: Any, model: Any, nulls:
     whole = account(rows, design, decoder)
     check_reproduces(whole.vector, vector.at(sae.hook).cpu(), sae.hook)
     with track("decompose: intervals, tests and controls", 4, "steps") as step:
-        parts = _fill_shares(parts, rows, design, whole, decoder, n_bootstrap=nulls.n_bootstrap, seed=seed)
+        parts = _fill_shares(parts, rows, design, whole, decoder, nulls)
         step()
         parts = _fill_tests(parts, question_contributions(rows, design), nulls.placebos, seed=seed)
         parts = _fill_crossed(parts, rows, design)
@@ -236,13 +238,11 @@ def _fill_shares(
     design: Design,
     whole: Accounting,
     decoder: Tensor,
-    *,
-    n_bootstrap: int,
-    seed: int,
+    nulls: Nulls,
 ) -> Decomposition:
     found = bootstrap_shares(
-        rows, design, decoder,
-        keep=largest_shares(whole.shares), n_bootstrap=n_bootstrap, generator=generator(derive_seed("shares", seed)),
+        rows, design, decoder, keep=largest_shares(whole.shares, besides=nulls.keep), n_bootstrap=nulls.n_bootstrap,
+        generator=generator(derive_seed("shares", nulls.seed)),
     )  # fmt: skip
     low, high = torch.nanquantile(found.error, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -163,9 +163,29 @@ def _top_rate(leaders: list[tuple[Tensor, Tensor]], d_sae: int) -> Tensor:
     return torch.bincount(best.flatten(), minlength=d_sae).float() / len(values)
 
 
-def largest_shares(all_shares: Tensor, n: int = N_REPLICATE_FEATURES) -> Tensor:
-    """The ids of the `n` features of the largest |share|, ascending."""
-    return all_shares.abs().topk(min(n, all_shares.shape[0])).indices.sort().values
+def largest_shares(all_shares: Tensor, n: int = N_REPLICATE_FEATURES, *, besides: Iterable[int] = ()) -> Tensor:
+    """The ids of the `n` features of the largest |share|, and those named `besides`, ascending."""
+    largest = all_shares.abs().topk(min(n, all_shares.shape[0])).indices
+    return torch.cat([largest, torch.tensor(list(besides), dtype=largest.dtype)]).unique()
+
+
+def has_replicates(decomposition: Decomposition, features: Sequence[int]) -> list[bool]:
+    """Of each feature, whether its bootstrap replicates were kept (`decompose(keep=...)` keeps more than the largest 500)."""
+    kept = set(decomposition.replicate_features.tolist())
+    return [feature in kept for feature in features]
+
+
+def feature_replicates(decomposition: Decomposition, features: Sequence[int]) -> Tensor:
+    """Bootstrap shares `[n_bootstrap, n_features]` (float64), to be summed over any grouping inside each replicate.
+
+    A feature whose replicates were not kept (see `has_replicates`) has its own share in every replicate: it is counted, but adds
+    no width to an interval. Each of them is smaller than the 500 largest.
+    """
+    place = {feature: column for column, feature in enumerate(decomposition.replicate_features.tolist())}
+    found = decomposition.share[list(features)].double().repeat(len(decomposition.replicate_error), 1)
+    known = [column for column, feature in enumerate(features) if feature in place]
+    found[:, known] = decomposition.replicate_shares[:, [place[features[column]] for column in known]].double()
+    return found
 
 
 def group_shares(decomposition: Decomposition, category_of: Mapping[int, str]) -> list[dict[str, Any]]:

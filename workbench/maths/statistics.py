@@ -106,6 +106,19 @@ def percentile_interval(replicates: Tensor, *, level: float = 0.95, dim: int = 0
     return low, high
 
 
+def basic_interval(
+    replicates: Tensor, estimate: Tensor | float, *, level: float = 0.95, dim: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The (low, high) basic interval (2 e - q_high, 2 e - q_low) of an `estimate` e, from the percentiles q of its replicates.
+
+    It takes out the bias of the estimate, which the percentile interval doubles: where noise pushes the estimate up, it pushes
+    the replicates up again. It may leave the estimate outside. Source: Davison and Hinkley 1997, "Bootstrap Methods and their
+    Application", section 5.2.
+    """
+    low, high = percentile_interval(replicates, level=level, dim=dim)
+    return 2 * estimate - high, 2 * estimate - low
+
+
 def rank_p(observed: Tensor | float, null: Tensor) -> Tensor:
     """One-sided rank p-value of `observed [...]` against `null [R]` or `[..., R]`: (1 + #{null >= observed}) / (1 + R).
 
