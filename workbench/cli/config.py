@@ -32,6 +32,12 @@ class JobConfig:
     """Address of the chat server that samples the answers; None: the model itself does."""
     generate_model: str | None = None
     """That server's name for the same model."""
+    explainer: str = "offline"
+    """Who names the features that have no label yet: "offline", "openai", "anthropic" or "local"."""
+    explainer_model: str | None = None
+    """The model of the explainers other than "offline"; None takes the setting."""
+    explainer_url: str | None = None
+    """Where the explainers "openai" and "anthropic" ask; None takes the setting."""
     seed: int = 0
     """Seed of everything that is drawn."""
     n_features: int = 30

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from . import labels_annotate
+from . import labels_annotate, labels_explain
 
 app = typer.Typer(help="What the features are, in words: label files, their scores and their exchange.", no_args_is_help=True)
 
@@ -18,3 +18,4 @@ def group() -> None:
 
 
 labels_annotate.register(app)
+labels_explain.register(app)

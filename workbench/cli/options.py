@@ -41,6 +41,16 @@ JudgeModelOption = Annotated[
 JudgeUrlOption = Annotated[
     str | None, typer.Option("--judge-url", help="The judge's endpoint. [default: the provider's own]")
 ]
+ExplainerOption = Annotated[
+    str | None, typer.Option("--explainer", help="offline, openai, anthropic or local: who names features. [default: offline]")
+]
+ExplainerModelOption = Annotated[
+    str | None,
+    typer.Option("--explainer-model", help="The explainer's model: an endpoint's name for it, or what `local` loads."),
+]
+ExplainerUrlOption = Annotated[
+    str | None, typer.Option("--explainer-url", help="The explainer's endpoint. [default: the provider's own]")
+]
 GenerateWithOption = Annotated[
     str | None,
     typer.Option("--generate-with", help="Chat server that samples the answers. [default: the model itself does]"),
@@ -91,6 +101,9 @@ class JobFlags:
     judge_url: str | None = None
     generate_with: str | None = None
     generate_model: str | None = None
+    explainer: str | None = None
+    explainer_model: str | None = None
+    explainer_url: str | None = None
     seed: int | None = None
     samples: int | None = None
     max_new_tokens: int | None = None
@@ -121,6 +134,9 @@ class JobFlags:
             judge_url=setting("base_url", self.judge_url),
             generate_with=setting("generate_with", self.generate_with),
             generate_model=setting("generate_model", self.generate_model),
+            explainer=str(setting("explainer", self.explainer, "offline")),
+            explainer_model=setting("explainer_model", self.explainer_model),
+            explainer_url=setting("explainer_url", self.explainer_url),
             seed=_number("seed", self.seed, 0),
             n_samples=_number("samples", self.samples, 1),
             max_new_tokens=_number("max_new_tokens", self.max_new_tokens, 64),
@@ -142,6 +158,9 @@ _OPTIONS: dict[str, Any] = {
     "judge_url": JudgeUrlOption,
     "generate_with": GenerateWithOption,
     "generate_model": GenerateModelOption,
+    "explainer": ExplainerOption,
+    "explainer_model": ExplainerModelOption,
+    "explainer_url": ExplainerUrlOption,
     "seed": SeedOption,
     "samples": SamplesOption,
     "max_new_tokens": TokensOption,

@@ -22,6 +22,7 @@ from workbench.base.store import content_hash, read_json, write_json
 from . import inputs
 from .config import JobConfig
 from .console import note
+from .explainer_choice import ExplainerChoice
 from .judge_choice import JudgeChoice, choose_judge, what_was_judged
 
 STAGES = ("vector", "decomposition", "labels", "report")
@@ -119,6 +120,7 @@ class Job:
         if self.config.strict and self.sae_needed:
             inputs.require_fit_sae(self.sae_site)
         self.judge.identity(self.trait.name)
+        self.explainer.identity()
 
     @cached_property
     def trait(self) -> Any:
@@ -129,6 +131,12 @@ class Job:
     @cached_property
     def judge(self) -> JudgeChoice:
         return choose_judge(self.config, self.trait.name)
+
+    @cached_property
+    def explainer(self) -> ExplainerChoice:
+        name, offline = self.config.explainer, self.config.explainer == "offline"
+        # A model or an address from the settings is there for the explainers that have one.
+        return ExplainerChoice(name) if offline else ExplainerChoice(name, self.config.explainer_model, self.config.explainer_url)
 
     @cached_property
     def model_identity(self) -> dict[str, Any]:
@@ -220,7 +228,7 @@ class Job:
         sources: dict[str, Callable[[], dict[str, Any]]] = {
             "vector": self._vector_sources,
             "decomposition": lambda: self._sae_sources("vector") | {"seed": self.config.seed, "placebos": self._placebos_hash()},
-            "labels": lambda: self._sae_sources("decomposition") | {"shelf": inputs.labels_hash(self.sae_site.id)},
+            "labels": self._label_sources,
             "report": lambda: {name: self._files_hash(name) for name in STAGES[:3]} | {"trait": self.trait.hash},
         }
         return content_hash({"stage": stage, "version": __version__, **sources[stage]()})
@@ -240,6 +248,10 @@ class Job:
 
     def _sae_sources(self, before: str) -> dict[str, Any]:
         return {before: self._files_hash(before), "sae": self.sae_site.sha256, "n_features": self.config.n_features}
+
+    def _label_sources(self) -> dict[str, Any]:
+        found = self._sae_sources("decomposition") | {"shelf": inputs.labels_hash(self.sae_site.id)}
+        return found if self.explainer.name == "offline" else found | {"explainer": self.explainer.identity()}
 
     def _files_hash(self, stage: str) -> str:
         """The hash of a stage's files as they are now: editing one (a label, say) renews what is made from it."""
@@ -298,6 +310,7 @@ class Job:
             self.model,
             trait=self.trait,
             n_features=self.config.n_features,
+            explainer=self.explainer.make,
             vector=self.vector,
         )
         replace_labels(self.labels, self.folder / "labels")

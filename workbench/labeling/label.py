@@ -12,6 +12,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.labeling.contexts.collection import Collection, collect_evidence
 from workbench.labeling.contexts.streams import TextDocument, TokenDocument, has_rollouts, rollout_stream
+from workbench.labeling.evidence import FeatureEvidence
 from workbench.labeling.explainers.protocol import Explainer, Explanation, explainer_for, make_explainer
 from workbench.labeling.files.store import load_labels
 from workbench.labeling.labels import UNCLEAR, FeatureLabel, LabelSet
@@ -51,7 +52,7 @@ def label(
     Raises:
         WorkbenchError: a decomposition of another SAE, an unknown trait or explainer, a damaged label file.
     """
-    _check_same_sae(parts, sae)
+    check_same_sae(parts, sae)
     if isinstance(explainer, str):
         make_explainer(explainer)  # an unknown name, or one that lacks a model, is refused before anything is read
     owner = _trait(parts.trait if trait is None else trait)
@@ -64,8 +65,7 @@ def label(
     found = {f: _with_category(shipped[f], owner) for f in features if f in shipped}
     missing = [feature for feature in features if feature not in found]
     if missing:
-        documents = chain(_rollouts(vector, sae), _texts(texts, vector))
-        collection = collect_evidence(missing, sae, model, documents, n_tokens=n_tokens)
+        collection = evidence_for(missing, sae, model, vector=vector, texts=texts, n_tokens=n_tokens)
         chosen = explainer(collection) if callable(explainer) else explainer_for(explainer, collection)
         found |= _explained(missing, collection, chosen, owner, score=score)
     warnings = (*shipped.warnings, *_offline_warning(found.values()))
@@ -79,49 +79,68 @@ def features_to_label(parts: Decomposition, n_features: int) -> list[int]:
     return list(dict.fromkeys(int(f) for f in chain(parts.top(n_features), parts.candidates, causal)))
 
 
-def explain_features(
-    features: Sequence[int], collection: Collection, explainer: Explainer
-) -> tuple[dict[int, Explanation], list[int]]:
-    """What the explainer says of each feature, and the features that it gave no answer for (an endpoint that failed)."""
+def evidence_for(
+    features: Iterable[int],
+    sae: SparseAutoencoder,
+    model: Model,
+    *,
+    vector: PersonaVector | None = None,
+    texts: Iterable[TextDocument | str] | None = None,
+    n_tokens: int = 60_000,
+) -> Collection:
+    """The evidence for features from a vector's rollouts and from texts; with neither, from OpenWebText set aside for labels."""
+    documents = chain(_rollouts(vector, sae), _texts(texts, vector))
+    return collect_evidence(features, sae, model, documents, n_tokens=n_tokens)
+
+
+def explained_labels(
+    features: Sequence[int], collection: Collection, explainer: Explainer, *, trait: Trait | None = None, score: bool = True
+) -> tuple[dict[int, FeatureLabel], list[int]]:
+    """(labels by feature, features that got no answer): explained together, categorised under `trait`, scored, all "proposed".
+
+    An unclear label says nothing that could be scored or sorted: it has no score, and its category is "unclear". A feature gets
+    no answer when an endpoint fails after all attempts; asking again asks for these only.
+    """
     said = explainer.explain_all([collection.evidence[feature] for feature in features])
     answered = {feature: one for feature, one in zip(features, said, strict=True) if one.answered}
-    return answered, [feature for feature in features if feature not in answered]
+    made = {}
+    with track("Labelling features", len(answered), "features") as step:
+        for feature, one in answered.items():
+            item = _label_of(one, collection.evidence[feature], explainer)
+            if score and not one.unclear:
+                item = replace(item, score=score_label(item.label, feature, collection))
+            made[feature] = item if trait is None else _sorted_in(item, one, trait)
+            step()
+    return made, [feature for feature in features if feature not in answered]
 
 
-def label_of(
-    said: Explanation, feature: int, collection: Collection, explainer: Explainer, *, score: bool = True
-) -> FeatureLabel:
-    """An explanation as a label, status "proposed", scored on held-out contexts; an unclear one says nothing to be scored."""
-    evidence = collection.evidence[feature]
+def _label_of(said: Explanation, evidence: FeatureEvidence, explainer: Explainer) -> FeatureLabel:
     return FeatureLabel(
-        feature=feature,
+        feature=evidence.feature,
         label=said.label,
         explanation=said.explanation,
         author=dict(explainer.author),
-        score=score_label(said.label, feature, collection) if score and not said.unclear else None,
         evidence=evidence,
         confidence=said.confidence,
         notes="" if evidence.contexts else "It fired on nothing that was read.",
     )
 
 
+def _sorted_in(item: FeatureLabel, said: Explanation, trait: Trait) -> FeatureLabel:
+    return replace(item, categories={trait.name: UNCLEAR}) if said.unclear else _with_category(item, trait)
+
+
 def _explained(
     features: list[int], collection: Collection, explainer: Explainer, trait: Trait, *, score: bool
 ) -> dict[int, FeatureLabel]:
-    answered, missing = explain_features(features, collection, explainer)
+    made, missing = explained_labels(features, collection, explainer, trait=trait, score=score)
     if missing:
         raise WorkbenchError(
             f"the explainer {explainer.name!r} gave no answer for {len(missing)} of {len(features)} features",
             "an answer for every feature",
             "run the same command again: what was answered is kept and not asked again",
         )
-    result = {}
-    with track("Labelling features", len(features), "features") as step:
-        for feature, said in answered.items():
-            made = label_of(said, feature, collection, explainer, score=score)
-            result[feature] = replace(made, categories={trait.name: UNCLEAR}) if said.unclear else _with_category(made, trait)
-            step()
-    return result
+    return made
 
 
 def _with_category(item: FeatureLabel, trait: Trait) -> FeatureLabel:
@@ -160,7 +179,8 @@ def _trait(trait: str | Trait) -> Trait:
     return load_trait(trait) if isinstance(trait, str) else trait
 
 
-def _check_same_sae(parts: Decomposition, sae: SparseAutoencoder) -> None:
+def check_same_sae(parts: Decomposition, sae: SparseAutoencoder) -> None:
+    """Refuse an SAE that the decomposition was not made on."""
     if parts.sae.get("weights_hash") != sae.weights_hash:
         raise WorkbenchError(
             f"the decomposition was made on {parts.sae.get('id')} ({str(parts.sae.get('weights_hash'))[:12]})",

@@ -69,7 +69,7 @@ def test_with_three_requests_in_ten_failing_nothing_is_lost_and_nothing_answered
         assert n_seen == 72 + endpoint.injected.total()
         assert one.estimate(FEATURES).n_requests == 0
         assert one.explain_all(FEATURES) == said and endpoint.seen.total() == n_seen, "the second run asked again"
-    assert dict(one.author) == {"kind": "model", "name": "m"}
+    assert dict(one.author) == {"kind": "model", "name": "m", "method": "contrastive prompt 1"}
 
 
 def test_after_an_interruption_only_what_is_unanswered_is_asked(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_model_that_babbles_gives_unclear_labels_and_is_asked_once(
     said = one.explain_all(evidence)
     assert [item.label for item in said] == ["unclear: no usable answer", "unclear: no contexts", "unclear: no usable answer"]
     assert n_answers(tmp_path) == 4, "two features, each asked and asked again"
-    assert dict(one.author) == {"kind": "model", "name": model.name}
+    assert one.author == {"kind": "model", "name": model.name, "method": "contrastive prompt 1"}
 
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("everything is answered")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from workbench.base.progress import track
 from workbench.base.settings import setting
 from workbench.labeling.evidence import FeatureEvidence
 from workbench.labeling.explainers.budget import Estimate, Prices, check_cost, estimate
-from workbench.labeling.explainers.prompt import Message, messages_for, read_reply, repair_messages
+from workbench.labeling.explainers.prompt import METHOD, Message, messages_for, read_reply, repair_messages
 from workbench.labeling.explainers.protocol import NO_CONTEXTS, Contrast, Explanation, unclear
 from workbench.models.endpoints import ChatEndpoint, ChatReply, EndpointConfig, EndpointError
 from workbench.models.transport import redacted
@@ -40,7 +40,7 @@ class EndpointExplainer:
     interrupted run goes on where it stopped. An answer that is not of the form asked for gets one request to repair it; what is
     unusable then, and a refusal, is an "unclear" label. A request that is given up after all retries is an explanation with
     `answered` False, asked again by the next run. A wrong key or an unknown model is an error at once. Before the first request
-    the cost is estimated, logged, and refused if it may exceed `max_cost`.
+    the cost is estimated, told (`tell`, by default the log), and refused if it may exceed `max_cost`.
 
     name: "openai" or "anthropic". model, base_url: default to the settings explainer_model and explainer_url; the key comes from
     the environment only. contrast: contexts per feature in which it is silent. max_tokens: of one answer (thinking included).
@@ -49,21 +49,21 @@ class EndpointExplainer:
 
     def __init__(self, name: str = "openai", *, model: str | None = None, base_url: str | None = None,
                  contrast: Contrast | None = None, prices: Prices | None = None, max_cost: float | None = None,
-                 max_tokens: int = MAX_TOKENS, n_workers: int = 8, tokenizer: Any = None,
-                 cache_folder: str | Path | None = None, **options: Any) -> None:  # fmt: skip
+                 tell: Callable[[str], None] = logger.info, max_tokens: int = MAX_TOKENS, n_workers: int = 8,
+                 tokenizer: Any = None, cache_folder: str | Path | None = None, **options: Any) -> None:  # fmt: skip
         self.config = ExplainerEndpoint(
             model=str(setting("explainer_model", model, "")), base_url=str(setting("explainer_url", base_url, "")),
             dialect=name, **options,
         )  # fmt: skip
         self.name, self.contrast = name, contrast or {}
         self.prices, self.max_cost, self.tokenizer = prices or Prices(), max_cost, tokenizer
-        self.max_tokens, self.n_workers = max_tokens, n_workers
+        self.tell, self.max_tokens, self.n_workers = tell, max_tokens, n_workers
         self.cache_folder = Path(cache_folder) if cache_folder else None
 
     @property
     def author(self) -> Mapping[str, str]:
-        """{"kind": "model", "name": the endpoint's name for it}."""
-        return {"kind": "model", "name": self.config.model}
+        """{"kind": "model", "name": the endpoint's name for it, "method": which prompt}."""
+        return {"kind": "model", "name": self.config.model, "method": METHOD}
 
     def description(self) -> dict[str, Any]:
         """The endpoint and the model; never the key."""
@@ -88,7 +88,7 @@ class EndpointExplainer:
         """
         expected = self.estimate(evidence)
         check_cost(expected, self.max_cost)
-        logger.info("%s: %s", self.config.model, expected.sentence())
+        self.tell(f"{self.config.model}: {expected.sentence()}")
         with (
             ChatEndpoint(self.config, self.cache_folder) as endpoint,
             ThreadPoolExecutor(self.n_workers) as pool,

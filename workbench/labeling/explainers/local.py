@@ -13,7 +13,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.settings import cache_dir, setting
 from workbench.labeling.evidence import FeatureEvidence
-from workbench.labeling.explainers.prompt import Message, messages_for, read_reply, repair_messages
+from workbench.labeling.explainers.prompt import METHOD, Message, messages_for, read_reply, repair_messages
 from workbench.labeling.explainers.protocol import NO_CONTEXTS, Contrast, Explanation, unclear
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ class LocalExplainer:
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.cache = AnswerCache(Path(cache_folder) if cache_folder else cache_dir() / "explanations")
 
+    @property
+    def source(self) -> str:
+        """The name of what is loaded; of a Model that was given, its own."""
+        return self._source if isinstance(self._source, str) else str(self._source.name)
+
     @cached_property
     def model(self) -> Model:
         """The explaining model, loaded when first needed."""
@@ -62,8 +67,8 @@ class LocalExplainer:
 
     @property
     def author(self) -> dict[str, str]:
-        """{"kind": "model", "name": the model's}."""
-        return {"kind": "model", "name": self.model.name}
+        """{"kind": "model", "name": the model's, "method": which prompt}."""
+        return {"kind": "model", "name": self.model.name, "method": METHOD}
 
     def description(self) -> dict[str, Any]:
         """The model with the hashes of its weights and its chat template."""

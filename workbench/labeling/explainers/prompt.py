@@ -20,6 +20,7 @@ from workbench.labeling.labels import MAX_CHARACTERS, MAX_WORDS
 
 PROMPT_VERSION = 1
 """Part of what is asked: raise it with every change of the words below, so that no old answer passes for a new one."""
+METHOD = f"contrastive prompt {PROMPT_VERSION}"
 N_TOP, N_SPREAD, N_SILENT, N_PROMOTED = 10, 6, 8, 10
 MAX_EXPLANATION = 600
 _MAX_READ, _MAX_BROKEN = 20_000, 64
