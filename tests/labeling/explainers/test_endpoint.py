@@ -123,6 +123,20 @@ def test_refusals_and_nonsense_are_unclear_labels(reply: str, label: str, n_requ
         assert (said.label, said.unclear, said.confidence, endpoint.seen.total()) == (label, True, 0.0, n_requests)
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_answer_of_another_shape_is_a_fault_and_no_answer(dialect: str, tmp_path: Path) -> None:
+    with server.running(says(dialect), lambda p, a: "wrong shape" if a <= 3 else None, request_about) as endpoint:
+        said = explainer(dialect, endpoint.url, tmp_path).explain(known_evidence(1))
+        assert said.label == known_label(1) and endpoint.seen.total() == 4 and len(endpoint.answered) == 1
+
+
+def test_a_model_that_only_thinks_is_unclear_and_not_asked_for_ever(tmp_path: Path) -> None:
+    silent = {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
+    with server.running(lambda prompt: silent, name=request_about) as endpoint:
+        said = explainer("openai", endpoint.url, tmp_path).explain(known_evidence(1))
+        assert said.label == "unclear: no usable answer" and endpoint.seen.total() == 2
+
+
 def test_an_anthropic_model_that_declines_is_asked_once(tmp_path: Path) -> None:
     with server.running(lambda prompt: {"content": [], "stop_reason": "refusal"}, name=request_about) as endpoint:
         said = explainer("anthropic", endpoint.url, tmp_path).explain(known_evidence(1))

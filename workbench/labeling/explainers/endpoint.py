@@ -130,7 +130,8 @@ class EndpointExplainer:
         return again if endpoint.stored(again, max_tokens=self.max_tokens) is None else None
 
     def _ask(self, endpoint: ChatEndpoint, messages: Sequence[Message]) -> ChatReply:
-        return endpoint.chat(messages, max_tokens=self.max_tokens, silence=True)
+        # OpenAI-compatible servers send no content when all was thinking: an answer. An empty one of Anthropic's is a fault.
+        return endpoint.chat(messages, max_tokens=self.max_tokens, silence=self.name == "openai")
 
     def _messages(self, evidence: FeatureEvidence) -> list[Message]:
         return messages_for(evidence, self.contrast.get(evidence.feature, ()))
