@@ -28,7 +28,7 @@ class FeatureLabel:
     {"kind", "value", "interval": [low, high] | None, "by", "n"} or None, `scores` the further ones. `confidence` is the author's
     own, between 0 and 1, or None; `origin` "shipped" (read from a file) or "made" (by this run). `date` is in UTC ("2026-01-31"
     or "2026-01-31T12:00:00Z"), "" when not known. `evidence_hash` names the evidence that the author read
-    (`FeatureEvidence.hash`); "" stands for that of `evidence`.
+    (`FeatureEvidence.hash`).
     """
 
     feature: int
@@ -51,6 +51,12 @@ class FeatureLabel:
     def category(self) -> str:
         """The category under the trait in question: the first one given, "unclear" when there is none."""
         return next(iter(self.categories.values()), UNCLEAR)
+
+    @property
+    def named_evidence(self) -> str:
+        """The hash of the evidence that its author read: for a label that this run made, by default that of `evidence`."""
+        own = self.evidence.hash if self.evidence is not None and self.origin == "made" else ""
+        return self.evidence_hash or own
 
     def category_for(self, trait: str) -> str | None:
         """The category id under that trait's taxonomy, None when nobody has assigned one."""

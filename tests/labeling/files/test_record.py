@@ -44,7 +44,7 @@ def test_a_label_comes_back_equal_from_its_file(tmp_path: Path) -> None:
 
 
 def test_a_label_without_a_hash_names_the_evidence_it_comes_with(tmp_path: Path) -> None:
-    label = load_label_file(written(tmp_path, a_label(evidence_hash=""))).label
+    label = load_label_file(written(tmp_path, a_label(evidence_hash="", origin="made"))).label
     assert label is not None and label.evidence_hash == evidence_of().hash
 
 
@@ -103,7 +103,7 @@ def test_any_text_survives_the_round_trip(tokens: list[str], notes: str, data: s
 def test_text_that_may_not_be_passed_on_is_named_but_not_written(tmp_path: Path) -> None:
     secret = Context((" top", " secret"), (0.0, 2.0), 1, "texts", "d9", 4)
     evidence = FeatureEvidence(17, 0.1, 2.0, top=(secret, context()))
-    path = written(tmp_path, a_label(evidence=evidence, evidence_hash=""))
+    path = written(tmp_path, a_label(evidence=evidence, evidence_hash="", origin="made"))
     assert "secret" not in path.read_text(encoding="utf-8")
     record = load_label_file(path)
     kept = record.evidence

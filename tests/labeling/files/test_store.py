@@ -77,7 +77,7 @@ def test_a_file_for_other_weights_is_not_added_to(tmp_path: Path) -> None:
 def test_the_evidence_from_more_tokens_stays(tmp_path: Path) -> None:
     less, more = evidence_of(), replace(evidence_of(), n_tokens=5000)
     for given in (more, less):
-        save_label(a_label(evidence=given, evidence_hash=""), SAE, HASH, tmp_path)
+        save_label(a_label(evidence=given, evidence_hash="", origin="made"), SAE, HASH, tmp_path)
     record = load_label_file(tmp_path / SAE / "17.yaml")
     assert record.evidence == more and record.labels[0].evidence_hash == less.hash
 

@@ -38,7 +38,6 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?")
 
 def label_document(label: FeatureLabel) -> dict[str, Any]:
     """The plain document of one label, in the order in which it is written; what is not known is left out."""
-    evidence_hash = label.evidence_hash or (label.evidence.hash if label.evidence is not None else "")
     document = {
         "label": label.label,
         "explanation": label.explanation,
@@ -50,7 +49,7 @@ def label_document(label: FeatureLabel) -> dict[str, Any]:
         "score": None if label.score is None else _score_document(label.score),
         "scores": [_score_document(score) for score in label.scores],
         "confidence": label.confidence,
-        "evidence_hash": evidence_hash,
+        "evidence_hash": label.named_evidence,
         "notes": label.notes,
     }
     return {name: value for name, value in document.items() if name in REQUIRED or value not in (None, "", {}, [])}
