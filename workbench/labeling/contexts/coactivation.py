@@ -49,9 +49,7 @@ def coactivation(shards: Iterable[Shard], d_sae: int, share: float, *, seed: int
     partners, together = np.full((d_sae, n), -1, np.int32), np.zeros((d_sae, n), np.int64)
     block = max(1, _CELLS // d_sae)
     for first in range(0, d_sae, block):
-        counts = (columns[:, first : first + block].T @ matrix).toarray()
-        part = slice(first, first + len(counts))
-        partners[part], together[part] = _closest(counts, fired, first, n)
+        _closest((columns[:, first : first + block].T @ matrix).tocoo(), fired, first, partners, together)
     return CoActivation(partners, together, fired, matrix.shape[0], share)
 
 
@@ -69,15 +67,15 @@ def _indicators(shards: Iterable[Shard], d_sae: int, share: float, seed: int) ->
     return csr_matrix((np.ones(len(every), np.float32), every, ends), shape=(len(ends) - 1, d_sae))
 
 
-def _closest(counts: np.ndarray, fired: np.ndarray, first: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.arange(len(counts))
-    own = fired[first : first + len(counts), None]
-    cosines = counts / np.sqrt(np.maximum(own * fired[None, :], 1), dtype=np.float64)
-    cosines[counts < LEAST_TOGETHER] = -1.0
-    cosines[rows, first + rows] = -1.0
-    best = np.argpartition(-cosines, n - 1, axis=1)[:, :n] if n < cosines.shape[1] else np.argsort(-cosines, axis=1)
-    order = np.lexsort((best, -np.take_along_axis(cosines, best, 1)))
-    best = np.take_along_axis(best, order, 1)
-    found = np.take_along_axis(cosines, best, 1) > 0
-    together = np.take_along_axis(counts, best, 1).astype(np.int64)
-    return np.where(found, best, -1).astype(np.int32), np.where(found, together, 0)
+def _closest(counts: Any, fired: np.ndarray, first: int, partners: np.ndarray, together: np.ndarray) -> None:
+    """Fill in the partners of a block of features from `counts`, the tokens shared by each of them (from `first` on) and each
+    feature (sparse): most pairs share none."""
+    kept = (counts.data >= LEAST_TOGETHER) & (counts.row + first != counts.col)
+    rows, others, shared = counts.row[kept] + first, counts.col[kept], counts.data[kept]
+    cosines = shared / np.sqrt(fired[rows].astype(np.float64) * fired[others])
+    order = np.lexsort((others, -cosines, rows))
+    rows, others, shared = rows[order], others[order], shared[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    best = rank < partners.shape[1]
+    partners[rows[best], rank[best]] = others[best]
+    together[rows[best], rank[best]] = shared[best]
