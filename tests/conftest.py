@@ -1,8 +1,9 @@
-"""Fixtures for all tests: tiny seeded models, the fetched default model, and an environment without surprises."""
+"""Fixtures for all tests: tiny seeded models, the fetched default model, a browser, and an environment without surprises."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,17 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ["WORKBENCH_PROGRESS"] = "0"
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 if TYPE_CHECKING:
     from workbench.models.loading import Model
@@ -47,6 +59,23 @@ def default_model() -> Model:
     from workbench.models.loading import load_model
 
     return load_model()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """Chromium through playwright; skipped without one, unless WORKBENCH_REQUIRE_BROWSER=1."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None
+    if program is None or sync_playwright is None:
+        missing = "no chromium" if program is None else "no playwright"
+        (pytest.fail if os.environ.get("WORKBENCH_REQUIRE_BROWSER") == "1" else pytest.skip)(missing)
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=program, args=SWITCHES)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(autouse=True)

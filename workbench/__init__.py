@@ -50,6 +50,7 @@ _HOMES = {
     "label": "labeling.label",
     "LabelSet": "labeling.files.store",
     "load_labels": "labeling.files.store",
+    "annotate": "labeling.annotating.notebook",
     "report": "reports.content",
     "Report": "reports.content",
 }

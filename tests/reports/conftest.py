@@ -1,48 +1,17 @@
-"""A made-up report, and a real browser when there is one."""
+"""A made-up report, and its page in a real browser."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.reports.example import example_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 
 @pytest.fixture(scope="session")
 def report():
     return example_report()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator:
-    """Chromium through playwright; skipped without one, unless WORKBENCH_REQUIRE_BROWSER=1."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        sync_playwright = None
-    if program is None or sync_playwright is None:
-        missing = "no chromium" if program is None else "no playwright"
-        (pytest.fail if os.environ.get("WORKBENCH_REQUIRE_BROWSER") == "1" else pytest.skip)(missing)
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=program, args=SWITCHES)
-        yield chromium
-        chromium.close()
 
 
 class Visit:

@@ -56,6 +56,7 @@ class AnnotationSession:
         self.annotator = clean_name(annotator)
         self.trait, self.blind = trait, blind
         self.order = list(self.items)
+        self.is_open = True
         self.problem = ""  # what kept a verdict out of its label file
         self._open = contextlib.ExitStack()
         path = journal_path(set_folder(root, sae_id), self.annotator)
@@ -82,7 +83,8 @@ class AnnotationSession:
         self._file()
 
     def close(self) -> None:
-        """Let go of the journal. Nothing is written here: it is all on the disk already."""
+        """Let go of the journal; no action is possible then. Nothing is written here: it is all on the disk already."""
+        self.is_open = False
         self._open.close()
 
     def __enter__(self) -> AnnotationSession:
@@ -120,6 +122,8 @@ class AnnotationSession:
     def allowed(self) -> tuple[str, ...]:
         """The actions that make sense on the present feature (drafts left out)."""
         item = self.current
+        if not self.is_open:
+            return ()
         if item is None:
             return ("back",)
         if self.is_hidden(item.feature):
@@ -134,15 +138,18 @@ class AnnotationSession:
         """Take one action on the present feature.
 
         `value` is the text of "edit", "write", "note" and of a draft, or the id of a "category". `feature`, when given, is the
-        feature that the annotator saw: an action on another one than the present (a key pressed twice) is refused.
+        feature that the annotator saw: when it is no longer the present one (a key pressed twice), all but walking is refused.
 
         Raises:
             WorkbenchError: an action that is not possible here, a wording that is none, an unknown category; nothing is changed.
         """
         if action not in ACTIONS:
             raise unknown_name("action", action, ACTIONS)
+        if not self.is_open:
+            raise WorkbenchError("this session is closed", "an open one", "start it again: it goes on where this one was")
         item = self.current
-        if feature is not None and (item is None or item.feature != feature):
+        stale = feature is not None and (item is None or item.feature != feature)
+        if stale and action not in ("back", "next"):
             raise WorkbenchError(f"feature {feature} is no longer the one on the screen", "one key per feature")
         if not action.startswith("draft_") and action not in self.allowed():
             raise _not_possible(action, item, hidden=item is not None and self.is_hidden(item.feature))
