@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import labels_annotate, labels_explain
 from .options import JsonOption, QuietOption
 
 FolderArgument = Annotated[
@@ -171,3 +172,7 @@ def _show_migration(value: dict[str, Any]) -> None:
         say(row["diff"].rstrip("\n"))
     done = "rewritten" if value["written"] else "to rewrite; --write does it" if value["n_files"] else "to rewrite"
     say(f"{value['n_files']} files {done}")
+
+
+labels_annotate.register(app)
+labels_explain.register(app)
