@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workbench.lab.mixture_study import MixtureResult
     from workbench.lab.result import LabResult
     from workbench.labeling.files.store import LabelSet
+    from workbench.labeling.taxonomy.values import MadeOf, Part
     from workbench.labeling.views.view import FeatureView
     from workbench.personas.vectors import PersonaVector
     from workbench.reports.content import Report
@@ -223,6 +224,32 @@ def _figure(value: Any) -> str:
     return "–" if known is None else f"{known:.3g}"
 
 
+def made_of_html(made: MadeOf) -> str:
+    """The answer, the picture, and the shares with what chance gets."""
+    from workbench.reports.svg import percent
+
+    def row(part: Part) -> list[str]:
+        ends = f"{percent(part.low)} to {percent(part.high)}"
+        p = "–" if part.swapped is None else f"{part.swapped.p:.3f}"
+        return [part.name, percent(part.share), ends, str(part.n_features or "–"), percent(part.drawn), p]
+
+    return _show(
+        f"What is {made.trait} made of?",
+        lines=[made.sentence()],
+        figure=made_of_figure(made),
+        columns=["part", "share", "95% interval", "features", "with uncertain labels", "p against permuted labels"],
+        rows=[row(part) for part in made.parts if part.n_features or part.kind == "error"],
+        notes=[str(item) for item in made.warnings],
+    )
+
+
+def made_of_figure(made: MadeOf) -> Figure:
+    """Bars by kind and by category."""
+    from workbench.reports.made_of import made_of_figure as draw
+
+    return draw(made)
+
+
 def _score(score: Any) -> str:
     return _figure(score.get("value")) if score else "–"
 
@@ -263,3 +290,5 @@ register_figure("workbench.decomposition.falsify.result.Falsification", falsific
 register_figure("workbench.lab.result.LabResult", lab_figure)
 register("workbench.lab.mixture_study.MixtureResult", mixtures_html)
 register_figure("workbench.lab.mixture_study.MixtureResult", mixtures_figure)
+register("workbench.labeling.taxonomy.values.MadeOf", made_of_html)
+register_figure("workbench.labeling.taxonomy.values.MadeOf", made_of_figure)

@@ -61,10 +61,8 @@ class Account:
         n_swaps: int = 1000,
         seed: int = 0,
     ) -> Account:
-        """The account of these features. Raises WorkbenchError for a bare vector or a feature that the SAE does not have."""
+        """The account of these features of the SAE. Raises WorkbenchError for a bare vector."""
         require_shares(parts)
-        for feature in features:
-            parts.row(feature)  # refuses an unknown one
         chosen, random = list(features), generator(derive_seed("made of", seed))
         shares, replicates = parts.share[chosen].double(), feature_replicates(parts, features)
         order = torch.rand(n_swaps, len(chosen), generator=random).argsort(dim=1)

@@ -48,7 +48,8 @@ def made_of(
     permutations of the labels and, given `placebo_shares [n_placebos, d_sae]` (the function of that name), placebo contrasts.
     The same seed gives the same result.
 
-    Raises WorkbenchError for a bare vector, for labels of another SAE, or for a trait without a taxonomy.
+    Raises WorkbenchError for a bare vector, for labels of another SAE or of features that it lacks, for a trait
+    without a taxonomy.
 
     Example:
         made_of(parts, labels, "evil", assigner=load_assigner(load_trait("evil"))).sentence()
@@ -56,6 +57,8 @@ def made_of(
     owner = _owner(parts, trait)
     _check_labels(parts, labels)
     categories, n_assigned = _categories(labels, owner, assigner)
+    for feature in categories:
+        parts.row(feature)  # refuses one that the SAE does not have
     order = [row.feature for row in ranked(parts) if row.feature in categories]
     likely = None if assigner is None or not order else assigner.probabilities([labels[f].label for f in order])
     account = Account.of(

@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class MadeOf:
-    """What a vector is made of in the words of labels: `parts` sum to 1, and so do `totals`, the same by kind; so do `corrected`s.
+    """What a vector is made of in the words of labels: `parts` sum to 1, `totals` are the same by kind.
 
     A share may be negative: those features pull away from the vector. Intervals are of the questions and instructions (the
     decomposition's crossed bootstrap, everything recomputed inside); which feature has which label is the same in all
