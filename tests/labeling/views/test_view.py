@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from workbench.labeling.contexts.streams import TokenDocument, chat_stream
 from workbench.labeling.tokens import token_strings
 from workbench.labeling.views.build import feature_view, feature_views
 from workbench.labeling.views.counting import POSITIONS, wilson
+from workbench.labeling.views.known import N_BEFORE, ids_and_place, known_from_index
 from workbench.labeling.views.values import TokenValue
 from workbench.labeling.views.view import FeatureView
 from workbench.saes.interface import SparseAutoencoder
@@ -268,12 +268,17 @@ class _Wider:
 
 
 def test_the_passages_of_an_index_are_the_documents_themselves(world: tuple[Any, SparseAutoencoder, FeatureIndex]) -> None:
-    from workbench.labeling.views.known import known_from_index
-
     model, sae, index = world
     known = known_from_index([5], sae, model, index, n_contexts=4, n_passages=6)[5]
-    beginnings = {document.ids for document in documents_of(model)}
-    assert known.passages
+    whole = [document.ids for document in documents_of(model)]
+    assert len(known.passages) == 6
     for passage in known.passages:
-        assert any(ids[: len(passage.ids)] == passage.ids for ids in beginnings) and 1 <= passage.start < len(passage.ids)
-    assert all(token_strings(model.tokenizer, passage.ids) for passage in known.passages) and Path(index.folder).is_dir()
+        assert len(passage.ids) <= N_BEFORE + 2 and 1 <= passage.start < len(passage.ids)
+        assert any(ids[at : at + len(passage.ids)] == passage.ids for ids in whole for at in range(len(ids)))
+
+
+def test_a_context_is_read_with_its_marked_token_in_place(tiny_model: Any, collection: Collection) -> None:
+    for context in collection.evidence[0].contexts:
+        ids, place = ids_and_place(tiny_model, context)
+        assert token_strings(tiny_model.tokenizer, ids)[place] == context.tokens[context.peak]
+        assert "".join(token_strings(tiny_model.tokenizer, ids)) == context.text

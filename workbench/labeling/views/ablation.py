@@ -36,6 +36,7 @@ N_DRAWS = 39
 MATCHED_WITHIN = 2.0
 N_BOOTSTRAP = 1000
 MIN_FOR_INTERVAL = 3
+_FEW_EDITS = 12
 _LOGIT_BUDGET = 25_000_000  # numbers in one block of logits: 100 MB in float32
 _SHIFT_BUDGET = 64_000_000  # numbers in the mean changes of all tokens under all draws: 256 MB
 
@@ -55,14 +56,15 @@ def ablation_effects(
     *,
     n_draws: int = N_DRAWS,
     n_tokens: int = 10,
-    batch_tokens: int = 2048,
+    batch_tokens: int = 256,
     seed: int = 0,
 ) -> Ablations:
     """The ablation effect of each feature on its own passages; see `Ablation`.
 
     A feature is taken out at every token from a passage's `start` on at which it fires, position 0, special tokens, sinks
     (norm > 10 x the model's median), the last token and tokens without a matched control apart. `n_tokens` is how many losing
-    and gaining tokens are listed. A feature's result depends on its own passages and `seed` only, to rounding.
+    and gaining tokens are listed; `batch_tokens` bounds the edited positions of one pass. A feature's result depends on its
+    own passages and `seed` only, to rounding.
     """
     plan = _plan(passages, sae, model, n_draws, batch_tokens, seed)
     together = max(1, _SHIFT_BUDGET // ((1 + n_draws) * model.vocab_size))
@@ -218,22 +220,31 @@ class _Measured:
 def _measure(
     sites: Mapping[int, list[_Site]], sae: SparseAutoencoder, model: Model, n_draws: int, batch_tokens: int
 ) -> dict[int, _Measured]:
-    flat = [(feature, index, site) for feature, own in sites.items() for index, site in enumerate(own)]
-    passages = [Passage(site.ids[: int(site.places[-1]) + 1], int(site.places[0])) for _, _, site in flat]
     result = {feature: _empty(len(own), n_draws, model) for feature, own in sites.items()}
+    flat = [(result[feature], index, site) for feature, own in sites.items() for index, site in enumerate(own)]
+    for few in (True, False):  # every batch meets as many edits as the site with the most of them
+        group = [one for one in flat if (len(one[-1].which) <= _FEW_EDITS) == few]
+        if group:
+            _run(group, sae, model, batch_tokens)
+    for feature, own in sites.items():
+        result[feature].shift.div_(len(own))
+    return result
+
+
+@torch.no_grad()
+def _run(
+    flat: list[tuple[_Measured, int, _Site]], sae: SparseAutoencoder, model: Model, batch_tokens: int
+) -> None:
+    passages = [Passage(site.ids[: int(site.places[-1]) + 1], int(site.places[0])) for *_, site in flat]
     rerun = Rerun(model, sae.hook, passages, batch_tokens=batch_tokens)
 
     def deltas(batch: Batch, chosen: slice) -> Tensor:
         return _deltas([flat[row][-1] for row in batch.rows], chosen, batch, sae)
 
-    with torch.no_grad():
-        for batch, chosen, hidden in rerun.edited_at(max(len(site.which) for *_, site in flat), deltas):
-            for row, (feature, index, site) in enumerate(flat[row] for row in batch.rows):
-                at = site.offsets.to(hidden.device)
-                _take(result[feature], index, site, chosen.start, batch.reference[row, at], hidden[:, row, at], model)
-    for feature, own in sites.items():
-        result[feature].shift.div_(len(own))
-    return result
+    for batch, chosen, hidden in rerun.edited_at(max(len(site.which) for *_, site in flat), deltas):
+        for row, (into, index, site) in enumerate(flat[row] for row in batch.rows):
+            at = site.offsets.to(hidden.device)
+            _take(into, index, site, chosen.start, batch.reference[row, at], hidden[:, row, at], model)
 
 
 def _empty(n_sites: int, n_draws: int, model: Model) -> _Measured:

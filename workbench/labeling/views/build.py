@@ -59,8 +59,9 @@ def feature_views(
     Where the features fire is taken from `index`, or from `collection` (which has no tallies by position, role and trait, and no
     partners); with neither, OpenWebText documents set aside for labels are read. Per kind of source at most `n_contexts`
     contexts are shown. The ablation effect is measured on at most `n_ablation` contexts (0: not at all), strong and weak ones in
-    turns, against `n_draws` draws of matched controls: behind the beginning of their document with an index, else as texts
-    of their own. `n_nearest` is the length of the lists of neighbours and tokens.
+    turns, against `n_draws` draws of matched controls: on the marked token and the 7 before it as far as the feature fires there,
+    behind up to 32 tokens of the document (of the context, where there is no index). `n_nearest` is the length of the lists of
+    neighbours and tokens.
 
     Raises:
         WorkbenchError: a feature that the SAE or the collection does not have, an SAE of another model width, an index of

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from workbench.base.errors import WorkbenchError
 from workbench.labeling.contexts.collection import Collection
-from workbench.labeling.contexts.places import Places, window_bounds
+from workbench.labeling.contexts.places import Places
 from workbench.labeling.contexts.streams import KINDS, kind_of
 from workbench.labeling.evidence import Context, FeatureEvidence
+from workbench.labeling.tokens import token_strings
 from workbench.labeling.views.counting import count
 from workbench.labeling.views.values import Partner, Tally
 from workbench.models.model import Model
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 EXPLAINING = tuple(2 * i for i in range(len(KINDS)))
 """The pools of an index that labels may be written from."""
+SPAN = 8
+"""Tokens that may be edited in a context: the marked one and those before it."""
+N_BEFORE = 32
+"""Tokens before the marked one that are read with it."""
 _COUNTED = ("by_position", "by_role", "by_trait", "partners")
 
 
@@ -69,7 +75,7 @@ def _known(evidence: FeatureEvidence, model: Model, n_contexts: int, n_passages:
         max_activation=evidence.max_activation,
         n_tokens=evidence.n_tokens,
         contexts={kind: _ordered(listed[:n_contexts]) for kind, listed in chosen.items()},
-        passages=tuple(Passage(context_ids(model, context), 1) for context in readable[:n_passages]),
+        passages=tuple(_passage(*ids_and_place(model, context)) for context in readable[:n_passages]),
         missing=dict.fromkeys(map(str, _COUNTED), "only an index counts this: make one with `workbench features index`"),
     )
 
@@ -84,12 +90,21 @@ def in_turns(strong: Sequence[Context], spread: Sequence[Context]) -> list[Conte
     return list(found.values())
 
 
-def context_ids(model: Model, context: Context) -> tuple[int, ...]:
-    """The context's text as token ids, behind the start token where the tokenizer wants one."""
+def ids_and_place(model: Model, context: Context) -> tuple[tuple[int, ...], int]:
+    """The context's text as ids, behind the start token where the tokenizer wants one, and the index of its marked token."""
     tokenizer = model.tokenizer
     wants_start = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
     ids = tokenizer(context.text, add_special_tokens=False)["input_ids"]
-    return (*([tokenizer.bos_token_id] if wants_start else []), *ids)
+    end = len("".join(context.tokens[: context.peak + 1]))
+    lengths = accumulate(map(len, token_strings(tokenizer, ids)))
+    place = next((place for place, length in enumerate(lengths) if length >= end), len(ids) - 1)
+    return (*([tokenizer.bos_token_id] if wants_start else []), *ids), place + wants_start
+
+
+def _passage(ids: Sequence[int], place: int) -> Passage:
+    """The tokens up to the one after `place`; edits may begin `SPAN` - 1 tokens before it."""
+    first = max(0, place - N_BEFORE)
+    return Passage(tuple(ids[first : place + 2]), max(1, place - first - SPAN + 1))
 
 
 def _ordered(contexts: Iterable[Context]) -> tuple[Context, ...]:
@@ -145,15 +160,13 @@ def _chosen(index: FeatureIndex, feature: int, pools: Sequence[int], n: int) -> 
 
 
 def _passages(index: FeatureIndex, tokens: set[int]) -> dict[int, Passage]:
-    """Per token the document up to the end of the token's window; edits may begin with the window."""
+    """Per token its document up to the token after it."""
     import numpy as np
 
     found: dict[int, Passage] = {}
     for first, shard in index.pieces():
         mine = np.array([t - first for t in sorted(tokens) if first <= t < first + shard.n_tokens], np.int64)
         owners = shard.document_of_token[mine]
-        begin, end = window_bounds(mine, shard.starts[owners], shard.starts[owners + 1], index.context)
-        rows = np.stack([mine, shard.starts[owners], begin, end], axis=1).tolist()
-        for token, start, low, high in rows:
-            found[first + token] = Passage(tuple(shard.ids[start:high].tolist()), max(1, low - start))
+        rows = np.stack([mine, shard.starts[owners], shard.starts[owners + 1]], axis=1).tolist()
+        found |= {first + token: _passage(shard.ids[start:end].tolist(), token - start) for token, start, end in rows}
     return found

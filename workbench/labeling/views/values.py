@@ -111,11 +111,11 @@ class Compared:
 class Ablation:
     """What taking a feature's contribution out of the residual does to the prediction of the next token.
 
-    At every firing token t its code times its decoder direction is subtracted at the SAE's hook; the rest of the residual, the
-    SAE's error included, stays. `kl` is KL(before || after) in nats, `next_token` the change of the log-probability of the
-    token that came next (below 0: the feature helped to predict it; its p compares sizes). Both are means over the edited tokens
-    of a context, then over contexts. `losing` and `gaining` are the tokens whose log-probability changes most (mean change
-    in nats); `loss` and `gain` compare the strongest of them with the strongest of each control draw.
+    At every firing token t near the marked one of a context its code times its decoder direction is subtracted at the SAE's
+    hook; the rest of the residual, the SAE's error included, stays. `kl` is KL(before || after) in nats, `next_token` the change
+    of the log-probability of the token that came next (below 0: the feature helped to predict it; its p compares sizes). Both are
+    means over the edited tokens of a context, then over contexts. `losing` and `gaining` are the tokens whose log-probability
+    changes most (mean change in nats); `loss` and `gain` compare the strongest of them with the strongest of each control draw.
 
     Controls are other features that fire on the same tokens with a contribution (code x decoder length) within a factor of
     two, taken out in the same way; `size_ratio` is the median size of their contributions relative to this feature's. Tokens
