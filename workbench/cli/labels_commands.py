@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import labels_annotate, labels_explain
+from . import labels_annotate, labels_explain, labels_score
 from .options import JsonOption, QuietOption
 
 FolderArgument = Annotated[
@@ -176,3 +176,4 @@ def _show_migration(value: dict[str, Any]) -> None:
 
 labels_annotate.register(app)
 labels_explain.register(app)
+labels_score.register(app)
