@@ -377,10 +377,10 @@ def test_another_index_or_other_documents_are_refused(documents, model, sae, tmp
         build_index(sae, model, [], tmp_path / "empty", **SETTINGS)
     opened = FeatureIndex.open(tmp_path)
     for call in (lambda: opened.stats(16), lambda: opened.contexts(-1)):
-        with pytest.raises(WorkbenchError, match="(?i)there is no feature"):
+        with pytest.raises(WorkbenchError, match=r"(?i)there is no feature"):
             call()
     for options in ({"kind": "best"}, {"source": "web"}, {"half": "both"}):
-        with pytest.raises(WorkbenchError, match="(?i)there is no"):
+        with pytest.raises(WorkbenchError, match=r"(?i)there is no"):
             opened.contexts(0, **options)
 
 

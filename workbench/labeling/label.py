@@ -21,6 +21,7 @@ from workbench.labeling.taxonomy.assignment import assign_category
 
 if TYPE_CHECKING:
     from workbench.decomposition.result import Decomposition
+    from workbench.labeling.contexts.index import FeatureIndex
     from workbench.models.model import Model
     from workbench.personas.traits import Trait
     from workbench.personas.vectors import PersonaVector
@@ -37,6 +38,7 @@ def label(
     explainer: str | Explainer | Callable[[Collection], Explainer] = "offline",
     vector: PersonaVector | None = None,
     texts: Iterable[TextDocument | str] | None = None,
+    index: FeatureIndex | None = None,
     shelf: str | Path | None = None,
     n_tokens: int = 60_000,
     score: bool = True,
@@ -46,8 +48,9 @@ def label(
     A feature with a label file for exactly these SAE weights keeps that label as it is. The others are put into words by
     `explainer` ("offline", "openai", "anthropic", "local", an explainer, or a function that makes one from the collection) from
     at most `n_tokens` tokens: the rollouts of `vector` (extraction questions only) and `texts`; with neither,
-    OpenWebText documents set aside for labels. Their scores come from held-out contexts and an embedder that explained nothing;
-    their category from `trait` (default: the decomposition's).
+    OpenWebText documents set aside for labels. With `index`, an index of this SAE, the evidence is taken from there and nothing
+    is read. Their scores come from held-out contexts and an embedder that explained nothing; their category from `trait`
+    (default: the decomposition's).
 
     Raises:
         WorkbenchError: a decomposition of another SAE, an unknown trait or explainer, a damaged label file.
@@ -65,7 +68,7 @@ def label(
     found = {f: _with_category(shipped[f], owner) for f in features if f in shipped}
     missing = [feature for feature in features if feature not in found]
     if missing:
-        collection = evidence_for(missing, sae, model, vector=vector, texts=texts, n_tokens=n_tokens)
+        collection = evidence_for(missing, sae, model, vector=vector, texts=texts, index=index, n_tokens=n_tokens)
         chosen = explainer(collection) if callable(explainer) else explainer_for(explainer, collection)
         found |= _explained(missing, collection, chosen, owner, score=score)
     warnings = (*shipped.warnings, *_offline_warning(found.values()))
@@ -86,9 +89,15 @@ def evidence_for(
     *,
     vector: PersonaVector | None = None,
     texts: Iterable[TextDocument | str] | None = None,
+    index: FeatureIndex | None = None,
     n_tokens: int = 60_000,
 ) -> Collection:
-    """The evidence for features from a vector's rollouts and from texts; with neither, from OpenWebText set aside for labels."""
+    """The evidence for features from a vector's rollouts and from texts; with neither, from OpenWebText set aside for labels.
+
+    With an index of this SAE and model it is taken from there. Raises WorkbenchError for an index of others.
+    """
+    if index is not None:
+        return index.with_weights(model, sae).collection(features)
     documents = chain(_rollouts(vector, sae), _texts(texts, vector))
     return collect_evidence(features, sae, model, documents, n_tokens=n_tokens)
 

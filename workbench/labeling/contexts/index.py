@@ -73,6 +73,11 @@ class FeatureIndex:
         index.check_same(sae, model)
         return index
 
+    def with_weights(self, model: Model, sae: SparseAutoencoder) -> FeatureIndex:
+        """The same index with the model and the SAE that it is of; WorkbenchError for others."""
+        self.check_same(sae, model)
+        return FeatureIndex(self.folder, self.document, self.arrays, model=model, sae=sae)
+
     # ------------------------------------------------------------------------------------------------- what it is
 
     @property
