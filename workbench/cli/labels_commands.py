@@ -176,4 +176,5 @@ def _show_migration(value: dict[str, Any]) -> None:
 
 labels_annotate.register(app)
 labels_explain.register(app)
+labels_made_of.register(app)
 labels_score.register(app)
