@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import labels_annotate, labels_explain, labels_score
+from . import labels_annotate, labels_explain, labels_made_of, labels_score
 from .options import JsonOption, QuietOption
 
 FolderArgument = Annotated[
@@ -114,7 +114,96 @@ def migrate(
     emit(value, as_json=as_json, show=lambda: _show_migration(value))
 
 
+@app.command("import")
+def import_(
+    sae: Annotated[str, typer.Option("--sae", help="The SAE that the explanations are about, by its id.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Neuronpedia's files: .json, .jsonl, .jsonl.gz.")
+    ] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Get them from Neuronpedia; they are kept in the cache.")] = False,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Neuronpedia's MODEL/SOURCE. [default: as SAELens' registry says]")
+    ] = None,
+    features: Annotated[str | None, typer.Option("--features", help="Only these, e.g. 17,204. [default: all]")] = None,
+    weights_hash: Annotated[
+        str | None, typer.Option("--weights-hash", help="Hash of the SAE's weights. [default: that of the SAE on the shelf]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A folder of label files. [default: the one in the cache]")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Neuronpedia's explanations as labels, from files or with --fetch.
+
+    They are signed by the model that wrote them and `proposed`. The address is the setting neuronpedia_url (single features) or
+    neuronpedia_exports_url (all of a source).
+    """
+    from .console import emit, reserved_output
+    from .labels_exchange import run_import
+
+    chosen = None if features is None else _numbers(features)
+    with reserved_output(as_json, quiet):
+        value = run_import(
+            files or [], sae, weights_hash=weights_hash, source=source, fetch=fetch, features=chosen, out=out
+        )
+    emit(value, as_json=as_json, show=lambda: _show_import(value))
+
+
+@app.command()
+def export(
+    model_id: Annotated[str, typer.Option("--model-id", help="Neuronpedia's name of the model.")],
+    source: Annotated[str, typer.Option("--source", help="Neuronpedia's name of the SAE, e.g. 15-my-sae.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets batch-0.json, ...")],
+    folder: FolderArgument = Path("feature_labels"),
+    sae: Annotated[str | None, typer.Option("--sae", help="The SAE, where the folder has labels of several.")] = None,
+    method: Annotated[str | None, typer.Option("--method-name", help="Explanation method, one of those Neuronpedia knows.")] = None,
+    explainer: Annotated[
+        str | None, typer.Option("--model-name", help="Explaining model, one of those Neuronpedia knows. [default: the author]")
+    ] = None,
+    every_author: Annotated[bool, typer.Option("--all", help="All labels of a feature, not only the one that counts.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Labels as bodies for Neuronpedia's upload-batch, 128 features each, checked against its limits.
+
+    Nothing is sent. Only text that may be passed on is in them; features without any are listed.
+    """
+    from .console import emit, reserved_output
+    from .labels_exchange import run_export
+
+    with reserved_output(as_json, quiet):
+        value = run_export(
+            folder, out, sae=sae, model_id=model_id, source=source, method=method, explainer=explainer, every_author=every_author
+        )
+    emit(value, as_json=as_json, show=lambda: _show_export(value))
+
+
+def _numbers(text: str) -> list[int]:
+    from workbench.base.errors import WorkbenchError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) <= 9 for part in parts):
+        raise WorkbenchError(f"the features {text[:80]!r}", "feature numbers with commas", "for instance --features 17,204")
+    return [int(part) for part in parts]
+
+
 # ---------------------------------------------------------------------------------------------------- printing
+
+
+def _show_import(value: dict[str, Any]) -> None:
+    from .console import say
+
+    say(f"{value['n_labels']} labels of {value['n_features']} features of {value['sae']}")
+    say(f"{value['n_written']} files written under {value['out']}, {len(value['conflicts'])} conflicts")
+
+
+def _show_export(value: dict[str, Any]) -> None:
+    from .console import say
+
+    for path in value["files"]:
+        say(path)
+    for row in value["left_out"]:
+        say(f"left out: feature {row['feature']}, {row['why']}")
+    say(f"{value['n_features']} features of {value['sae']}; upload each file with a POST to /api/feature/upload-batch")
 
 
 def _counted(changes: list[dict[str, Any]]) -> dict[str, int]:
