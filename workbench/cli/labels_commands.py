@@ -155,7 +155,9 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="Folder that gets batch-0.json, ...")],
     folder: FolderArgument = Path("feature_labels"),
     sae: Annotated[str | None, typer.Option("--sae", help="The SAE, where the folder has labels of several.")] = None,
-    method: Annotated[str | None, typer.Option("--method-name", help="Explanation method, one of those Neuronpedia knows.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method-name", help="Explanation method, one of those Neuronpedia knows.")
+    ] = None,
     explainer: Annotated[
         str | None, typer.Option("--model-name", help="Explaining model, one of those Neuronpedia knows. [default: the author]")
     ] = None,
