@@ -1,6 +1,6 @@
 """Read features blind, then write labels: the sheets hide which features belong to which trait, or to none.
 
-    python scripts/label_reading.py index CHATS.parquet         # where all features fire: corpus, chats of a recipe, rollouts
+    python scripts/label_reading.py index CHATS.parquet [soft-frozen]   # where features fire: corpus, a recipe's chats, rollouts
     python scripts/label_reading.py choose                      # the top 30 of each trait, 20 features of no trait, 20 at random
     python scripts/label_reading.py sheets 4                    # runs/labels/sheet-1.md ... shuffled, no index, share or trait
     python scripts/label_reading.py apply READINGS.json ...     # feature_labels/ and docs/evidence/blind_reading.json
@@ -17,7 +17,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +25,30 @@ from workbench.base.provenance import made
 from workbench.base.store import atomic_write, read_json, sha256_bytes, sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS, MODEL, SEED = ROOT / "runs", "smollm2-135m-instruct", 0
+RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
 FOLDER, EVIDENCE = RUNS / "labels", ROOT / "docs" / "evidence" / "blind_reading.json"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 N_TOP, N_OTHER, N_RANDOM, N_CHATS = 30, 20, 20, 800
+SOFT_FROZEN = RUNS / "saes" / "controls" / "4k-soft-frozen"
+SAES = {"default": f"{MODEL}/blocks.15.hook_resid_post", "soft-frozen": SOFT_FROZEN}
+INDEXES = {"default": "index", "soft-frozen": "index-soft-frozen"}
 CLARITY = ("clean", "polysemantic", "unclear")
 KINDS = ("sub_trait", "style", "topic", "refusal", "formatting", "unclear")
 
 
-def decomposition(trait: str) -> Any:
-    """The trait on the default SAE; kept under runs/labels as long as vector and SAE stay the same."""
+def decomposition(trait: str, *, sae: Any = None, keep: Sequence[int] = ()) -> Any:
+    """The trait on an SAE (default: the default one); kept under runs/labels as long as vector, SAE and `keep` stay the same."""
+    from workbench.base.store import content_hash
     from workbench.decomposition.decompose import decompose
     from workbench.decomposition.result import Decomposition
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.registry import load_sae
 
-    sae, place = load_sae(), RUNS / f"{trait}-{MODEL}" / "vector"
-    key = f"{sha256_file(place / 'persona_vector.json')[:16]}-{sae.weights_hash[:16]}"
+    sae, place = sae or load_sae(), RUNS / f"{trait}-{MODEL}" / "vector"
+    key = content_hash([sha256_file(place / "persona_vector.json"), sae.weights_hash, sorted(keep)])[:24]
     folder = FOLDER / "decompositions" / trait / key
     if not (folder / "decomposition.json").is_file():
-        decompose(PersonaVector.load(place), sae, causal=False, seed=SEED).save(folder)
+        decompose(PersonaVector.load(place), sae, causal=False, keep=keep, seed=SEED).save(folder)
     return Decomposition.load(folder)
 
 
@@ -75,14 +79,21 @@ def choose() -> None:
     print(f"{len(top)} features of {len(TRAITS)} traits, {len(other)} of none, {N_RANDOM} at random")
 
 
-def index(chats: Path) -> None:
-    """Index the default SAE over web text and Wikipedia set aside for labels, sampled chats, and the seven traits' rollouts."""
+def index(chats: Path, which: str = "default") -> None:
+    """Index an SAE over web text and Wikipedia set aside for labels, sampled chats, and the seven traits' rollouts."""
     from workbench.labeling.contexts.building import build_index
     from workbench.models.loading import load_model
     from workbench.saes.registry import load_sae
 
-    model, sae = load_model(MODEL, dtype="bfloat16"), load_sae()
-    build_index(sae, model, documents(model, sae.hook, chats), FOLDER / "index", seed=SEED)
+    model, sae = load_model(MODEL, dtype=DTYPE), load_sae(SAES[which])
+    build_index(sae, model, documents(model, sae.hook, chats), FOLDER / INDEXES[which], seed=SEED)
+
+
+def open_index(which: str, model: Any, sae: Any) -> Any:
+    """The index that `index` made of that SAE."""
+    from workbench.labeling.contexts.index import FeatureIndex
+
+    return FeatureIndex.open(FOLDER / INDEXES[which], sae=sae, model=model)
 
 
 def documents(model: Any, hook: Any, chats: Path) -> Iterator[Any]:
@@ -107,11 +118,10 @@ def chosen() -> dict[int, dict[str, Any]]:
 
 def collected(features: list[int]) -> Any:
     """What the index knows of these features: evidence of the explaining half, held-out windows of the other."""
-    from workbench.labeling.contexts.index import FeatureIndex
     from workbench.models.loading import load_model
     from workbench.saes.registry import load_sae
 
-    return FeatureIndex.open(FOLDER / "index", sae=load_sae(), model=load_model(MODEL, dtype="bfloat16")).collection(features)
+    return open_index("default", load_model(MODEL, dtype=DTYPE), load_sae()).collection(features)
 
 
 def sheets(n: int) -> None:
@@ -231,8 +241,8 @@ def main() -> None:
     verb, *rest = sys.argv[1:] or [""]
     if verb == "choose" and not rest:
         choose()
-    elif verb == "index" and len(rest) == 1:
-        index(Path(rest[0]))
+    elif verb == "index" and len(rest) in (1, 2):
+        index(Path(rest[0]), *rest[1:])
     elif verb == "sheets" and len(rest) == 1:
         sheets(int(rest[0]))
     elif verb == "apply" and rest:
