@@ -146,7 +146,6 @@ def _of_run(
 ) -> _Material:
     from workbench.decomposition.result import Decomposition
     from workbench.labeling.label import check_same_sae, evidence_for, features_to_label
-    from workbench.personas.traits import load_trait
     from workbench.personas.vectors import PersonaVector
 
     parts = Decomposition.load(run / DECOMPOSITION.parent)
@@ -157,8 +156,22 @@ def _of_run(
     wanted = features or features_to_label(parts, n)
     collection = evidence_for(wanted, loaded_sae, loaded_model, vector=vector)
     return _Material(
-        wanted, collection, loaded_sae.id, loaded_sae.weights_hash, trait or load_trait(parts.trait)
+        wanted, collection, loaded_sae.id, loaded_sae.weights_hash, trait or _installed(parts.trait)
     )
+
+
+def _installed(name: str) -> Trait | None:
+    """The trait of a run, None (and a note) when it is not installed here: its labels get no categories."""
+    from workbench.personas.traits import list_traits, load_trait
+
+    from .console import note
+
+    if name in list_traits():
+        return load_trait(name)
+    note(
+        f"the trait {name} is not installed here: labels get no categories (name a trait or its folder with --trait)"
+    )
+    return None
 
 
 def _of_index(
@@ -175,7 +188,9 @@ def _of_index(
         features = [row.feature for row in index.for_trait(trait.name, n=n)]
     loaded_model, loaded_sae = _loaded(index.document["model"], sae or index.sae_id, model)
     opened = FeatureIndex.open(folder, model=loaded_model, sae=loaded_sae)
-    return _Material(features or [], opened.collection(features or []), index.sae_id, index.sae_hash, trait)
+    return _Material(
+        features or [], opened.collection(features or []), loaded_sae.id, loaded_sae.weights_hash, trait
+    )
 
 
 def _loaded(known: dict[str, Any], sae: str, model: str | None) -> tuple[Any, Any]:
@@ -204,10 +219,11 @@ def _explained(
     material: _Material, choice: ExplainerChoice, out: Path, *, score: bool, plan: bool
 ) -> dict[str, Any]:
     from workbench.labeling.explainers.endpoint import EndpointExplainer
-    from workbench.labeling.files.store import save_labels
+    from workbench.labeling.files.store import save_labels, set_folder
     from workbench.labeling.label import explained_labels
     from workbench.labeling.labels import LabelSet
 
+    set_folder(out, material.sae_id)  # a place that cannot be written to is refused before anybody is asked
     explainer = choice.make(material.collection)
     told = {
         "sae": material.sae_id,
@@ -262,6 +278,6 @@ def _show_plan(value: dict[str, Any]) -> None:
         )
         return
     priced = expected["most_cost"] is not None
-    cost = f"at most {expected['most_cost']:.4f}" if priced else "unknown: give --price-in and --price-out"
+    cost = f"at most {expected['most_cost']:.4f}" if priced else "unknown: no prices given"
     say(f"{expected['n_requests']} requests for {value['n_features']} features, about {expected['input_tokens']:,} tokens in "
         f"and {expected['output_tokens']:,} out; cost {cost}")  # fmt: skip
