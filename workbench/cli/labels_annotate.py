@@ -143,6 +143,7 @@ class _Work:
 
     def _buried(self, n: int, seed: int, taken: set[int]) -> list[int]:
         """`n` features of the index, drawn among those that fired and are not asked for."""
+        from itertools import islice
         from random import Random
 
         from workbench.base.errors import WorkbenchError
@@ -151,8 +152,8 @@ class _Work:
             return []
         if self.index is None:
             raise WorkbenchError("--bury without an index", "an index to draw features from", "give one with --index")
-        live = [f for f in range(self.index.d_sae) if f not in taken and self.index.stats(f).n_fired]
-        return Random(seed).sample(live, min(n, len(live)))
+        index, drawn = self.index, Random(seed).sample(range(self.index.d_sae), self.index.d_sae)
+        return list(islice((f for f in drawn if f not in taken and index.stats(f).n_fired), n))
 
 
 def _proposals(sae_id: str, folder: Path, chosen: Path | None, sae_hash: str | None) -> LabelSet:
