@@ -15,7 +15,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.tensors import load_artifact, save_artifact
 from workbench.decomposition.decompose import decompose
 from workbench.decomposition.result import _OTHER_ARRAYS, FEATURE_ARRAYS, SCHEMA, CausalRow, Decomposition
-from workbench.decomposition.shares import group_shares
+from workbench.decomposition.shares import feature_replicates, group_shares, has_replicates
 from workbench.personas.vectors import PersonaVector
 
 Planted = Callable[..., World]
@@ -142,3 +142,16 @@ def test_groups_of_a_bare_vector_are_refused(planted: Planted) -> None:
     )
     with pytest.raises(WorkbenchError, match="no shares"):
         group_shares(decompose(bare, world.sae), {3: "cruelty"})
+
+
+def test_replicates_of_features_asked_for_are_kept_besides_the_largest(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.decomposition.shares.largest_shares.__defaults__", (4,))
+    world = planted(spread=0.5, outside=1.0)
+    few = decompose(world.vector, world.sae, n_bootstrap=20)
+    smallest = int(few.share.abs().argmin())
+    more = decompose(world.vector, world.sae, n_bootstrap=20, keep=[smallest, *few.replicate_features.tolist()])
+    assert len(few.replicate_features) == 4 and has_replicates(few, [smallest]) == [False]
+    assert more.replicate_features.tolist() == sorted({smallest, *few.replicate_features.tolist()})
+    kept = few.replicate_features.tolist()
+    torch.testing.assert_close(feature_replicates(more, kept), feature_replicates(few, kept))
+    torch.testing.assert_close(more.share_low, few.share_low, equal_nan=True)

@@ -81,6 +81,8 @@ def category_name(taxonomy: Mapping[str, CategoryName], identifier: str | None) 
         return CategoryName("No label", "open")
     if identifier in taxonomy:
         return taxonomy[identifier]
+    if identifier == "none":
+        return CategoryName("None of these", "other")
     return CategoryName(readable(identifier), "unclear" if identifier == "unclear" else "other")
 
 
