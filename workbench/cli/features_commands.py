@@ -62,11 +62,11 @@ def index(
 
     Stopped half-way, the same command goes on after the last finished piece.
     """
+    from workbench.base.progress import duration
     from workbench.base.settings import setting
 
     from .console import emit, reserved_output, say, table
     from .features_job import IndexJob
-    from .plan import show_plan
 
     name = str(setting("model", model, DEFAULT_MODEL))
     weights = str(setting("dtype", dtype, "float32"))
@@ -76,7 +76,10 @@ def index(
 
     def show() -> None:
         if plan:
-            show_plan(value)
+            steps = [(step["step"], duration(step["seconds"])) for step in value["steps"]]
+            table(value["what"], ("step", "about"), [*steps, ("in all", duration(value["seconds"]))], right=(1,))
+            say(f"{value['folder']}: about {value['disk_bytes'] / 1e6:,.0f} MB, memory {value['memory_bytes'] / 1e6:,.0f} MB")
+            say(value["note"])
             return
         counted = f"{value['n_dead']:,} of them silent, on {value['n_tokens']:,} tokens"
         say(f"{value['n_features']:,} features of {value['sae']}, {counted}")
