@@ -87,7 +87,8 @@ def assign_category(label: str, trait: Trait, *, embedder: Embedder | None = Non
     """The category of a label under that trait, with its calibrated probability.
 
     How far the probability can be trusted was measured on held-out phrases: `data/calibration.json`, made by
-    `scripts/calibrate_assignment.py`. Labels that read differently (lists of tokens) may be less well calibrated.
+    `scripts/calibrate_assignment.py`. Labels that read differently (lists of tokens) may be less well calibrated, and an
+    embedding hardly knows a word from its opposite: "empathy and compassion" is near callousness.
     """
     if not assignable(trait):
         return Assignment(UNCLEAR, 0.0, UNCLEAR)

@@ -36,7 +36,8 @@ class Part:
     `drawn` is the expected share when the category of each label is as uncertain as its calibrated probabilities say; its
     interval holds that uncertainty beside that of the questions and instructions; None without an assigner. `swapped`: the
     labels permuted among the labelled features; `placebo`: the same features' share of vectors of placebo contrasts (features
-    that were labelled because this trait has much of them are favoured in that comparison); None where there is no such null. `features` in the order of `ranking.RANKED_BY` (empty for unlabelled ones).
+    that were labelled because this trait has much of them are favoured in that comparison); None where there is no such null.
+    `features` in the order of `ranking.RANKED_BY` (empty for unlabelled ones).
     """
 
     id: str
