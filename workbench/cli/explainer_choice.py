@@ -25,6 +25,8 @@ class ExplainerChoice:
     price_in: float | None = None
     price_out: float | None = None
     max_cost: float | None = None
+    max_tokens: int | None = None
+    """The longest answer, thinking included; None leaves it to the explainer."""
 
     def identity(self) -> dict[str, Any]:
         """What decides the labels: the name, the endpoint and its model, or the local model's weights, and the prompt. An unknown
@@ -32,7 +34,7 @@ class ExplainerChoice:
         from workbench.labeling.explainers.prompt import PROMPT_VERSION
         from workbench.labeling.explainers.protocol import ENDPOINTS, make_explainer
 
-        made: Any = make_explainer(self.name, model=self.model, base_url=self.base_url, **self._paid())
+        made: Any = make_explainer(self.name, model=self.model, base_url=self.base_url, **self._options())
         if self.name in ENDPOINTS:
             return {**made.description(), "prompt": PROMPT_VERSION}
         if self.name == "local":
@@ -43,14 +45,17 @@ class ExplainerChoice:
         """The explainer with the contexts of a collection to set against those where a feature fires."""
         from workbench.labeling.explainers.protocol import explainer_for
 
-        return explainer_for(self.name, collection, model=self.model, base_url=self.base_url, **self._paid())
+        return explainer_for(self.name, collection, model=self.model, base_url=self.base_url, **self._options())
 
-    def _paid(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
         from workbench.labeling.explainers.budget import Prices
         from workbench.labeling.explainers.protocol import ENDPOINTS
 
-        prices = Prices(self.price_in, self.price_out)
-        return {"prices": prices, "max_cost": self.max_cost, "tell": _tell} if self.name in ENDPOINTS else {}
+        prices = Prices(self.price_in, self.price_out)  # a price that is none is refused for every explainer
+        longest = {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
+        if self.name in ENDPOINTS:
+            return {"prices": prices, "max_cost": self.max_cost, "tell": _tell, **longest}
+        return longest if self.name == "local" else {}
 
 
 def _tell(text: str) -> None:

@@ -43,6 +43,12 @@ def explain(
         float | None,
         typer.Option("--max-cost", help="Refuse, before anything is sent, what may cost more than this."),
     ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens", min=16, help="Longest answer, thinking included. [default: 400; local: 200]"
+        ),
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +86,7 @@ def explain(
     from .explainer_choice import ExplainerChoice
 
     name = str(setting("explainer", explainer, "offline"))
-    choice = ExplainerChoice(name, explainer_model, url, price_in, price_out, max_cost)
+    choice = ExplainerChoice(name, explainer_model, url, price_in, price_out, max_cost, max_tokens)
     choice.identity()  # a wrong choice is refused before any work
     with reserved_output(as_json, quiet):
         material = _material(source, _numbers(features), n, trait, sae, model)

@@ -134,7 +134,14 @@ def test_a_model_that_only_thinks_is_unclear_and_not_asked_for_ever(tmp_path: Pa
     silent = {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
     with server.running(lambda prompt: silent, name=request_about) as endpoint:
         said = explainer("openai", endpoint.url, tmp_path).explain(known_evidence(1))
-        assert said.label == "unclear: no usable answer" and endpoint.seen.total() == 2
+        assert said.label == "unclear: the answer was cut off" and "--max-tokens" in said.explanation
+        assert endpoint.seen.total() == 1, "the same question would be cut off again"
+
+
+def test_an_answer_that_is_cut_off_behind_its_object_is_an_answer(tmp_path: Path) -> None:
+    rambling = {"choices": [{"message": {"content": right_answer(1) + " and more"}, "finish_reason": "length"}]}
+    with server.running(lambda prompt: rambling, name=request_about) as endpoint:
+        assert explainer("openai", endpoint.url, tmp_path).explain(known_evidence(1)).label == known_label(1)
 
 
 def test_an_anthropic_model_that_declines_is_asked_once(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def model() -> Any:
 
 
 def local(model: Any, folder: Path) -> LocalExplainer:
-    return LocalExplainer(model=model, max_new_tokens=6, cache_folder=folder, batch_size=3)
+    return LocalExplainer(model=model, max_tokens=6, cache_folder=folder, batch_size=3)
 
 
 def n_answers(folder: Path) -> int:

@@ -23,6 +23,7 @@ MAX_TOKENS = 400
 
 NO_ANSWER = unclear("no answer", "The endpoint gave no answer after all attempts.", answered=False)
 DECLINED = unclear("the model declined", "The model declined to answer.")
+CUT_OFF = unclear("the answer was cut off", "The answer did not end within its tokens: allow more (--max-tokens).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,4 +147,6 @@ def _read(reply: ChatReply, *, last: bool = False) -> Explanation | None:
     # An endpoint may send the key back, in whatever it says.
     if reply.finish_reason == "refusal" and not reply.text.strip():
         return DECLINED
-    return read_reply(redacted(reply.text), last=last)
+    said = read_reply(redacted(reply.text), last=last)
+    cut = reply.finish_reason in ("length", "max_tokens")  # the same question would be cut off again
+    return CUT_OFF if cut and (said is None or (last and said.unclear)) else said

@@ -39,7 +39,7 @@ class LocalExplainer:
     name = "local"
 
     def __init__(self, *, model: str | Path | Model | None = None, contrast: Contrast | None = None, dtype: str | None = None,
-                 device: str | None = None, max_new_tokens: int = 200, batch_size: int = 8,
+                 device: str | None = None, max_tokens: int = 200, batch_size: int = 8,
                  cache_folder: str | Path | None = None) -> None:  # fmt: skip
         named = model is None or isinstance(model, (str, Path))
         self._source: Any = str(setting("explainer_model", model, "")) if named else model
@@ -48,7 +48,7 @@ class LocalExplainer:
                                  "give --explainer-model, set WORKBENCH_EXPLAINER_MODEL or pass model")  # fmt: skip
         self.contrast = contrast or {}
         self.dtype, self.device = dtype or "float32", device
-        self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.max_tokens, self.batch_size = max_tokens, batch_size
         self.cache = AnswerCache(Path(cache_folder) if cache_folder else cache_dir() / "explanations")
 
     @property
@@ -114,7 +114,7 @@ class LocalExplainer:
     def _fits(self, messages: Sequence[Message]) -> bool:
         """Whether the prompt, an answer, the request to repair it and a second answer fit."""
         longest = getattr(self.model.config, "max_position_embeddings", None) or float("inf")
-        return len(self._prompt(repair_messages(messages, "-"))) + 2 * self.max_new_tokens <= longest
+        return len(self._prompt(repair_messages(messages, "-"))) + 2 * self.max_tokens <= longest
 
     def _prompt(self, messages: Sequence[Message]) -> ChatTokens:
         from workbench.models.prompts import tokenize_chat
@@ -134,7 +134,7 @@ class LocalExplainer:
         from workbench.models.generation import generate
         from workbench.models.sampling import Sampling
 
-        sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
+        sampling = Sampling(max_new_tokens=self.max_tokens, temperature=0.0)
         prompts = [self._prompt(chats[index]) for index in missing]
         with track(label, len(missing), "features") as step:
             batches = generate(self.model, prompts, sampling, row_seeds=[0] * len(missing), batch_size=self.batch_size)
@@ -152,4 +152,4 @@ class LocalExplainer:
                 "dtype": str(self.model.dtype).removeprefix("torch.")}  # fmt: skip
 
     def _question(self, messages: Sequence[Message]) -> dict[str, Any]:
-        return {"schema": _CACHE_SCHEMA, **self._identity, "max_new_tokens": self.max_new_tokens, "messages": list(messages)}
+        return {"schema": _CACHE_SCHEMA, **self._identity, "max_new_tokens": self.max_tokens, "messages": list(messages)}
