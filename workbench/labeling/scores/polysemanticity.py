@@ -21,7 +21,7 @@ MAX_CLUSTERS = 4
 N_NULL = 199
 N_DIMENSIONS = 5
 LEVEL = 0.05
-N_STARTS, N_STEPS = 8, 10
+N_STARTS, N_STEPS = 5, 8
 
 
 @dataclass(frozen=True)
