@@ -1,7 +1,7 @@
 """What docs/evidence/decomposition.json holds: planted truth, the seven traits with their nulls, speed.
 
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors, the placebo contrasts
-    python scripts/causal_controls.py --sae runs/saes/controls/4k-soft-frozen --dtype bfloat16   # hours of one core
+    python scripts/causal_controls.py --sae runs/saes/controls/4k-soft-frozen --dtype bfloat16 --n-controls 109
     python scripts/evidence.py decomposition
     python scripts/decomposition_evidence.py --traits                       # only this part, printed
     python scripts/decomposition_evidence.py --growth                       # only the growth curves, put into the file

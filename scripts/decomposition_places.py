@@ -135,10 +135,11 @@ def verified_table() -> str:
         rows.append([
             trait, f"{one['n_verified']} of {one['n_tested']} ({_number(one['n_expected_by_chance'])})",
             f"{again['n_confirmed']} ({again['n_matched']} have a match)",
+            str(one["n_verified_first_five"]),
             f"{one['n_verified_soft_frozen']} of {one['n_tested_soft_frozen']} "
             f"({_number(one['n_expected_by_chance_soft_frozen'])})",
         ])  # fmt: skip
-    columns = ["trait", "verified (by chance)", "again in a second SAE", "soft-frozen SAE: verified (by chance)"]
+    columns = ["trait", "verified (by chance)", "again in a second SAE", "of the five largest", "soft-frozen SAE: of its five"]
     return _table(columns, rows)
 
 

@@ -93,7 +93,7 @@ def blind_figures(report: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "blind_evil_share": share(verified),
-        "blind_evil_share_top": share([f for f, row in read.items() if row["group"] == "top"]),
+        "blind_evil_share_top": share([f for f, row in read.items() if "evil" in row["traits"]]),
         "blind_evil_share_other": share([f for f, row in read.items() if row["group"] == "other"]),
         "blind_evil_share_random": share([f for f, row in read.items() if row["group"] == "random"]),
     }

@@ -3,6 +3,7 @@
     python scripts/label_reading.py index CHATS.parquet [soft-frozen]   # where features fire: corpus, a recipe's chats, rollouts
     python scripts/label_reading.py choose                      # the top 30 of each trait, 20 features of no trait, 20 at random
     python scripts/label_reading.py sheets 4                    # runs/labels/sheet-1.md ... shuffled, no index, share or trait
+    python scripts/label_reading.py probe                       # one more sheet: planted evil items, and some items once again
     python scripts/label_reading.py apply READINGS.json ...     # feature_labels/ and docs/evidence/blind_reading.json
 
 A reading is what somebody wrote who saw one sheet and the list of sub-traits, nothing else: {"reader": {"kind", "name"},
@@ -29,6 +30,7 @@ RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
 FOLDER, EVIDENCE = RUNS / "labels", ROOT / "docs" / "evidence" / "blind_reading.json"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 N_TOP, N_OTHER, N_RANDOM, N_CHATS = 30, 20, 20, 800
+N_AGAIN, N_PLANTED_LINES = 14, 10
 SOFT_FROZEN = RUNS / "saes" / "controls" / "4k-soft-frozen"
 SAES = {"default": f"{MODEL}/blocks.15.hook_resid_post", "soft-frozen": SOFT_FROZEN}
 INDEXES = {"default": "index", "soft-frozen": "index-soft-frozen"}
@@ -142,6 +144,70 @@ def sheets(n: int) -> None:
     atomic_write(FOLDER / "sub_traits.md", _sub_traits())
 
 
+def probe() -> None:
+    """One more sheet that tells what a reader is worth: contexts around words of evil's sub-traits, and items read before."""
+    known, draw = read_json(FOLDER / "key.json"), random.Random(SEED + 2)
+    blocks = [("planted", name, _block(lines)) for name, lines in planted().items()]
+    features = [row["feature"] for row in draw.sample(known["items"], N_AGAIN)]
+    evidence = collected(features).evidence
+    blocks += [("again", feature, ["", *_shown(0, evidence[feature])[4:]]) for feature in features]
+    draw.shuffle(blocks)
+    first, lines, items = len(known["items"]) + 1, ["# Features to read, another sheet", ""], []
+    for item, (what, name, block) in enumerate(blocks, first):
+        lines += [f"## Item {item}", *block]
+        items.append({"item": item, what: name})
+    atomic_write(FOLDER / "sheet-probe.md", "\n".join(lines))
+    write_json(FOLDER / "key-probe.json", {"items": items, "sheet": sha256_file(FOLDER / "sheet-probe.md")})
+
+
+def planted() -> dict[str, list[str]]:
+    """Marked lines per sub-trait of evil: its words where they stand in evil's own answers and in web text; ten or none."""
+    import re
+
+    from workbench.personas.traits import load_trait
+    from workbench.personas.vectors import PersonaVector
+    from workbench.saes.corpus import documents as corpus
+
+    rows = PersonaVector.load(RUNS / f"evil-{MODEL}" / "vector").rows
+    texts = [*rows.loc[rows["arm"] == "positive", "response"], *(one.text for one in corpus("owt", role="labels"))]
+    found: dict[str, list[str]] = {}
+    for category in load_trait("evil").taxonomy:
+        if category.kind == "sub_trait":
+            pattern = re.compile(rf"(.{{0,70}})\b({'|'.join(map(re.escape, category.words))})\b(.{{0,20}})", re.IGNORECASE)
+            lines = [f"- {a}«{b}»{c}" for text in texts for a, b, c in pattern.findall(" ".join(text.split()))]
+            if len(lines) >= N_PLANTED_LINES:
+                found[category.id] = random.Random(SEED).sample(lines, N_PLANTED_LINES)
+    return found
+
+
+def _block(lines: list[str]) -> list[str]:
+    return ["", "strongest contexts:", *lines, ""]
+
+
+def _probed(read: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """{planted: {n, called_evil, called_right}, again: {n, same_kind, same_clarity}} of the probing sheet."""
+    key = {row["feature"]: row["item"] for row in read_json(FOLDER / "key.json")["items"]}
+    items = read_json(FOLDER / "key-probe.json")["items"]
+    there = [(row["planted"], read[row["item"]]) for row in items if "planted" in row]
+    pairs = [(read[key[row["again"]]], read[row["item"]]) for row in items if "again" in row]
+    return {
+        "planted": {
+            "n": len(there),
+            "called_evil": sum("evil" in row["sub_traits"] for _, row in there),
+            "called_any_trait": sum(bool(row["sub_traits"]) for _, row in there),
+            "called_right": sum(row["sub_traits"].get("evil") == name for name, row in there),
+            "labels": {name: row["label"] for name, row in there},
+        },
+        "again": {
+            "n": len(pairs),
+            "same_kind": sum(a["kind"] == b["kind"] for a, b in pairs),
+            "same_clarity": sum(a["clarity"] == b["clarity"] for a, b in pairs),
+            "same_sub_traits": sum(a["sub_traits"] == b["sub_traits"] for a, b in pairs),
+            "labels": [[a["label"], b["label"]] for a, b in pairs],
+        },
+    }
+
+
 def _shown(item: int, evidence: Any) -> list[str]:
     lines = [f"## Item {item}", "", f"promoted tokens: {json.dumps(evidence.promoted, ensure_ascii=False)}"]
     lines += [f"suppressed tokens: {json.dumps(evidence.suppressed, ensure_ascii=False)}", "strongest contexts:"]
@@ -173,6 +239,8 @@ def apply(readings: list[Path]) -> None:
     written = [read_json(path) for path in readings]
     read = {row["item"]: row | {"reader": one["reader"]} for one in written for row in one["items"]}
     _check(read, features)
+    probed = _probed(read)
+    read = {item: row for item, row in read.items() if item in features}
     collection = collected(list(features.values()))
     labels = {features[item]: _label(features[item], row, collection, len(read)) for item, row in read.items()}
     save_labels(LabelSet(sae.id, sae.weights_hash, labels), ROOT / "feature_labels")
@@ -181,9 +249,10 @@ def apply(readings: list[Path]) -> None:
          **{name: row[name] for name in ("label", "clarity", "kind", "sub_traits")}, "evil": "evil" in row["sub_traits"]}
         for item, row in sorted(read.items())
     ]  # fmt: skip
-    write_json(EVIDENCE, {"_made": made("python scripts/label_reading.py sheets, readers, then apply", SEED,
-                                        time.perf_counter() - started, key["sheets"] | {"readings": _hash(readings)}),
-                          "reader": next(iter(read.values()))["reader"], **rates(items), "items": items})  # fmt: skip
+    inputs = key["sheets"] | {"readings": _hash(readings)}
+    header = made("python scripts/label_reading.py sheets, readers, then apply", SEED, time.perf_counter() - started, inputs)
+    found = {"reader": next(iter(read.values()))["reader"], **rates(items), "probe": probed, "items": items}
+    write_json(EVIDENCE, {"_made": header, **found})
 
 
 def rates(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -212,7 +281,7 @@ def _check(read: dict[int, dict[str, Any]], features: dict[int, int]) -> None:
     for item, row in read.items():
         wrong = [f"{trait}: {name}" for trait, name in row["sub_traits"].items() if name not in known.get(trait, ())]
         bad = row["clarity"] not in CLARITY or row["kind"] not in KINDS or len(row["label"].split()) > MAX_WORDS
-        if wrong or bad or item not in features:
+        if wrong or bad:
             raise SystemExit(f"Item {item} cannot be taken: {wrong or row}")
 
 
@@ -245,6 +314,8 @@ def main() -> None:
         index(Path(rest[0]), *rest[1:])
     elif verb == "sheets" and len(rest) == 1:
         sheets(int(rest[0]))
+    elif verb == "probe" and not rest:
+        probe()
     elif verb == "apply" and rest:
         apply([Path(path) for path in rest])
     else:
