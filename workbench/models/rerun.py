@@ -4,7 +4,7 @@ An edit at the positions from `start` on leaves everything before `start` as it 
 goes through the model once; what is kept is its residual at the hook and the keys and values that the later blocks
 computed for the prefix. An edited pass then runs the later blocks on the positions from `start` on. It uses the
 model's own decoder with the earlier blocks skipped, so masks, rotary positions, sliding windows and norms are the
-model's own code in every family. Whether that works is measured: on the first batch the result is compared with plain
+model's own code in every family. Whether that works is measured: on the first rows the result is compared with plain
 hooked passes, and when it differs, or the family cannot be run this way, plain passes are used throughout.
 """
 
@@ -32,6 +32,7 @@ AGREEMENT = 1e-4
 _AGREEMENT_LOW_PRECISION = 0.2
 _WHOLE = 8
 """Positions of a batch's unedited pass, prompts included, per `batch_tokens`."""
+_CHECKED_ROWS = 4
 _BLOCK_LISTS = ("layers", "h", "blocks")
 
 
@@ -96,7 +97,7 @@ class Rerun:
             _prepared(model, hook, passages, rows, first if tail else None)
             for rows in _batched(passages, batch_tokens)
         ]
-        self._tail = tail if tail and self._agrees(tail) else None
+        self._tail = tail if tail and self._agrees(tail, passages, first) else None
         if fast and self._tail is None:
             logger.warning(
                 "%s at %s: later blocks cannot be run alone, using whole passes.", model.name, hook
@@ -154,9 +155,9 @@ class Rerun:
         return _at(hidden, batch.positions.repeat(v, 1)).unflatten(0, (v, n))
 
     @torch.no_grad()
-    def _agrees(self, tail: _Tail) -> bool:
-        """Whether the fast pass equals the plain one on the first batch, without an edit and with one."""
-        batch = self.batches[0]
+    def _agrees(self, tail: _Tail, passages: Sequence[Passage], first: int) -> bool:
+        """Whether the fast pass equals the plain one on rows of the first batch, without an edit and with one."""
+        batch = _prepared(self.model, self.hook, passages, self.batches[0].rows[:_CHECKED_ROWS], first)
         drawn = torch.randn(self.model.d_model, generator=generator(derive_seed("rerun check")))
         size = (
             0.3 * batch.residual[batch.steered].float().norm(dim=-1).median() if batch.steered.any() else 1.0

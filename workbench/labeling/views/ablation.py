@@ -36,7 +36,7 @@ N_DRAWS = 39
 MATCHED_WITHIN = 2.0
 N_BOOTSTRAP = 1000
 MIN_FOR_INTERVAL = 3
-_FEW_EDITS = 12
+_FEW_EDITS = 14
 _LOGIT_BUDGET = 25_000_000  # numbers in one block of logits: 100 MB in float32
 _SHIFT_BUDGET = 64_000_000  # numbers in the mean changes of all tokens under all draws: 256 MB
 

@@ -60,7 +60,7 @@ def feature_views(
     partners); with neither, OpenWebText documents set aside for labels are read. Per kind of source at most `n_contexts`
     contexts are shown. The ablation effect is measured on at most `n_ablation` contexts (0: not at all), strong and weak ones in
     turns, against `n_draws` draws of matched controls: on the marked token and the 7 before it as far as the feature fires there,
-    behind up to 32 tokens of the document (of the context, where there is no index). `n_nearest` is the length of the lists of
+    behind up to 48 tokens of the document (of the context, where there is no index). `n_nearest` is the length of the lists of
     neighbours and tokens.
 
     Raises:

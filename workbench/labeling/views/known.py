@@ -26,7 +26,7 @@ EXPLAINING = tuple(2 * i for i in range(len(KINDS)))
 """The pools of an index that labels may be written from."""
 SPAN = 8
 """Tokens that may be edited in a context: the marked one and those before it."""
-N_BEFORE = 32
+N_BEFORE = 48
 """Tokens before the marked one that are read with it."""
 _COUNTED = ("by_position", "by_role", "by_trait", "partners")
 
