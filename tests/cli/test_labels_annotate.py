@@ -21,7 +21,7 @@ def index(tmp_path_factory: pytest.TempPathFactory, tiny_models):
 
     sae, model = planted_sae(), tiny_models()
     folder = tmp_path_factory.mktemp("index")
-    return build_index(sae, model, planted_documents(model, sae, n=48), folder, context=12, n_tokens=100_000)
+    return build_index(sae, model, planted_documents(model, sae, n=24), folder, context=12, n_tokens=100_000)
 
 
 def annotate(capsys, monkeypatch, folder: Path, index, *arguments: str, typed: str) -> dict:
@@ -42,7 +42,7 @@ def test_contexts_come_from_the_index_and_buried_features_from_those_that_fire(
     labels = tmp_path / "labels"
     save_label(label_of(0, evidence=None), index.sae_id, index.sae_hash, labels)
     arguments = ("--blind", "--trait", "evil", "--bury", "2", "--order", "shuffled", "--seed", "1")
-    typed = "e\nown words\nc\n" * 3 + "q\n"  # c confirms where a label was hidden, and is refused where the next one still is
+    typed = "e\nown words\nc\n" * 3 + "q\n"  # c: confirm where a label was hidden, and is refused where the next one still is
     said = annotate(capsys, monkeypatch, labels, index, *arguments, typed=typed)
     assert said["n_features"] == 3 and said["n_read"] == 3 and said["verdicts"] == {"edit": 2, "confirm": 1}
     read = readings(labels / index.sae_id, "first reader")

@@ -321,6 +321,8 @@ def test_a_journal_of_other_weights_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(WorkbenchError, match="was written for the weights"):
         AnnotationSession(queue(), tmp_path, SAE, "cd" * 32, annotator="first reader")
+    with pytest.raises(WorkbenchError, match="hash of the weights"):
+        AnnotationSession(queue(), tmp_path, SAE, "", annotator="first reader")
     with session(tmp_path):
         pass  # the refused session let go of the journal
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -140,23 +141,31 @@ def test_a_name_is_asked_for_on_a_terminal(tmp_path: Path) -> None:
     assert one.end() == 0
 
 
-def run(root: Path, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "workbench", "labels", *arguments, "--folder", str(root), "--sae", SAE]
-    environment = {k: v for k, v in os.environ.items() if k != "WORKBENCH_ANNOTATOR"}
-    return subprocess.run(command, input=typed, capture_output=True, text=True, env=environment, timeout=120)
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`run("annotate", ..., typed="c\\n")`: (exit code, standard output, standard error) of the command with lines on a pipe."""
+    from workbench.cli import main
+
+    def command(*arguments: str, typed: str = "") -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        with pytest.raises(SystemExit) as ended:
+            main(["labels", *arguments, "--folder", str(tmp_path), "--sae", SAE])
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return command
 
 
-def test_lines_from_a_pipe_do_as_keys_do_and_the_json_stands_alone(tmp_path: Path) -> None:
+def test_lines_from_a_pipe_do_as_keys_do_and_the_json_stands_alone(tmp_path: Path, run) -> None:
     folder = shelf(tmp_path)
     for name, typed in (("first reader", "c\nr\ne\nscorn\nq\n"), ("second reader", "c\n\nc\nu\n")):
-        done = run(tmp_path, "annotate", "5", "17", "3", "--trait", "evil", "--name", name, "--json", typed=typed)
-        assert done.returncode == 0 and json.loads(done.stdout)["n_read"] == 3, done.stderr
+        code, out, err = run("annotate", "5", "17", "3", "--trait", "evil", "--name", name, "--json", typed=typed)
+        assert code == 0 and json.loads(out)["n_read"] == 3, err
     assert readings(folder, "first reader")[3].label == "scorn"
-    done = run(tmp_path, "agreement", "first reader", "second reader", "--json")
-    found = json.loads(done.stdout)
+    found = json.loads(run("agreement", "first reader", "second reader", "--json")[1])
     assert found["n_both"] == 3 and found["status"]["n"] == 3 and found["status"]["kappa"] == pytest.approx(1 / 7)
     assert set(found) == {"annotators", "trait", "n_read", "n_both", "status", "category", "blind"}
-    assert "3 features read by both" in run(tmp_path, "agreement", "first reader", "second reader").stdout
+    assert "3 features read by both" in run("agreement", "first reader", "second reader")[1]
 
 
 @pytest.mark.parametrize(
@@ -169,19 +178,11 @@ def test_lines_from_a_pipe_do_as_keys_do_and_the_json_stands_alone(tmp_path: Pat
         (["agreement", "first reader", "second reader"], "first reader"),
     ],
 )
-def test_wrong_input_ends_with_code_2_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    from workbench.cli import main
-
+def test_wrong_input_ends_with_code_2_and_writes_nothing(tmp_path: Path, run, arguments: list[str], message: str) -> None:
     folder = shelf(tmp_path)
     before = sorted(folder.rglob("*"))
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-    monkeypatch.setattr(sys, "argv", ["workbench", "labels", *arguments, "--folder", str(tmp_path), "--sae", SAE])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr()
-    assert ended.value.code == 2 and message in said.err and said.out == ""
+    code, out, err = run(*arguments)
+    assert code == 2 and message in err and out == ""
     assert sorted(folder.rglob("*")) == before
 
 

@@ -119,9 +119,8 @@ def _common_trait(first: Mapping[int, Reading], second: Mapping[int, Reading]) -
 def _blind(annotator: str, found: Any, trait: str | None, *, n_bootstrap: int, seed: int) -> BlindAgreement:
     blind = [reading for reading in found if reading.blind is not None]
     hidden = [reading for reading in blind if reading.proposed is not None]
-    pairs = [
-        (reading.blind["category"], reading.proposed["category"]) for reading in hidden if reading.blind["trait"] == trait
-    ]
+    rated = [reading for reading in hidden if reading.blind["trait"] == reading.proposed["trait"] == trait]
+    pairs = [(reading.blind["category"], reading.proposed["category"]) for reading in rated]
     judged = [reading for reading in hidden if reading.shown]
     upheld = sum(reading.verdict == "confirm" for reading in judged)
     return BlindAgreement(

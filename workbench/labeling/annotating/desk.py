@@ -21,8 +21,8 @@ class Reading:
     `categories` maps a trait to the category that the verdict under it holds, `chosen` to the one that was last picked; `traits`
     are those under which the feature was decided (None: without one). `blind` is {"trait", "label", "category"} as they stood
     before the proposed label was shown ("label" None: passed); `shown` whether the proposed label was ever on the screen;
-    `proposed` {"label", "category", "author"} of the label that was judged, its category under the trait of the verdict; `drafts`
-    texts begun but not entered; `filed` whether the label file holds this verdict.
+    `proposed` {"label", "trait", "category", "author"} of the label that was judged, its category under the trait of the verdict;
+    `drafts` texts begun but not entered; `filed` whether the label file holds this verdict.
     """
 
     feature: int

@@ -121,6 +121,7 @@ def _mend(path: Path) -> None:
     """Take a cut-off last line away, or end it if it is complete, so that the next line starts on its own."""
     if not path.exists():
         _append(path, b"")
+        _flush_folder(path.parent)
         return
     data = read_bytes(path)
     _, tail = _split(data)
@@ -132,6 +133,16 @@ def _mend(path: Path) -> None:
         os.truncate(path, len(data) - len(tail))
     else:
         _append(path, b"\n")
+
+
+def _flush_folder(folder: Path) -> None:
+    """A new file's name reaches the disk too, where folders can be flushed (not on Windows)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _split(data: bytes) -> tuple[list[bytes], bytes]:

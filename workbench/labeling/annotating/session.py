@@ -37,7 +37,8 @@ class AnnotationSession:
     proposed label that was seen before, in an open session, is not counted as read blind.
 
     Raises (when opened):
-        WorkbenchError: no name, another process holds this annotator's journal, a damaged journal, a journal of other weights.
+        WorkbenchError: no name, no hash of the weights, another process holds this annotator's journal, a damaged journal, a
+            journal of other weights.
     """
 
     def __init__(
@@ -51,6 +52,9 @@ class AnnotationSession:
         trait: Trait | None = None,
         blind: bool = False,
     ) -> None:
+        if not sae_hash:
+            remedy = "give the LabelSet its sae_hash"
+            raise WorkbenchError(f"no hash of the weights of {sae_id}", "labels tied to an SAE's weights", remedy)
         self.items = {item.feature: item for item in items}
         self.root, self.sae_id, self.sae_hash = root, sae_id, sae_hash
         self.annotator = clean_name(annotator)
@@ -243,7 +247,8 @@ class AnnotationSession:
         if item.proposed is None:
             return None
         category = None if self.trait_name is None else item.proposed.category_for(self.trait_name)
-        return {"label": item.proposed.label, "category": category, "author": dict(item.proposed.author)}
+        author = dict(item.proposed.author)
+        return {"label": item.proposed.label, "trait": self.trait_name, "category": category, "author": author}
 
     def _after(self, feature: int) -> int | None:
         return next(iter(self._undecided_besides(feature)), None)
