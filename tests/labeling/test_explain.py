@@ -87,6 +87,17 @@ def test_no_concept_is_named_for_a_feature_that_the_embedder_knows_nothing_of() 
     assert said.label.startswith("fires on:") and "concept" not in said.explanation
 
 
+def test_words_that_few_contexts_share_are_no_topic() -> None:
+    def explained(n_shared: int) -> str:
+        places = ["under the lamp" if i < n_shared else f"in w{i}a w{i}b" for i in range(8)]
+        texts = [f"{'abcdefgh'[i]}zq{i} {place} somewhere" for i, place in enumerate(places)]
+        contexts = tuple(context(text, 0, document=text) for text in texts)
+        explainer = offline(Counter({"under": 1, "lamp": 1, "somewhere": 900}))
+        return explainer.explain(FeatureEvidence(1, 0.1, 1.0, contexts)).context_type
+
+    assert (explained(6), explained(2)) == ("topic", "mixed")
+
+
 @pytest.mark.assets
 def test_the_bank_recognises_words_that_its_vectors_have_not_seen() -> None:
     from workbench.labeling.embedders import load_minilm

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.words import peak_word
 
-MOST = 0.7
-"""The share of contexts from which on they count as being of one type."""
+MOST, HALF = 0.7, 0.5
+"""The share of contexts from which on they count as being of one type, and as sharing a topic."""
 _SPEAKERS = ("system", "user", "assistant")
 _CODE = re.compile(
     r"\b(?:def|return|import|elif|const|var|void|printf?|null|NULL|self|struct|#include)\b(?=\s*[\w({:;.=])"
@@ -52,9 +52,9 @@ def context_type(evidence: FeatureEvidence, contexts: Sequence[Context]) -> Cont
     return ContextType("mixed", "", 1.0)
 
 
-def with_topic(found: ContextType, topic: str, share: float) -> ContextType:
-    """The same, or "topic" where no rule applied and the words have something in common."""
-    return ContextType("topic", topic, share) if found.kind == "mixed" and topic else found
+def with_topic(found: ContextType, topic: str, share: float, *, known: bool = False) -> ContextType:
+    """The same, or "topic" where no rule applied and at least half of the contexts share it, or it is a known concept."""
+    return ContextType("topic", topic, share) if found.kind == "mixed" and topic and (known or share >= HALF) else found
 
 
 def _punctuation(evidence: FeatureEvidence, contexts: Sequence[Context]) -> tuple[str, str, float]:

@@ -62,7 +62,8 @@ class OfflineExplainer:
         found = context_type(evidence, contexts)
         match = None if found.kind in ("punctuation", "position") else self._match(on, contexts)
         covered = sum(peak_word(context) in on for context in contexts) / len(contexts)
-        found = with_topic(found, match.name if match else ", ".join(near), 1.0 if match else covered)
+        shared = _share_near([*on, *near] if match else near, contexts)
+        found = with_topic(found, match.name if match else ", ".join(near), shared, known=match is not None)
         title = match.name if match else _title(found)
         said = _sentence(peaks, near, evidence, contexts, found, match)
         return Explanation(
@@ -113,6 +114,11 @@ def label_content(label: str) -> str:
 
 def _logit(count: float, total: float) -> float:
     return math.log(count / max(total - count, 1e-9))
+
+
+def _share_near(words: Sequence[str], contexts: Sequence[Context]) -> float:
+    """The share of contexts with one of the words near the peak."""
+    return sum(not set(words).isdisjoint(nearby_words(context)) for context in contexts) / len(contexts)
 
 
 def _title(found: ContextType) -> str:
