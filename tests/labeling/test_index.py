@@ -300,7 +300,7 @@ def test_texts_are_read_without_first_tokens_specials_and_padding(model, sae, tm
 def test_sixteen_thousand_features_are_counted_like_few(model, tmp_path):
     wide = planted_sae(d_sae=16)
     encoder = torch.randn(32, 16_384, generator=torch.Generator().manual_seed(0)) / 32**0.5
-    sae = replace(wide, encoder=encoder, decoder_directions=encoder.T.contiguous(), threshold=torch.full((16_384,), 2.5))
+    sae = replace(wide, encoder=encoder, decoder_directions=encoder.T.contiguous(), threshold=torch.full((16_384,), 4.0))
     sae = replace(sae, encoder_bias=torch.zeros(16_384))
     texts = ["the river is cold and long", "they are afraid of it"]
     documents = [with_activations(document, model, sae) for document in text_stream(model, texts)]
@@ -401,3 +401,28 @@ def test_the_bins_are_those_of_the_other_reading():
     values = np.float32([1e-6, 2**-10, 0.3, 0.5, 0.7071068, 1.0, 3.3, 2**14.9, 1e9])
     assert activation_bins(values).tolist() == [activation_bin(float(v)) for v in values]
     assert activation_bins(values).max() == N_BINS - 1
+
+
+def test_labels_take_their_evidence_from_an_index(index, folder, model, sae):
+    from workbench.labeling.label import evidence_for
+
+    opened = FeatureIndex.open(folder)
+    found = evidence_for([0, 2], sae, model, index=opened)
+    wanted = index.collection([0, 2])
+    assert found.evidence == wanted.evidence and found.held_out == wanted.held_out and found.same_token == wanted.same_token
+    with pytest.raises(WorkbenchError, match="is of the SAE"):
+        evidence_for([0], replace(sae, weights_hash="0" * 64), model, index=opened)
+
+
+def test_chats_are_sampled_on_prompts_that_train_no_sae(model, tmp_path):
+    from workbench.labeling.contexts.chats import held_out_chats, held_out_prompts
+    from workbench.saes.mixture import _held_out
+
+    prompts = held_out_prompts(40)
+    assert len(set(prompts)) == len(prompts) == 40 and all(_held_out(user) for _, user in prompts)
+    chats = list(held_out_chats(model, 3, tmp_path))
+    again = list(held_out_chats(model, 3, tmp_path))
+    assert [chat.ids for chat in chats] == [chat.ids for chat in again] and len(chats) == 3
+    for (_, user), chat in zip(prompts[:3], chats, strict=True):
+        said = [token for token, role in zip(chat.ids, chat.roles, strict=True) if ROLES[role] == "user"]
+        assert chat.kind == "chat" and user.startswith(model.tokenizer.decode(said).strip()[:20])
