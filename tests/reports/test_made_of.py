@@ -19,12 +19,13 @@ from workbench.reports.made_of import made_of_figure
 from workbench.reports.svg import percent
 
 EVIL = load_trait("evil")
+PARTS = planted_parts(1, n_bootstrap=40)
 SPACE = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
 def made() -> MadeOf:
-    return made_of(planted_parts(1), group_labels(), EVIL, placebo_shares=placebo_shares(placebos(), decoder(), "evil"))
+    return made_of(PARTS, group_labels(), EVIL, placebo_shares=placebo_shares(placebos(), decoder(), "evil"))
 
 
 def bars(svg: str, kind: str) -> list[float]:
@@ -57,7 +58,7 @@ def test_a_negative_share_runs_to_the_left_and_is_striped(made: MadeOf) -> None:
 
 
 def test_without_labels_the_picture_says_so() -> None:
-    svg = made_of_figure(made_of(planted_parts(2), LabelSet("x", ""), EVIL)).svg
+    svg = made_of_figure(made_of(PARTS, LabelSet("x", ""), EVIL)).svg
     assert "No feature has a label." in svg and ET.fromstring(svg) is not None
 
 
@@ -65,7 +66,7 @@ def test_without_labels_the_picture_says_so() -> None:
 def test_hostile_names_stay_words(text: str) -> None:
     taxonomy = tuple(replace(category, name=text, description=text) for category in EVIL.taxonomy)
     named = replace(labels({0: "contempt", 1: "style"}), warnings=(text,))
-    made = replace(made_of(planted_parts(1), named, replace(EVIL, taxonomy=taxonomy), n_swaps=19), trait=text)
+    made = replace(made_of(PARTS, named, replace(EVIL, taxonomy=taxonomy), n_swaps=19), trait=text)
     root = ET.fromstring(made_of_figure(made).svg)
     assert {element.tag.removeprefix(SPACE) for element in root.iter()} <= {
         "svg", "style", "title", "desc", "rect", "defs", "pattern", "path", "line", "text", "circle",
