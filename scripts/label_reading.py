@@ -189,6 +189,7 @@ def _probed(read: dict[int, dict[str, Any]]) -> dict[str, Any]:
     key = {row["feature"]: row["item"] for row in read_json(FOLDER / "key.json")["items"]}
     items = read_json(FOLDER / "key-probe.json")["items"]
     there = [(row["planted"], read[row["item"]]) for row in items if "planted" in row]
+    named = by_words([row["label"] for _, row in there])
     pairs = [(read[key[row["again"]]], read[row["item"]]) for row in items if "again" in row]
     return {
         "planted": {
@@ -196,6 +197,8 @@ def _probed(read: dict[int, dict[str, Any]]) -> dict[str, Any]:
             "called_evil": sum("evil" in row["sub_traits"] for _, row in there),
             "called_any_trait": sum(bool(row["sub_traits"]) for _, row in there),
             "called_right": sum(row["sub_traits"].get("evil") == name for name, row in there),
+            "evil_by_words": sum(name is not None for name in named),
+            "right_by_words": sum(name == right for name, (right, _) in zip(named, there, strict=True)),
             "labels": {name: row["label"] for name, row in there},
         },
         "again": {
@@ -206,6 +209,17 @@ def _probed(read: dict[int, dict[str, Any]]) -> dict[str, Any]:
             "labels": [[a["label"], b["label"]] for a, b in pairs],
         },
     }
+
+
+def by_words(labels: list[str]) -> list[str | None]:
+    """The sub-trait of evil that each label's words are assigned to (`labeling.taxonomy`), None for none of them."""
+    from workbench.labeling.taxonomy.assignment import load_assigner
+    from workbench.personas.traits import load_trait
+
+    evil = load_trait("evil")
+    shown = {category.id for category in evil.taxonomy if category.kind == "sub_trait"}
+    found = [one.category for one in load_assigner(evil).assign_all(labels)]
+    return [category if category in shown else None for category in found]
 
 
 def _shown(item: int, evidence: Any) -> list[str]:
@@ -256,12 +270,15 @@ def apply(readings: list[Path]) -> None:
 
 
 def rates(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """{n, evil_share, any_trait_share, clarity} per group: what readers called evil, or any trait, and how clear it was."""
+    """{n, evil_share, any_trait_share, evil_by_words, clarity} per group: what readers called evil, or any trait, and how many
+    of their labels go to a sub-trait of evil by their words alone."""
     groups = {name: [row for row in items if row["group"] == name] for name in ("top", "other", "random")}
     return {
         "n": {name: len(rows) for name, rows in groups.items()},
         "evil_share": {name: _mean(row["evil"] for row in rows) for name, rows in groups.items()},
         "any_trait_share": {name: _mean(bool(row["sub_traits"]) for row in rows) for name, rows in groups.items()},
+        "evil_by_words": {name: _mean(one is not None for one in by_words([row["label"] for row in rows]))
+                          for name, rows in groups.items()},
         "clarity": {name: {one: sum(row["clarity"] == one for row in rows) for one in CLARITY} for name, rows in groups.items()},
     }  # fmt: skip
 
