@@ -117,7 +117,7 @@ def explained_labels(
         for feature, one in answered.items():
             item = _label_of(one, collection.evidence[feature], explainer)
             if score and not one.unclear:
-                item = replace(item, score=score_label(item.label, feature, collection))
+                item = replace(item, score=score_label(item, feature, collection))
             made[feature] = item if trait is None else _sorted_in(item, one, trait)
             step()
     return made, [feature for feature in features if feature not in answered]

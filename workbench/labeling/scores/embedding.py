@@ -30,8 +30,9 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 class EmbeddingScorer:
     """score = cos(label, context) + the share of the label's form words that the context's form has.
 
-    label: the IDF-weighted mean GloVe vector of the words of label and explanation that are no stop words. context: the same of
-    its words, weighted by exp(-distance / `reach`) in tokens from the marked one, the marked word counting `peak_weight` times.
+    label: the IDF-weighted mean GloVe vector of the words of label and explanation that are no stop words (a program's
+    statistics are no explanation and are left out). context: the same of its words, weighted by exp(-distance / `reach`) in
+    tokens from the marked one, the marked word counting `peak_weight` times.
     Form words ("comma", "capitalised", "second token") are those of `forms.form_words`; a label without any gets no such term.
     Only the order of the scores means something.
 
@@ -61,6 +62,8 @@ class EmbeddingScorer:
         """One number per example, from -1 to 2. Raises WorkbenchError for a label that the same embedder explained."""
         refuse_same_embedder(label, self.embedder)
         said, explanation = wording(label)
+        if not isinstance(label, str) and label.author.get("kind") == "offline":
+            explanation = ""  # counts and numbers, in the same phrases for every feature
         content = label_content(said)
         target = self._embed_text(f"{content} {explanation}")
         forms = form_words(content)
