@@ -83,7 +83,6 @@ scores = st.fixed_dictionaries(
         "balanced_interval": st.just([0.5, 0.75]),
         "by": st.just("glove") | breakdowns,
         "n": st.integers(0, 500) | st.just({"positives": 3, "negatives": 4}),
-        "rank": st.just(1),
     },
 )
 

@@ -101,6 +101,17 @@ def test_a_run_keeps_what_a_person_said_in_its_own_copy(tmp_path: Path) -> None:
     assert list(run(a_label(3)).labels) == [2, 3]
 
 
+def test_a_run_does_not_replace_a_file_that_it_cannot_read(tmp_path: Path) -> None:
+    signed = said("my words", "human", "Ada")
+    path = save_label(signed, SAE, HASH, tmp_path, annotator=True)
+    damaged = path.read_text(encoding="utf-8").replace("kind: human", "kind: humn")
+    path.write_text(damaged, encoding="utf-8")
+    for features in ((17,), (18,)):
+        with pytest.raises(WorkbenchError, match=r"17\.yaml, line 9, `labels\.0\.author\.kind`: found 'humn'"):
+            replace_labels(LabelSet(SAE, HASH, {f: a_label(f) for f in features}), tmp_path)
+    assert path.read_text(encoding="utf-8") == damaged
+
+
 def test_a_run_copies_a_persons_label_from_the_shelf_but_makes_none(tmp_path: Path) -> None:
     signed = said("my words", "human", "Ada", status="confirmed")
     replace_labels(LabelSet(SAE, HASH, {17: signed}), tmp_path)

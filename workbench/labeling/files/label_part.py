@@ -29,9 +29,9 @@ FIRST_SCHEMA = (
 )  # fmt: skip
 FIELDS = (*FIRST_SCHEMA, "category_confidence", "date", "scores", "evidence_hash")
 REQUIRED = ("label", "category", "author", "status")
-#: What a score may hold besides "kind", "by" and "n": numbers from -1 to 1, intervals [low, high], and whole numbers.
-MEASURES, INTERVALS, COUNTS = ("value", "balanced_accuracy"), ("interval", "balanced_interval"), ("rank", "n_labels")
-_PART_OF_SCORE = (*MEASURES, *INTERVALS, *COUNTS, "n")
+#: What a score may hold besides "kind", "by" and "n": numbers from -1 to 1, and intervals [low, high].
+MEASURES, INTERVALS = ("value", "balanced_accuracy"), ("interval", "balanced_interval")
+_PART_OF_SCORE = (*MEASURES, *INTERVALS, "n")
 _SCORE = ("kind", *_PART_OF_SCORE, "by")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?")
 

@@ -245,11 +245,14 @@ def replace_labels(labels: LabelSet, root: Path) -> None:
     """Make a run's own copy of the label folder say what `labels` says, and remove what an earlier run left there.
 
     The files hold the one label of each feature that the run went by. What a person wrote or confirmed in that copy stays.
+
+    Raises:
+        WorkbenchError: a damaged file in that copy, by file and line; a program that signs as a person or confirms.
     """
     make_folder(root)
     kept = {_replace_label(item, labels.sae_id, labels.sae_hash, root) for item in labels}
     for stale in set(root.rglob("*.yaml")) - kept:
-        if not any(map(is_a_persons, _labels_if_readable(stale, labels.sae_hash))):
+        if not any(map(is_a_persons, _labels_for(stale, labels.sae_hash))):
             stale.unlink()
 
 
@@ -257,17 +260,16 @@ def _replace_label(label: FeatureLabel, sae_id: str, sae_hash: str, root: Path) 
     if label.origin != "shipped":
         _refuse_signing_as_a_person(label)
     path = set_folder(root, sae_id) / f"{label.feature}.yaml"
-    before = _labels_if_readable(path, sae_hash) if path.exists() else ()
+    before = _labels_for(path, sae_hash) if path.exists() else ()
     own = [item for item in before if item.author == label.author]
     people = tuple(item for item in before if is_a_persons(item) and item.author != label.author)
     return _write(FeatureRecord(sae_id, sae_hash, label.feature, (_dated(label, own), *people), label.evidence), path)
 
 
-def _labels_if_readable(path: Path, sae_hash: str) -> tuple[FeatureLabel, ...]:
-    with contextlib.suppress(WorkbenchError):
-        record = load_label_file(path)
-        return record.labels if record.sae_hash == sae_hash else ()
-    return ()
+def _labels_for(path: Path, sae_hash: str) -> tuple[FeatureLabel, ...]:
+    """The labels in a file of these weights; a damaged file may hold a person's words, so it is refused, not replaced."""
+    record = load_label_file(path)
+    return record.labels if record.sae_hash == sae_hash else ()
 
 
 def _dated(label: FeatureLabel, before: Iterable[FeatureLabel]) -> FeatureLabel:
