@@ -51,7 +51,8 @@ def explainer(dialect: str, url: str, folder: Path, **options: Any) -> EndpointE
     return EndpointExplainer(dialect, model="m", base_url=base, cache_folder=folder, **{"n_workers": 16, **patience, **options})
 
 
-FEATURES = [known_evidence(number) for number in range(60)]
+N = 40
+FEATURES = [known_evidence(number) for number in range(N)]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -63,10 +64,10 @@ def test_with_three_requests_in_ten_failing_nothing_is_lost_and_nothing_answered
         one = explainer(dialect, endpoint.url, tmp_path)
         said = one.explain_all(FEATURES)
         n_seen = endpoint.seen.total()
-        assert [item.label for item in said] == [known_label(number) for number in range(60)]
+        assert [item.label for item in said] == [known_label(number) for number in range(N)]
         assert endpoint.injected.total() > 10 and set(endpoint.answered.values()) == {1}
-        assert len(endpoint.answered) == 60 + 12, "one request per feature, and one repair per answer that was cut"
-        assert n_seen == 72 + endpoint.injected.total()
+        assert len(endpoint.answered) == N + N // 5, "one request per feature, and one repair per answer that was cut"
+        assert n_seen == N + N // 5 + endpoint.injected.total()
         assert one.estimate(FEATURES).n_requests == 0
         assert one.explain_all(FEATURES) == said and endpoint.seen.total() == n_seen, "the second run asked again"
     assert dict(one.author) == {"kind": "model", "name": "m", "method": "contrastive prompt 1"}
@@ -86,10 +87,10 @@ def test_after_an_interruption_only_what_is_unanswered_is_asked(tmp_path: Path) 
         one = explainer("openai", endpoint.url, tmp_path, n_workers=4)
         with pytest.raises(KeyboardInterrupt):
             one.explain_all(FEATURES)
-        assert 25 <= endpoint.answered.total() < 60
+        assert 25 <= endpoint.answered.total() < N
         said = one.explain_all(FEATURES)
-        assert len(endpoint.answered) == 60 and set(endpoint.answered.values()) == {1}
-    assert [item.label for item in said] == [known_label(number) for number in range(60)]
+        assert len(endpoint.answered) == N and set(endpoint.answered.values()) == {1}
+    assert [item.label for item in said] == [known_label(number) for number in range(N)]
 
 
 def test_a_request_that_is_given_up_is_told_apart_and_asked_again_by_the_next_run(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_what_may_cost_more_than_the_bound_is_refused_before_anything_is_sent(tm
         assert not endpoint.seen
         one.max_cost = expected.most_cost
         one.explain_all(FEATURES)
-        assert endpoint.seen.total() == 60
+        assert endpoint.seen.total() == N
 
 
 def test_the_estimate_is_logged_before_the_first_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
