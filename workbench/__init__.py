@@ -50,6 +50,8 @@ _HOMES = {
     "label": "labeling.label",
     "LabelSet": "labeling.files.store",
     "load_labels": "labeling.files.store",
+    "feature_view": "labeling.views.build",
+    "feature_views": "labeling.views.build",
     "annotate": "labeling.annotating.notebook",
     "report": "reports.content",
     "Report": "reports.content",
