@@ -91,7 +91,7 @@ def index(
 
 @app.command()
 def stats(
-    feature: Annotated[int, typer.Argument(help="The number of a feature.")],
+    feature: Annotated[int, typer.Argument(metavar="FEATURE", help="The number of a feature.")],
     index: IndexOption = None,
     sae: SaeOption = None,
     model: ModelOption = None,
@@ -111,7 +111,7 @@ def stats(
 
 @app.command()
 def search(
-    text: Annotated[str, typer.Argument(help="A text.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A text.")],
     index: IndexOption = None,
     sae: SaeOption = None,
     model: ModelOption = None,
