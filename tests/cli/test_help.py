@@ -14,7 +14,7 @@ COMMANDS = [
     ("models", "list"), ("models", "fetch"),
     ("traits", "list"), ("traits", "show"), ("traits", "new"), ("traits", "import"), ("traits", "export"),
     ("vectors", "import"), ("vectors", "export"), ("vectors", "show"), ("decompositions", "compare"),
-    ("features", "show"),
+    ("features", "show"), ("features", "index"), ("features", "stats"), ("features", "search"), ("features", "trait"),
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "transformer_lens", "sae_lens", "sklearn", "pandas", "scipy", "pyarrow")
 
