@@ -102,7 +102,7 @@ def test_words_that_few_contexts_share_are_no_topic() -> None:
 def test_the_bank_recognises_words_that_its_vectors_have_not_seen() -> None:
     from workbench.labeling.embedders import load_minilm
 
-    concepts = dict(list(load_concepts().items())[::8])
+    concepts = dict(list(load_concepts().items())[::20])
     bank = ConceptBank({name: words[:4] for name, words in concepts.items()}, load_minilm())
     found = [bank.match(words[4:], ()) for words in concepts.values()]
     right = [match is not None and match.name == name for match, name in zip(found, concepts, strict=True)]
