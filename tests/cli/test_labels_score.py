@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.labeling.planted import THEMES, planted_documents, planted_sae, theme_vectors
+from tests.labeling.planted import THEMES, planted_documents, planted_sae, theme_vectors, toy_embedder
 from tests.personas.judges import server
 from tests.tiny import tiny_model
 from workbench.labeling import embedders
@@ -90,6 +90,20 @@ def test_controls_and_the_table(workbench: Any, made: Made) -> None:
     answer = workbench("labels", "score", made.labels, "--index", made.index, "--sae", made.sae, "--controls", "-q")
     assert answer.code == 0, answer.err
     assert "swapped" in answer.out and "one_token" in answer.out and "5 of 5 labels could be scored" in answer.out
+
+
+def test_senses_and_the_closed_loop(workbench: Any, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedders, "load_minilm", lambda: toy_embedder([*THEMES.values()]))
+    given = ("--index", made.index, "--sae", made.sae, "--senses", "--closed-loop", "--model", made.sae.parent / "model")
+    answer = workbench("labels", "score", made.labels, *given, "--json", "-q")
+    assert answer.code == 0, answer.err
+    value = json.loads(answer.out)
+    assert [row["feature"] for row in value["senses"]] == sorted(THEMES)
+    assert not any(row["polysemantic"] for row in value["senses"]), "one theme each"
+    loop = value["closed_loop"]
+    assert loop["n_labels"] == 4 and loop["n_swapped"] == 3 and 0 <= loop["rank1"] <= 1
+    shown = workbench("labels", "score", made.labels, *given, "-q").out
+    assert "0 of 4 features have several senses" in shown and "closed loop" in shown
 
 
 def test_an_endpoint_scores_and_the_plan_asks_nothing(workbench: Any, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

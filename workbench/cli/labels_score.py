@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import JsonOption, QuietOption, SaeOption, SeedOption
+from .options import JsonOption, ModelOption, QuietOption, SaeOption, SeedOption
 
 if TYPE_CHECKING:
     from workbench.labeling.contexts.index import FeatureIndex
@@ -36,7 +36,11 @@ def score(
     closed_loop: Annotated[
         bool, typer.Option("--closed-loop", help="Also ask the model itself: does a label lead to its feature?")
     ] = False,
+    senses: Annotated[
+        bool, typer.Option("--senses", help="Also say whether a feature's contexts fall into several clusters.")
+    ] = False,
     sae: SaeOption = None,
+    model: ModelOption = None,
     seed: SeedOption = None,
     write: Annotated[bool, typer.Option("--write", help="Put the scores into the files. [default: only print them]")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print how much would be asked; score nothing.")] = False,
@@ -53,8 +57,9 @@ def score(
     reader = make_scorer(scorer, task, scorer_model, scorer_url)  # a wrong choice is refused before any work
     with reserved_output(as_json, quiet):
         value = run_score(
-            folder, index, reader, sae=sae, seed=seed or 0, controls=controls, loop=closed_loop, write=write, plan=plan
-        )
+            folder, index, reader, sae=sae, model=model, seed=seed or 0, controls=controls, loop=closed_loop, senses=senses,
+            write=write, plan=plan,
+        )  # fmt: skip
     emit(value, as_json=as_json, show=lambda: _show(value))
 
 
@@ -86,13 +91,15 @@ def run_score(
     scorer: Scorer,
     *,
     sae: str | None = None,
+    model: str | None = None,
     seed: int = 0,
     controls: bool = False,
     loop: bool = False,
+    senses: bool = False,
     write: bool = False,
     plan: bool = False,
 ) -> dict[str, Any]:
-    """{folder, index, sae, scorer, n_labels, n_scored, labels: [...], controls, closed_loop, written}, or the plan."""
+    """{folder, index, sae, scorer, n_labels, n_scored, labels: [...], controls, closed_loop, senses, written}, or the plan."""
     from workbench.base.errors import WorkbenchError
     from workbench.base.progress import track
     from workbench.labeling.scores.scoring import score as score_one
@@ -128,7 +135,8 @@ def run_score(
         "n_scored": sum(row["score"] is not None for row in rows),
         "labels": rows,
         "controls": _controls(counted, collection, scorer, seed) if controls else None,
-        "closed_loop": _loop(counted, index, seed) if loop else None,
+        "closed_loop": _loop(counted, index, model, seed) if loop else None,
+        "senses": _senses(collection, sorted(records), seed) if senses else None,
         "written": _write(folder, records, scores) if write else 0,
     }
 
@@ -187,12 +195,27 @@ def _controls(labels: list[FeatureLabel], collection: Collection, scorer: Scorer
     return score_table(labels, collection, scorer, seed=seed).record()
 
 
-def _loop(labels: list[FeatureLabel], index: FeatureIndex, seed: int) -> dict[str, Any]:
+def _loop(labels: list[FeatureLabel], index: FeatureIndex, model: str | None, seed: int) -> dict[str, Any]:
     from workbench.labeling.scores.closed_loop import closed_loop
     from workbench.models.loading import load_model
 
     assert index.sae is not None
-    return closed_loop(labels, index.sae, load_model(str(index.document["model"]["name"])), seed=seed).record()
+    loaded = load_model(model or str(index.document["model"]["name"]))
+    index.check_same(index.sae, loaded)
+    return closed_loop(labels, index.sae, loaded, seed=seed).record()
+
+
+def _senses(collection: Collection, features: list[int], seed: int) -> list[dict[str, Any]]:
+    from workbench.base.progress import track
+    from workbench.labeling.scores.polysemanticity import senses_of
+
+    rows = []
+    with track("Clustering contexts", len(features), "features") as step:
+        for feature in features:
+            found = senses_of(collection.evidence[feature], collection.background, seed=seed)
+            rows.append({"feature": feature, **found.record()})
+            step()
+    return rows
 
 
 def _write(
@@ -245,6 +268,12 @@ def _show(value: dict[str, Any]) -> None:
     say(f"{value['n_scored']} of {value['n_labels']} labels could be scored; {value['written']} written")
     if value["controls"]:
         _show_controls(value["controls"])
+    for row in value["senses"] or ():
+        if row["polysemantic"]:
+            each = "; ".join(f"{', '.join(sense['words'])} ({sense['n']})" for sense in row["senses"])
+            say(f"feature {row['feature']} has several senses (p = {row['p']:.3f}): {each}")
+    if value["senses"] is not None:
+        say(f"{sum(row['polysemantic'] for row in value['senses'])} of {len(value['senses'])} features have several senses")
     if loop := value["closed_loop"]:
         ends, chance, median = interval(loop["rank1_interval"], 2), f"{loop['chance']:.2f}", f"{loop['median_rank']:.1f}"
         say(f"closed loop: own label first among {loop['n_swapped'] + 1} for {loop['rank1']:.2f} of {loop['n_labels']} features "
