@@ -10,6 +10,7 @@ import torch
 
 import workbench.decomposition.rows as rows_module
 from tests.decomposition.planted_world import HOOK, World, read
+from tests.labeling import made_of_world
 from workbench.decomposition.shares import (
     Design,
     account,
@@ -18,6 +19,7 @@ from workbench.decomposition.shares import (
     largest_shares,
     question_contributions,
 )
+from workbench.maths.statistics import percentile_interval
 
 Planted = Callable[..., World]
 
@@ -94,7 +96,8 @@ def test_every_replicate_is_an_identity_of_its_own(planted: Planted) -> None:
     rows, design = read(world)
     decoder = world.sae.decoder_directions
     source = torch.Generator().manual_seed(0)
-    found = bootstrap_shares(rows, design, decoder, keep=torch.arange(20), n_bootstrap=30, generator=source)
+    whole = account(rows, design, decoder)
+    found = bootstrap_shares(rows, design, decoder, whole=whole, keep=torch.arange(20), n_bootstrap=30, generator=source)
     torch.testing.assert_close(
         found.shares.double().sum(1) + found.error, torch.ones(30, dtype=torch.float64), atol=1e-5, rtol=0
     )
@@ -102,6 +105,20 @@ def test_every_replicate_is_an_identity_of_its_own(planted: Planted) -> None:
     one = account(rows, Design(again[4], design.question, design.instruction), decoder)
     torch.testing.assert_close(found.shares[4].double(), one.shares, atol=1e-5, rtol=0)
     assert found.error[4].item() == pytest.approx(one.error)
+
+
+def test_intervals_cover_the_shares_of_infinitely_many_questions_and_instructions() -> None:
+    """Percentile intervals do not: |v|^2 grows with noise, in a replicate once more than in the sample."""
+    true, n = made_of_world.truth()[:6], 25
+    covered, percentile = torch.zeros(6), torch.zeros(6)
+    for seed in range(n):
+        parts = made_of_world.planted_parts(100 + seed)
+        covered += (parts.share_low[:6] <= true) & (true <= parts.share_high[:6])
+        place = [parts.replicate_features.tolist().index(feature) for feature in range(6)]
+        low, high = percentile_interval(parts.replicate_shares[:, place].double())
+        percentile += (low <= true) & (true <= high)
+    assert covered.mean() >= 0.85 * n, covered
+    assert percentile[0] < covered[0] - 2, (percentile, covered)  # the largest feature has the largest bias
 
 
 def test_question_contributions_add_up_to_the_code_difference(planted: Planted) -> None:

@@ -61,7 +61,7 @@ def _mean_error() -> torch.Tensor:
 def _parts(rows: RowCodes, design: Design, n_bootstrap: int, random: torch.Generator) -> Decomposition:
     whole = account(rows, design, decoder())
     drawn = bootstrap_shares(
-        rows, design, decoder(), keep=largest_shares(whole.shares), n_bootstrap=n_bootstrap, generator=random
+        rows, design, decoder(), whole=whole, keep=largest_shares(whole.shares), n_bootstrap=n_bootstrap, generator=random
     )
     shape = {name: getattr(example_parts(), name)[:D_SAE] for name in ("cosine", "q_value", "share_up", "in_v_up")}
     return replace(

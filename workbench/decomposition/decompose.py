@@ -16,6 +16,7 @@ from workbench.base.provenance import provenance
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.tensors import tensor_hash
 from workbench.maths.identity import n_for_half
+from workbench.maths.statistics import basic_interval
 from workbench.saes.evaluation.gate import check_fitness, doubts
 
 from .checks import check_model, check_reproduces, check_same_site
@@ -241,10 +242,10 @@ def _fill_shares(
     nulls: Nulls,
 ) -> Decomposition:
     found = bootstrap_shares(
-        rows, design, decoder, keep=largest_shares(whole.shares, besides=nulls.keep), n_bootstrap=nulls.n_bootstrap,
+        rows, design, decoder, whole=whole, keep=largest_shares(whole.shares, besides=nulls.keep), n_bootstrap=nulls.n_bootstrap,
         generator=generator(derive_seed("shares", nulls.seed)),
     )  # fmt: skip
-    low, high = torch.nanquantile(found.error, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = (end.item() for end in basic_interval(found.error, whole.error))
     return replace(
         parts,
         share=whole.shares,

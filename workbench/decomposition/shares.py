@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
 from workbench.maths.identity import Shares, shares
-from workbench.maths.statistics import bootstrap_counts, category_codes, percentile_interval
+from workbench.maths.statistics import basic_interval, bootstrap_counts, category_codes
 
 from .rows import RowCodes
 
@@ -129,13 +129,16 @@ def bootstrap_shares(
     design: Design,
     decoder: Tensor,
     *,
+    whole: Accounting,
     keep: Tensor,
     n_bootstrap: int,
     generator: torch.Generator,
 ) -> Bootstrap:
     """Shares recomputed in every crossed-bootstrap replicate: v, the mean codes, the error, all of it.
 
-    Features are processed 8,192 at a time, so memory is n_bootstrap x 8,192 floats plus `keep` columns.
+    Intervals are basic ones about the shares of `whole` (`maths.statistics.basic_interval`): a replicate's v is noisier than v,
+    so percentiles would count the bias of the shares twice. Features are processed 8,192 at a time, so memory is
+    n_bootstrap x 8,192 floats plus `keep` columns.
     """
     weights = design.resampled(n_bootstrap, generator)
     vectors = weights @ rows.means
@@ -146,7 +149,7 @@ def bootstrap_shares(
     leaders: list[tuple[Tensor, Tensor]] = []
     for columns, codes in rows.code_blocks():
         replicate = (single @ codes) * (scaled @ decoder[columns].T)
-        low, high = percentile_interval(replicate)
+        low, high = basic_interval(replicate, whole.shares[columns].to(replicate))
         lows.append(low)
         highs.append(high)
         inside = (keep >= columns.start) & (keep < columns.stop)
@@ -192,7 +195,7 @@ def group_shares(decomposition: Decomposition, category_of: Mapping[int, str]) -
     """Shares by category with intervals: what is the vector made of, in sub-traits?
 
     Returns one {category, share, low, high, n_features} per category, the largest first, then "unlabelled" (all
-    other features) and "error" (the SAE's own error), so that the shares sum to 1. Intervals are the bootstrap's,
+    other features) and "error" (the SAE's own error), so that the shares sum to 1. Intervals are basic bootstrap ones,
     summed inside each replicate. Replicates are kept for the 500 features of the largest |share|; a feature of
     `category_of` beyond them is counted as unlabelled.
 
@@ -240,7 +243,7 @@ def _remainder(parts: Decomposition, labelled: list[int], place: dict[int, int])
 
 
 def _summary(name: str, share: float, replicates: Tensor, n_features: int) -> dict[str, Any]:
-    low, high = percentile_interval(replicates)
+    low, high = basic_interval(replicates, share)
     return {
         "category": name,
         "share": share,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.geometry import projections, signed_cosines
-from workbench.maths.statistics import percentile_interval
+from workbench.maths.statistics import basic_interval
 
 from ..result import Decomposition
 
@@ -112,14 +112,15 @@ def _intervals(
     n = min(len(before.replicate_error), len(after.replicate_error))
     source = generator(derive_seed("before and after", seed))
     first, second = (torch.randperm(len(one.replicate_error), generator=source)[:n] for one in (before, after))
-    error = percentile_interval(after.replicate_error[second].double() - before.replicate_error[first].double())
+    moved = after.replicate_error[second].double() - before.replicate_error[first].double()
+    error = basic_interval(moved, (after.share_error or 0.0) - (before.share_error or 0.0))
     places = [{j: k for k, j in enumerate(one.replicate_features.tolist())} for one in (before, after)]
     both = sorted(places[0].keys() & places[1].keys())
     if not both:
         return {}, (error[0].item(), error[1].item())
     old = before.replicate_shares[first][:, [places[0][j] for j in both]].double()
     new = after.replicate_shares[second][:, [places[1][j] for j in both]].double()
-    low, high = percentile_interval(new - old)
+    low, high = basic_interval(new - old, (after.share[both] - before.share[both]).double())
     return dict(zip(both, zip(low.tolist(), high.tolist(), strict=True), strict=True)), (error[0].item(), error[1].item())
 
 
