@@ -18,6 +18,7 @@ from typing import Any
 import comparison_places
 import decomposition_places
 import falsify_places
+import labels_places
 from mixtures_places import mixtures_controls, mixtures_effects, mixtures_table, mixtures_verdict
 from sae_places import (
     importers_line,
@@ -690,6 +691,7 @@ PLACES: dict[str, Callable[[], str]] = {
         *comparison_places.PLACES,
         *decomposition_places.PLACES,
         *falsify_places.PLACES,
+        *labels_places.PLACES,
         mixtures_effects,
         mixtures_table,
         mixtures_controls,

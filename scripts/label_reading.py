@@ -19,6 +19,7 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,16 +308,16 @@ def _label(feature: int, row: dict[str, Any], collection: Any, n: int) -> Any:
     from workbench.labeling.scores.detection import score_label
 
     kind = row["kind"] if row["kind"] != "sub_trait" else "topic"
-    return FeatureLabel(
+    made = FeatureLabel(
         feature=feature,
         label=row["label"],
         explanation=row["explanation"],
         categories={trait: row["sub_traits"].get(trait, kind) for trait in TRAITS},
         author=row["reader"],
-        score=score_label(row["label"], feature, collection),
         evidence=collection.evidence[feature],
         notes=f"Read blind among {n} features; the reader called it {row['clarity']}.",
     )
+    return replace(made, score=score_label(made, feature, collection))
 
 
 def _hash(files: list[Path]) -> str:
