@@ -68,6 +68,8 @@ def choose() -> None:
         for feature in one.top(N_TOP):
             top.setdefault(int(feature), []).append(trait)
     density = sae.density
+    if density is None:
+        raise SystemExit(f"{sae.id} has no known density")
     largest = torch.stack([one.share.nan_to_num(0.0).abs() for one in parts.values()]).amax(dim=0)
     alive = [f for f in range(sae.d_sae) if float(density[f]) > 1e-4 and f not in top]
     quiet = sorted(alive, key=lambda f: float(largest[f]))[: len(alive) // 2]

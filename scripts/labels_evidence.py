@@ -127,7 +127,7 @@ def made_of_traits(features: list[int], labels: Any) -> dict[str, Any]:
 
 def benchmarks() -> dict[str, Any]:
     """{index_vs_floor, index_peak_bytes, index, faulty_endpoint}."""
-    index = printed("benchmarks/feature_index.py", "--tokens", "262144")
+    index = printed("benchmarks/feature_index.py", "--tokens", "131072", "--memory-tokens", "65536")
     faulty = printed("scripts/faulty_endpoint.py", "--json")
     return {"index_vs_floor": index["index_vs_floor"], "index_peak_bytes": index["index_peak_bytes"], "index": index,
             "faulty_endpoint": faulty}  # fmt: skip

@@ -119,10 +119,10 @@ def label_reading_line() -> str:
 def index_line() -> str:
     """Speed and memory of the index against the model and the encoder alone."""
     found = _labels()
-    size, peak = found["index"], found["index_peak_bytes"] / 2**20
+    one, peak = found["index"], found["index_peak_bytes"] / 2**20
     return (
-        f"Speed against the model and the encoder alone, in one run: {found['index_vs_floor']:.2f} ({size['n_tokens']:,} tokens, "
-        f"{size['d_sae']:,} features), memory beyond theirs {peak:,.0f} MiB."
+        f"Speed against the model and the encoder alone, in one run: {found['index_vs_floor']:.2f} ({one['n_tokens']:,} tokens, "
+        f"{one['size']['d_sae']:,} features), memory beyond theirs {peak:,.0f} MiB."
     )
 
 

@@ -180,7 +180,7 @@ def match_controls(
 
 def _covariates(model: Model, sae: SparseAutoencoder) -> tuple[dict[str, Tensor], Tensor]:
     w = model.unembedding.detach().float().cpu()
-    gram = sum((part.T @ part).double() for part in w.split(16384))
+    gram = torch.stack([(part.T @ part).double() for part in w.split(16384)]).sum(dim=0)
     norms, reach = _lengths(sae.decoder_directions.detach(), gram)
     usable = norms > 1e-8
     covariates = {"log_decoder_norm": norms.clamp_min(1e-8).log(), "log_unembedded_norm": reach.log()}
