@@ -13,7 +13,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from workbench.decomposition.causal.controls import N_CONTROLS, control_distribution, shipped_path
+from workbench.decomposition.causal.controls import (
+    N_CONTROLS,
+    ControlDistribution,
+    control_distribution,
+    control_key,
+    shipped_path,
+)
 from workbench.decomposition.causal.verdict import features_to_match
 from workbench.decomposition.decompose import decompose
 from workbench.models.loading import load_model
@@ -50,8 +56,11 @@ def main() -> None:
         trait = load_trait(name)
         path = shipped_path(sae.folder, trait.pairs_hash, chosen.kl)
         if path.is_file():
-            print(f"{path} is there")
-            continue
+            known = ControlDistribution.load(path)
+            known.check(control_key(model, sae, trait, kl=chosen.kl))
+            if len(known.features) >= chosen.n_controls:
+                print(f"{path} is there ({len(known.features)} controls, {known.settings['dtype']})")
+                continue
         found = control_distribution(
             model, sae, trait, features=list(features), n_controls=chosen.n_controls, kl=chosen.kl, seed=chosen.seed
         )

@@ -29,6 +29,7 @@ EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "labels.json", ROOT / "docs" / "
 READING = EVIDENCE.with_name("blind_reading.json")
 N_SOFT_FROZEN = 100
 REST = ("unlabelled", "error")
+HARD = ("same_token", "neighbours")
 SORTS = ("shipped", "swapped", "generic", "one_token")
 
 
@@ -60,7 +61,7 @@ def evidence() -> dict[str, Any]:
         "closed_loop_rank1": loops["label"].rank1,
         "closed_loop": {name: loop.record() for name, loop in loops.items()},
         "blind_false_evil_rate": sum(buried) / len(buried),
-        "blind": {name: reading[name] for name in ("n", "evil_share", "any_trait_share")},
+        "blind": {name: reading[name] for name in ("n", "evil_share", "any_trait_share", "evil_by_words", "probe")},
         **made_of_traits(features, every),
         **benchmarks(),
     }
@@ -86,12 +87,13 @@ def scores(features: list[int], labels: Any, model: Any, sae: Any) -> tuple[dict
     soft = score_table(theirs.values(), apart, scorer, seed=SEED).record()
     hard = {sort: hard_mean(shipped, sort) for sort in SORTS}
     hard |= {"offline": hard_mean(offline, "shipped"), "soft_frozen": hard_mean(soft, "shipped")}
+    hard["shipped_minus_one_token"] = {name: shipped["columns"][name]["shipped_minus"]["one_token"] for name in HARD}
     return {"shipped": shipped, "offline": offline, "soft_frozen": soft}, hard
 
 
 def hard_mean(table: dict[str, Any], sort: str) -> float:
     """The mean AUROC on same-token and on neighbour negatives."""
-    values = [table["columns"][name]["auroc"][sort]["value"] for name in ("same_token", "neighbours")]
+    values = [table["columns"][name]["auroc"][sort]["value"] for name in HARD]
     return sum(values) / len(values)
 
 

@@ -23,7 +23,7 @@ import torch
 from workbench.base.store import sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
+RUNS, MODEL, SEED, DTYPE, KL = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16", 0.1
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 SECOND = f"{MODEL}/blocks.15.hook_resid_post-4k"
 TESTED = {"default": 10, "soft-frozen": 5}
@@ -62,9 +62,18 @@ def verdicts(trait: str, which: str) -> dict[str, Any]:
     sae, place = load_sae(SAES[which]), RUNS / f"{trait}-{MODEL}" / "vector"
     sources = {"vector": sha256_file(place / "persona_vector.json"), "sae": sae.weights_hash, "seed": SEED, "dtype": DTYPE,
                "trait": load_trait(trait).hash, "tested": TESTED[which],
-               "second": SECOND if which == "default" else None}  # fmt: skip
+               "second": load_sae(SECOND).weights_hash if which == "default" else None,
+               "controls": _controls_hash(trait, sae)}  # fmt: skip
     file = RUNS / "verified" / f"{trait}-{which}.json"
     return remembered(file, sources, lambda: _measured(trait, place, sae, which))
+
+
+def _controls_hash(trait: str, sae: Any) -> str | None:
+    from workbench.decomposition.causal.controls import shipped_path
+    from workbench.personas.traits import load_trait
+
+    path = shipped_path(sae.folder, load_trait(trait).pairs_hash, KL)
+    return sha256_file(path) if path.is_file() else None
 
 
 def _measured(trait: str, place: Path, sae: Any, which: str) -> dict[str, Any]:
