@@ -3,9 +3,8 @@
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors, the placebo contrasts
     python scripts/causal_controls.py --sae runs/saes/controls/4k-soft-frozen --dtype bfloat16 --n-controls 109
     python scripts/evidence.py decomposition
-    python scripts/decomposition_evidence.py --traits                       # only this part, printed
+    python scripts/decomposition_evidence.py --traits                       # only the seven traits, put into the file
     python scripts/decomposition_evidence.py --growth                       # only the growth curves, put into the file
-    python scripts/decomposition_evidence.py --verified                     # only the causal verdicts and audit figures, the same
 
 The traits are taken apart on the default SAE; their causal verdicts come from `verified_evidence.py`, which keeps them, the
 audit's and the mixtures' figures from the evidence files of these two.
@@ -141,15 +140,17 @@ def mixture_figures() -> dict[str, Any]:
     return {name: found[name] for name in ("share_error", "order_right", "baseline_share_error")}
 
 
-def verified_again() -> None:
-    """Puts the causal verdicts, the audit's and the mixtures' figures into the evidence file, with what made them."""
+def traits_again() -> None:
+    """Takes the seven traits apart again, with verdicts and audits, and puts them into the evidence file, with what made them."""
     from verified_evidence import verified
 
     started, stored = time.perf_counter(), read_json(EVIDENCE)
-    traits = {trait: row | verified(trait) | audit_figures(trait) for trait, row in stored["traits"].items()}
+    traits = {trait: taken_apart(trait) | verified(trait) | audit_figures(trait) for trait in TRAITS}
     inputs = {file.stem: sha256_file(file) for file in (AUDIT, MIXTURES)}
-    header = made("python scripts/decomposition_evidence.py --verified", SEED, time.perf_counter() - started, inputs)
-    write_json(EVIDENCE, {**stored, "mixtures": mixture_figures(), "traits": traits, "verified": {"_made": header}})
+    inputs |= {trait: sha256_file(RUNS / f"{trait}-{MODEL}" / "vector" / "persona_vector.json") for trait in TRAITS}
+    header = made("python scripts/decomposition_evidence.py --traits", SEED, time.perf_counter() - started, inputs)
+    rest = {"null_false_rate": null_rates(traits), "mixtures": mixture_figures()}
+    write_json(EVIDENCE, {**stored, **rest, "traits": traits, "traits_made": header})
 
 
 def growth_again() -> None:
@@ -168,14 +169,7 @@ def main() -> None:
     parts = parser.add_mutually_exclusive_group(required=True)
     parts.add_argument("--traits", action="store_true")
     parts.add_argument("--growth", action="store_true")
-    parts.add_argument("--verified", action="store_true")
-    chosen = parser.parse_args()
-    if chosen.growth:
-        growth_again()
-    elif chosen.verified:
-        verified_again()
-    else:
-        print(json.dumps({trait: taken_apart(trait) for trait in TRAITS}, indent=1))
+    growth_again() if parser.parse_args().growth else traits_again()
 
 
 if __name__ == "__main__":

@@ -125,6 +125,36 @@ def audit_table() -> str:
     return _table(columns, rows)
 
 
+def audit_reading() -> str:
+    """What the audits say, counted."""
+    found = {trait: one["behaviour"] for trait, one in _audit()["traits"].items()}
+    kept = {trait: one["denoised"] for trait, one in found.items() if one["denoised"] is not None}
+    ties = sum(one["mixtures_kept"]["interval"][0] <= 0 <= one["mixtures_kept"]["interval"][1] for one in kept.values())
+    ratios = [one["kl_ratio"] for one in kept.values()]
+    dosed = [one["parts"]["equal_dose"] for one in found.values()]
+    rest, error = (sum(one[name] >= one["features"] for one in dosed) for name in ("rest", "error"))
+    return (
+        f"For {len(found) - len(kept)} of {len(found)} traits no sum of up to 128 features keeps 80% of it. Where one does "
+        f"({', '.join(kept)}), the interval of its lead over random vectors with the same cosine holds 0 in {ties} of "
+        f"{len(kept)}, and it distorts neutral text {min(ratios):.1f} to {max(ratios):.1f} times as much as v at the same effect: there is no "
+        f"denoising to be had here. At equal dose what is left of v after its first features steers at least as well as those "
+        f"features for {rest} of {len(found)} traits, the SAE's error alone for {error} (no intervals were taken of that)."
+    )
+
+
+def verified_reading() -> str:
+    """The counts over all traits."""
+    rows = [one for one in _decomposition()["traits"].values() if "n_verified" in one]
+    counts = ("verified", "tested", "expected_by_chance", "verified_first_five", "verified_soft_frozen", "tested_soft_frozen")
+    total = {f"n_{name}": sum(one[f"n_{name}"] for one in rows) for name in counts}
+    again = sum(one["confirmed"]["n_confirmed"] for one in rows)
+    return (
+        f"Together {total['n_verified']} of {total['n_tested']} (by chance {total['n_expected_by_chance']:.1f}), {again} of them "
+        f"again in the second SAE; of the five largest {total['n_verified_first_five']}, on the soft-frozen SAE "
+        f"{total['n_verified_soft_frozen']} of {total['n_tested_soft_frozen']}."
+    )
+
+
 def verified_table() -> str:
     """Per trait: how many of the ten largest features move the model, on the SAE, in a second one, on a soft-frozen one."""
     rows = []
@@ -193,7 +223,6 @@ def streaming_line() -> str:
 
 
 PLACES = (
-    lab_table, flawed_table, lab_reading, trait_counts_table, null_rates_line, speed_line, audit_table, verified_table,
-    screen_table,
-    answers_line, streaming_line,
+    lab_table, flawed_table, lab_reading, trait_counts_table, null_rates_line, speed_line, audit_table, audit_reading,
+    verified_table, verified_reading, screen_table, answers_line, streaming_line,
 )  # fmt: skip
