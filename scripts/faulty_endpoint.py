@@ -7,13 +7,17 @@ early, cuts its JSON short, sends JSON of another shape and lets requests time o
 cut off or no object at all, which costs one request to repair it. Half-way the run is interrupted and started again.
 
 `lost`: features without their own right label at the end. `repeated`: requests that were answered and yet sent once more.
-`leaked`: files and labels in which the key of the environment turns up.
+`leaked`: files, labels and messages (standard error, the log, the error about an endpoint that sends the key back where its answer
+is cut) in which the beginning of the environment's key turns up.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import logging
 import os
 import random
 import signal
@@ -21,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,8 @@ sys.path.insert(0, str(ROOT))
 KINDS = ("429", "500", "529", "malformed", "truncated", "wrong shape", "timeout")
 RATE = 0.3
 KEY = "sk-canary-faulty-endpoint"
+BEGINNING = KEY[:9]
+"""A key that was cut is a leak as well."""
 
 
 def main() -> int:
@@ -85,7 +92,7 @@ def one_dialect(dialect: str, n_features: int, seed: int, folder: Path) -> dict[
         return None if kind == "timeout" and attempt > 1 else kind  # waiting is dear: at most one of them per request
 
     evidence = [known_evidence(number) for number in range(n_features)]
-    with server.running(answer, faults, request_about) as endpoint:
+    with all_told() as told, server.running(answer, faults, request_about) as endpoint:
         endpoint.hang_seconds = 6.0
         base = endpoint.url.removesuffix("/v1") if dialect == "anthropic" else endpoint.url
         explainer = EndpointExplainer(dialect, model="m", base_url=base, cache_folder=folder, n_workers=32, timeout_seconds=5.0,
@@ -98,7 +105,7 @@ def one_dialect(dialect: str, n_features: int, seed: int, folder: Path) -> dict[
     return {
         "lost": right.count(False),
         "repeated": n_answered - n_distinct,
-        "leaked": leaked(folder, repr(said)),
+        "leaked": leaked(folder, f"{said!r}\n{told.getvalue()}\n{refusal(dialect, folder)}"),
         "n_features": n_features,
         "n_requests": sent,
         "n_faults": sum(injected.values()),
@@ -118,10 +125,42 @@ def explain_through_interruptions(explainer: Any, evidence: list[Any]) -> tuple[
     raise RuntimeError("The run was interrupted five times.")
 
 
+@contextlib.contextmanager
+def all_told() -> Iterator[io.StringIO]:
+    """What the block says on standard error and to the log."""
+    told = io.StringIO()
+    handler, root = logging.StreamHandler(told), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        with contextlib.redirect_stderr(told):
+            yield told
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+def refusal(dialect: str, folder: Path) -> str:
+    """The error about an endpoint that refuses the request and sends the key back, across the place where its words are cut."""
+    from tests.labeling.features import known_evidence
+    from tests.personas.judges import server
+    from workbench.base.errors import WorkbenchError
+    from workbench.labeling.explainers.endpoint import EndpointExplainer
+
+    with server.running(lambda prompt: {}, lambda prompt, attempt: "refused") as endpoint:
+        base = endpoint.url.removesuffix("/v1") if dialect == "anthropic" else endpoint.url
+        try:
+            EndpointExplainer(dialect, model="m", base_url=base, cache_folder=folder).explain(known_evidence(0))
+        except WorkbenchError as error:
+            return f"{error}\n{error.found}"
+    raise RuntimeError("The request was not refused.")
+
+
 def leaked(folder: Path, told: str) -> int:
-    """Files in which the key stands, and 1 more if it was told."""
-    files = [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
-    return len(files) + (KEY in told)
+    """Files in which the beginning of the key stands, and 1 more if it was told."""
+    files = [path for path in folder.rglob("*") if path.is_file() and BEGINNING.encode() in path.read_bytes()]
+    return len(files) + (BEGINNING in told)
 
 
 if __name__ == "__main__":

@@ -104,3 +104,13 @@ def test_an_answer_is_found_by_its_content_and_a_damaged_one_is_not_there(tmp_pa
     assert cache.read({"b": 2, "a": 1}) == {"score": 3} and cache.read({"a": 1, "b": 3}) is None
     cache.path({"a": 1, "b": 2}).write_text('{"sc')
     assert cache.read({"a": 1, "b": 2}) is None
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_key_that_the_server_sends_back_is_taken_out_before_its_words_are_cut(dialect, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_API_KEY", "sk-canary-0123456789-0123456789")
+    with server.running(lambda prompt: {}, lambda prompt, attempt: "refused") as endpoint:
+        config = EndpointConfig(model="m", dialect=dialect, base_url=endpoint.url)
+        with ChatEndpoint(config, tmp_path) as chat, pytest.raises(WorkbenchError, match="status 400") as error:
+            chat.chat([{"role": "user", "content": "hello"}])
+    assert "sk-" not in str(error.value) and "[key]" in str(error.value)

@@ -132,7 +132,7 @@ class Transport:
             if self.keys == (OWN_KEY,):
                 key += " (the keys of providers are sent to the providers' own addresses only)"
             advice = key if status in (401, 403) else "check the base URL and the model"
-            raise WorkbenchError(f"the endpoint answered with status {status}: {redacted(response.text[:300])}",
+            raise WorkbenchError(f"the endpoint answered with status {status}: {redacted(response.text)[:300]}",
                                  "status 200", advice)  # fmt: skip
 
 

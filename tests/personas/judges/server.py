@@ -30,8 +30,8 @@ def message(text: str) -> dict[str, Any]:
 
 class FakeEndpoint:
     """Answers with `answer(prompt)`; before that, the faults of `faults(prompt, attempt)`: a status ("429", "500", ...),
-    "malformed", "truncated" (the connection ends before the body does), "wrong shape" or "timeout" (no answer within
-    `hang_seconds`)."""
+    "malformed", "truncated" (the connection ends before the body does), "wrong shape", "timeout" (no answer within
+    `hang_seconds`) or "refused" (400, and the key in the answer from character 280 or so on)."""
 
     hang_seconds = 0.6
 
@@ -65,16 +65,18 @@ class FakeEndpoint:
         _send(handler, 200, json.dumps(self.answer(prompt)).encode())
 
     def _fail(self, handler: BaseHTTPRequestHandler, fault: str, answer: bytes) -> None:
+        key = handler.headers.get("Authorization") or handler.headers.get("x-api-key", "")
         if fault == "timeout":
             time.sleep(self.hang_seconds)
         elif fault == "malformed":
             _send(handler, 200, answer[: len(answer) // 2])
         elif fault == "wrong shape":
-            _send(handler, 200, b'{"choices": [], "content": [], "stop_reason": "end_turn"}')
+            _send(handler, 200, b'{"choices": [], "content": null, "stop_reason": "end_turn"}')
         elif fault == "truncated":
             _send(handler, 200, answer[: len(answer) // 2], {"Content-Length": str(len(answer))})
+        elif fault == "refused":
+            _send(handler, 400, b"x" * 280 + key.encode())
         else:
-            key = handler.headers.get("Authorization") or handler.headers.get("x-api-key", "")
             _send(handler, int(fault), f"no: {key}".encode(), {"Retry-After": "0"} if fault in ("429", "529") else {})
 
 
