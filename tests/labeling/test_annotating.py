@@ -24,11 +24,11 @@ from tests.labeling.annotating import (
     shelf,
 )
 from workbench.base.errors import WorkbenchError
+from workbench.base.text import visible
 from workbench.labeling.annotating.desk import annotators, readings, replay
 from workbench.labeling.annotating.journal import Journal, clean_name, journal_path, read_journal
 from workbench.labeling.annotating.queue import Item, make_queue
 from workbench.labeling.annotating.session import AnnotationSession
-from workbench.labeling.annotating.text import visible
 from workbench.labeling.annotating.view import view
 from workbench.labeling.files.store import load_labels
 from workbench.labeling.labels import FeatureLabel, LabelSet
@@ -387,3 +387,18 @@ def test_nothing_to_read_is_refused() -> None:
     with pytest.raises(WorkbenchError, match="no feature"):
         make_queue(LabelSet(SAE, HASH))
     assert tuple(item.feature for item in queue()) == FEATURES
+
+
+def test_a_journal_that_was_written_elsewhere_moves_no_terminal_either(tmp_path: Path) -> None:
+    with session(tmp_path) as one:
+        for event in (
+            {"event": "blind", "feature": 5, "trait": "evil", "label": HOSTILE, "category": None},
+            {"event": "note", "feature": 5, "note": HOSTILE},
+            {"event": "draft", "feature": 5, "field": "label", "text": HOSTILE},
+        ):
+            one.journal.append(event)
+            one.desk.take(event)
+        one.desk.reading(5).label = HOSTILE
+        shown = view(one, HOSTILE)
+    for text in (shown["own"], shown["note"], shown["drafts"]["label"], shown["label"], shown["message"]):
+        assert "␛[2J" in text and "\x1b" not in text and "\u202e" not in text

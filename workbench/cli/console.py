@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from workbench.base.errors import WorkbenchError
+from workbench.base.text import visible_lines
 
 
 def print_error(error: WorkbenchError) -> None:
@@ -16,7 +18,7 @@ def print_error(error: WorkbenchError) -> None:
     parts = (("error", error.found), ("expected", error.expected), ("what to do", error.remedy))
     for name, text in parts:
         if text:
-            print(f"{name}: {text}", file=sys.stderr)
+            print(visible_lines(f"{name}: {text}"), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -40,8 +42,11 @@ def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
         show()
         return
     from workbench.base.store import plain
+    from workbench.base.text import is_control
 
-    print(json.dumps(plain(value), indent=2, ensure_ascii=False))
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False)
+    # JSON escapes ESC and its like itself; the control characters beyond ASCII are left to do.
+    print(re.sub("[^\x00-\x7e]", lambda found: f"\\u{ord(found[0]):04x}" if is_control(found[0]) else found[0], text))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> None:
@@ -49,11 +54,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title or None, title_justify="left", header_style="bold", pad_edge=False)
+    # As Text, brackets in a model's words are not markup.
+    heading = Text(visible_lines(title), style="table.title") if title else None
+    drawn = Table(title=heading, title_justify="left", header_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
-        drawn.add_column(name, justify="right" if index in right else "left", overflow="fold", no_wrap=index in right)
+        side = "right" if index in right else "left"
+        drawn.add_column(Text(visible_lines(name)), justify=side, overflow="fold", no_wrap=index in right)
     for row in rows:
-        drawn.add_row(*(Text(cell(value)) for value in row))  # Text: brackets in a model's words are not markup
+        drawn.add_row(*(Text(visible_lines(cell(value))) for value in row))
     console().print(drawn)
 
 
@@ -65,8 +73,8 @@ def console() -> Any:
 
 
 def say(text: str = "") -> None:
-    """Print one line of a result to standard output."""
-    print(text)
+    """Print a line of a result to standard output; like all texts here with its control characters as signs."""
+    print(visible_lines(text))
 
 
 def note(text: str) -> None:
@@ -74,7 +82,7 @@ def note(text: str) -> None:
     from workbench.base.progress import is_quiet
 
     if not is_quiet():
-        print(text, file=sys.stderr)
+        print(visible_lines(text), file=sys.stderr)
 
 
 def cell(value: Any) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import PathLike
+from workbench.base.text import clean_text
 from workbench.labeling.annotating.desk import STATUS_OF, Reading, replay
 from workbench.labeling.annotating.filing import file_verdict
 from workbench.labeling.annotating.journal import Journal, clean_name, journal_path
 from workbench.labeling.annotating.queue import Item
-from workbench.labeling.annotating.text import clean_text
 from workbench.labeling.files.label_part import label_problem
 from workbench.labeling.files.store import set_folder
 from workbench.labeling.labels import MAX_WORDS, UNCLEAR

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from workbench.base.text import visible, visible_lines
 from workbench.labeling.annotating.desk import Reading
 from workbench.labeling.annotating.queue import Item
 from workbench.labeling.annotating.session import AnnotationSession
-from workbench.labeling.annotating.text import visible
 from workbench.labeling.evidence import Context
 from workbench.labeling.labels import UNCLEAR
 
@@ -31,7 +31,7 @@ def view(session: AnnotationSession, message: str = "") -> dict[str, Any]:
         "allowed": list(session.allowed()),
         "categories": _categories(session),
         "saved_at": session.journal.saved_at,
-        "message": session.problem or message,
+        "message": visible_lines(session.problem or message),
         "feature": None,
     }
     return shared if item is None else {**shared, **_of_feature(session, item)}
@@ -50,13 +50,17 @@ def _of_feature(session: AnnotationSession, item: Item) -> dict[str, Any]:
         "suppressed": [] if evidence is None else [visible(t) for t in evidence.suppressed],
         "hidden": hidden,
         "proposed": None if hidden else _proposed(session, item),
-        "own": None if reading.blind is None else reading.blind["label"],
+        "own": _visible(None if reading.blind is None else reading.blind["label"]),
         "verdict": reading.verdict,
-        "label": None if hidden else reading.label,
+        "label": _visible(None if hidden else reading.label),
         "category": _category(session, reading),
-        "note": reading.note,
-        "drafts": dict(reading.drafts),
+        "note": visible(reading.note),
+        "drafts": {field: visible(text) for field, text in reading.drafts.items()},
     }
+
+
+def _visible(text: str | None) -> str | None:
+    return None if text is None else visible(text)
 
 
 def _category(session: AnnotationSession, reading: Reading) -> str | None:
@@ -79,7 +83,7 @@ def _proposed(session: AnnotationSession, item: Item) -> dict[str, Any] | None:
 
 
 def _categories(session: AnnotationSession) -> list[dict[str, str]]:
-    shown = [{"id": c.id, "name": c.name, "description": c.description} for c in session.categories]
+    shown = [{"id": c.id, "name": visible(c.name), "description": visible(c.description)} for c in session.categories]
     if session.trait is not None and all(entry["id"] != UNCLEAR for entry in shown):
         shown.append({"id": UNCLEAR, "name": UNCLEAR, "description": "none of these, as far as can be told"})
     return shown

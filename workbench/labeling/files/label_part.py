@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from workbench.base.errors import nearest
+from workbench.base.text import is_control
 from workbench.labeling.files.reader import Reader
 from workbench.labeling.files.yamlfile import Where
 from workbench.labeling.files.yamltext import FlowList, FlowMap
@@ -97,6 +98,8 @@ def label_problem(text: str) -> str | None:
     """What is wrong with the wording of a label, None when nothing is."""
     if not text.strip():
         return "an empty label"
+    if len(text.splitlines()) <= 1 and any(map(is_control, text)):
+        return "a label with control characters"
     if len(text.splitlines()) > 1 or len(text) > MAX_CHARACTERS:
         return f"a label of {len(text)} characters or several lines"
     if len(text.split()) > MAX_WORDS:
@@ -125,8 +128,16 @@ def _wording(read: Reader, where: Where) -> str:
 
 def _author(read: Reader, where: Where) -> dict[str, str]:
     said = read.mapping(where, required=("kind", "name"), allowed=("kind", "name", "method"))
-    author = {"kind": read.choice((*where, "kind"), AUTHOR_KINDS), "name": read.text((*where, "name"))}
-    return author if said.get("method") is None else author | {"method": read.text((*where, "method"))}
+    author = {"kind": read.choice((*where, "kind"), AUTHOR_KINDS), "name": _plain(read, (*where, "name"))}
+    return author if said.get("method") is None else author | {"method": _plain(read, (*where, "method"))}
+
+
+def _plain(read: Reader, where: Where) -> str:
+    """A text that a screen shows beside others: control characters, and marks that turn its direction, are refused."""
+    text = read.text(where)
+    if any(map(is_control, text)):
+        read.wrong(where, "text on one line, without control characters", "take them out")
+    return text
 
 
 def _date(read: Reader, where: Where) -> str:
@@ -155,6 +166,8 @@ def _as_date(value: Any) -> str | None:
 def _categories(read: Reader, where: Where, taxonomies: Taxonomies, warnings: list[str]) -> dict[str, str]:
     categories = {}
     for trait in read.mapping(where):
+        if any(map(is_control, str(trait))):
+            read.refuse(where, f"the name {str(trait)[:60]!r}", "names of traits, without control characters", "correct the name")
         category = read.text((*where, trait))
         known = taxonomies(str(trait))
         if known is None:

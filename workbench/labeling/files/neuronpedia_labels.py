@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from workbench.base.text import clean_text
 from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.files.label_part import label_problem
 from workbench.labeling.files.merge import Key, Records
@@ -41,18 +42,24 @@ def records_of(features: Iterable[NeuronpediaFeature], sae_id: str, sae_hash: st
 def _labels(feature: NeuronpediaFeature) -> tuple[FeatureLabel, ...]:
     place = f"From Neuronpedia: {feature.model_id}/{feature.source}/{feature.index}."
     made = []
-    for item in (item for item in feature.explanations if item.text.strip()):
-        author = {"kind": "model", "name": item.model or SITE} | ({"method": item.method} if item.method else {})
+    for item in (item for item in feature.explanations if _on_one_line(item.text)):
+        name, method = _on_one_line(item.model or ""), _on_one_line(item.method or "")
+        author = {"kind": "model", "name": name or SITE} | ({"method": method} if method else {})
         label, explanation = _wording(item.text)
         made.append(FeatureLabel(feature.index, label, explanation, author=author, notes=place, origin="shipped"))
     return in_order(made)
+
+
+def _on_one_line(text: str) -> str:
+    """Without control characters: none of them reaches a label or an author's name."""
+    return clean_text(" ".join(text.split()), len(text))
 
 
 def _wording(text: str) -> tuple[str, str]:
     """(label, explanation): the text as the label if it fits; otherwise its beginning, and the whole."""
     if label_problem(text) is None and text == " ".join(text.split()):
         return text, ""
-    words = text.split()
+    words = _on_one_line(text).split()
     label = " ".join(words[:MAX_WORDS])
     if len(words) > MAX_WORDS or len(label) > MAX_CHARACTERS:
         label = label[: MAX_CHARACTERS - 1].rstrip() + CUT

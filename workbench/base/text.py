@@ -1,4 +1,4 @@
-"""Texts on their way in (what a person typed) and out (what a model or a file said)."""
+"""Texts on their way in (what a person typed) and out to a screen (what a model or a file said)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ _TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u
 
 def clean_text(text: str, limit: int, *, strip: bool = True) -> str:
     """What a person typed, on one line, without control characters, at most `limit` characters."""
-    kept = "".join(" " if c in "\n\r\t" else c for c in text if c in "\n\r\t" or not _is_control(c))
+    kept = "".join(" " if c in "\n\r\t" else c for c in text if c in "\n\r\t" or not is_control(c))
     return (" ".join(kept.split()) if strip else kept)[:limit]
 
 
 def visible(text: str) -> str:
     """The text with its control characters as signs, so that no screen obeys them: "\\n" is shown as ↵, ESC as ␛."""
-    return "".join(_sign(c) if _is_control(c) else c for c in text)
+    return "".join(_sign(c) if is_control(c) else c for c in text)
 
 
-def _is_control(c: str) -> bool:
+def visible_lines(text: str) -> str:
+    """`visible`, with the ends of lines kept."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def is_control(c: str) -> bool:
     """Control characters, surrogates, line separators, and the format characters that turn the direction of a text."""
     return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _TURNING
 
