@@ -138,8 +138,8 @@ def audit_reading() -> str:
         f"({', '.join(kept)}), the interval of its lead over random vectors with the same cosine holds 0 in {ties} of "
         f"{len(kept)}, and it distorts neutral text {min(ratios):.1f} to {max(ratios):.1f} times as much as v at the same "
         f"effect: there is no denoising to be had here. At equal dose what is left of v after its first features steers at least "
-        f"as well as those features for {rest} of {len(found)} traits, the SAE's error alone for {error} (no intervals were taken "
-        "of that)."
+        f"as well as those features for {rest} of {len(found)} traits, the SAE's error alone for {error} (no intervals "
+        "were taken of that)."
     )
 
 
