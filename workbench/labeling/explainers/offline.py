@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+from workbench.base.text import visible
 from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.explainers.concepts import ConceptBank, Embedder, Match, load_concepts
 from workbench.labeling.explainers.context_types import ContextType, context_type, with_topic
@@ -138,7 +139,7 @@ def _label(title: str, on: list[str], near: list[str]) -> str:
     text += ", ".join(words)
     if near and len(text.split()) + 1 + len(near) <= MAX_WORDS:
         text += "; near: " + ", ".join(near)
-    return " ".join(text[:MAX_CHARACTERS].split()[:MAX_WORDS])
+    return " ".join(visible(text)[:MAX_CHARACTERS].split()[:MAX_WORDS])  # a control character is a token as good as any
 
 
 def _sentence(
