@@ -77,10 +77,10 @@ class OpenAIDialect:
         return {"messages": [dict(message) for message in messages], **asked}
 
     def read(self, answer: Any, *, silence: bool = False) -> ChatReply:
-        """The first choice. Servers that take the thinking out send no content when that is all there was."""
+        """The first choice. There is no content where all of it was thinking, or a filter took it."""
         choice = answer["choices"][0]
         text, ended = choice["message"].get("content"), choice.get("finish_reason")
-        if silence and text is None and ended in ("stop", "length"):
+        if silence and text is None and isinstance(ended, str):
             text = ""
         steps = (choice.get("logprobs") or {}).get("content") or []
         tops = [
@@ -112,9 +112,10 @@ class AnthropicDialect:
     def read(self, answer: Any, *, silence: bool = False) -> ChatReply:
         """The text blocks, joined; a model that declines (stop_reason "refusal") may send none."""
         blocks = [block["text"] for block in answer["content"] if block["type"] == "text"]
-        if not blocks and not silence and answer["stop_reason"] != "refusal":
+        ended = answer.get("stop_reason")
+        if not blocks and not (silence and isinstance(ended, str)) and ended != "refusal":
             raise ValueError("no text in the answer")
-        return _reply("".join(blocks), (), (), answer.get("stop_reason"))
+        return _reply("".join(blocks), (), (), ended)
 
 
 DIALECTS: Mapping[str, Dialect] = {"openai": OpenAIDialect(), "anthropic": AnthropicDialect()}

@@ -16,10 +16,10 @@ import pytest
 from tests.labeling.features import known_evidence, known_label, number_asked, request_about, right_answer
 from tests.personas.judges import server
 from workbench.base.errors import WorkbenchError
-from workbench.labeling.evidence import FeatureEvidence
+from workbench.labeling.evidence import Context, FeatureEvidence
 from workbench.labeling.explainers.budget import Prices, check_cost, estimate
 from workbench.labeling.explainers.endpoint import EndpointExplainer
-from workbench.labeling.explainers.prompt import messages_for
+from workbench.labeling.explainers.prompt import messages_for, repair_messages
 from workbench.labeling.labels import FeatureLabel
 
 DIALECTS = ("openai", "anthropic")
@@ -139,6 +139,33 @@ def test_a_model_that_only_thinks_is_unclear_and_not_asked_for_ever(tmp_path: Pa
         assert endpoint.seen.total() == 1, "the same question would be cut off again"
 
 
+EMPTY = {
+    "nothing": ("anthropic", {"content": [], "stop_reason": "end_turn"}, "unclear: no usable answer", 2),
+    "thinking alone": (
+        "anthropic", {"content": [{"type": "thinking", "thinking": "hm"}], "stop_reason": "max_tokens"},
+        "unclear: the answer was cut off", 1,
+    ),
+    "filtered": (
+        "openai", {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]},
+        "unclear: the model declined", 1,
+    ),
+    "a tool": (
+        "openai", {"choices": [{"message": {"content": None}, "finish_reason": "tool_calls"}]}, "unclear: no usable answer", 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_an_answer_without_text_is_paid_for_and_so_it_is_an_answer(kind: str, tmp_path: Path) -> None:
+    """Two requests a feature at most, which is what the bound on the cost counts, and none in the next run."""
+    dialect, answer, label, n_requests = EMPTY[kind]
+    with server.running(lambda prompt: answer, name=request_about) as endpoint:
+        one = explainer(dialect, endpoint.url, tmp_path)
+        for _ in range(2):
+            said = one.explain(known_evidence(1))
+            assert (said.label, said.answered, endpoint.seen.total()) == (label, True, n_requests)
+
+
 def test_an_answer_that_is_cut_off_behind_its_object_is_an_answer(tmp_path: Path) -> None:
     rambling = {"choices": [{"message": {"content": right_answer(1) + " and more"}, "finish_reason": "length"}]}
     with server.running(lambda prompt: rambling, name=request_about) as endpoint:
@@ -212,6 +239,26 @@ def test_tokens_are_counted_by_a_tokenizer_where_there_is_one(tiny_models: Any) 
     assert (exact.counted_by, by_bytes.counted_by) == ("tokenizer", "characters") and exact.input_tokens == n + 16
     assert (by_bytes.n_requests, by_bytes.n_stored, by_bytes.cost) == (1, 2, None)
     assert "cost unknown" in by_bytes.sentence() and check_cost(by_bytes, None) is None
+
+
+@pytest.mark.parametrize("token", ["8301947562", "\n\t\"\\", "🫠🧿", "สวัสดี", "a9Zx7Qk2"])
+def test_the_bound_holds_for_a_tokenizer_that_has_a_token_for_every_byte(token: str) -> None:
+    context = Context((token,) * 30, (0.0,) * 29 + (1.0,), 29, "owt", "d")
+    chats = [messages_for(FeatureEvidence(1, 0.1, 1.0, (context,) * 10), [context] * 8)]
+    found = estimate(chats, n_features=1, max_tokens=5000, prices=PRICES)
+    said = "🫠" * 5000  # one token for each, and 2,000 of them go back
+    asked = [m for chat in (chats[0], repair_messages(chats[0], said)) for m in chat if m["role"] != "assistant"]
+    sent = sum(len(m["content"].encode()) for m in asked)
+    assert found.most_input_tokens >= sent + min(5000, len(said[:2000].encode()))
+    assert found.most_cost == pytest.approx(PRICES.cost(found.most_input_tokens, 2 * 5000))
+    assert found.input_tokens < sent / 2, "what is expected stays a third"
+
+
+@pytest.mark.parametrize("bound", [float("nan"), float("inf"), float("-inf")])
+def test_a_bound_that_is_no_number_is_refused(bound: float) -> None:
+    found = estimate([messages_for(known_evidence(1))], n_features=1, max_tokens=100, prices=Prices(1e9, 1e9))
+    with pytest.raises(WorkbenchError, match="--max-cost"):
+        check_cost(found, bound)
 
 
 @pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])

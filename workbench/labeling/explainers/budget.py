@@ -13,6 +13,8 @@ from workbench.labeling.explainers.prompt import REPAIR, Message
 EXPECTED_ANSWER = 120
 """Tokens of an ordinary answer: a label and two sentences as JSON."""
 _BYTES_PER_TOKEN, _PER_MESSAGE = 3.0, 8
+_REPEATED = 4 * 2000
+"""Tokens of an answer that goes back for its repair, at most: 2,000 characters of it are sent."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Prices:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What explaining will take. "most" is with every answer at its longest and one repair each; what an endpoint charges for
-    requests that failed is not in it."""
+    """What explaining will take. "most" is with every answer at its longest and one repair each, and without a tokenizer with one
+    token for every byte sent, which no tokenizer of bytes exceeds; what an endpoint charges for requests that failed is not in
+    it."""
 
     n_features: int
     n_stored: int
@@ -49,7 +52,7 @@ class Estimate:
     cost: float | None
     most_cost: float | None
     counted_by: str
-    """"tokenizer", or "characters": one token for every three bytes, which is more than English text has."""
+    """"tokenizer", or "characters": expected is one token for every three bytes, which is more than English text has."""
 
     @property
     def n_requests(self) -> int:
@@ -83,10 +86,10 @@ def estimate(
 
     `tokenizer`: one of the transformers library, of the model asked or a similar one; without it bytes are counted.
     """
-    count = _counter(tokenizer)
-    sizes = [sum(count(message["content"]) + _PER_MESSAGE for message in chat) for chat in requests]
-    n, once = len(requests), sum(sizes)
-    repaired = once + n * (min(max_tokens, 2000) + count(REPAIR) + 2 * _PER_MESSAGE)
+    n, once = len(requests), _size(requests, _counter(tokenizer, _BYTES_PER_TOKEN))
+    count = _counter(tokenizer, 1.0)
+    longest = _size(requests, count)
+    repaired = longest + n * (min(max_tokens, _REPEATED) + count(REPAIR) + 2 * _PER_MESSAGE)
     answers = n * min(EXPECTED_ANSWER, max_tokens)
     priced = prices or Prices()
     return Estimate(
@@ -94,17 +97,22 @@ def estimate(
         n_stored=n_features - n,
         input_tokens=once,
         output_tokens=answers,
-        most_input_tokens=once + repaired,
+        most_input_tokens=longest + repaired,
         most_output_tokens=2 * n * max_tokens,
         cost=priced.cost(once, answers),
-        most_cost=priced.cost(once + repaired, 2 * n * max_tokens),
+        most_cost=priced.cost(longest + repaired, 2 * n * max_tokens),
         counted_by="characters" if tokenizer is None else "tokenizer",
     )
 
 
 def check_cost(found: Estimate, max_cost: float | None) -> None:
-    """Refuse what may cost more than `max_cost` (None: no bound), and a bound that cannot be kept because prices are unknown."""
-    if max_cost is None or not found.n_requests:
+    """Refuse what may cost more than `max_cost` (None: no bound), and a bound that is no number or that cannot be kept because
+    prices are unknown."""
+    if max_cost is None:
+        return
+    if not math.isfinite(max_cost):
+        raise WorkbenchError(f"a bound of {max_cost} on the cost", "a number", "correct --max-cost, or leave it out")
+    if not found.n_requests:
         return
     if found.most_cost is None:
         raise WorkbenchError(f"a bound of {max_cost:g} on the cost, but no prices", "the prices of a million tokens in and out",
@@ -117,7 +125,11 @@ def check_cost(found: Estimate, max_cost: float | None) -> None:
         )
 
 
-def _counter(tokenizer: Any) -> Callable[[str], int]:
+def _size(requests: Sequence[Sequence[Message]], count: Callable[[str], int]) -> int:
+    return sum(count(message["content"]) + _PER_MESSAGE for chat in requests for message in chat)
+
+
+def _counter(tokenizer: Any, bytes_per_token: float) -> Callable[[str], int]:
     if tokenizer is None:
-        return lambda text: math.ceil(len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN)
+        return lambda text: math.ceil(len(text.encode("utf-8", "replace")) / bytes_per_token)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

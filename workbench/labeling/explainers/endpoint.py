@@ -131,8 +131,8 @@ class EndpointExplainer:
         return again if endpoint.stored(again, max_tokens=self.max_tokens) is None else None
 
     def _ask(self, endpoint: ChatEndpoint, messages: Sequence[Message]) -> ChatReply:
-        # OpenAI-compatible servers send no content when all was thinking: an answer. An empty one of Anthropic's is a fault.
-        return endpoint.chat(messages, max_tokens=self.max_tokens, silence=self.name == "openai")
+        # An answer without text (all was thinking, or was filtered) is paid for like any other, and asking again is no remedy.
+        return endpoint.chat(messages, max_tokens=self.max_tokens, silence=True)
 
     def _messages(self, evidence: FeatureEvidence) -> list[Message]:
         return messages_for(evidence, self.contrast.get(evidence.feature, ()))
@@ -145,7 +145,7 @@ def has_contexts(evidence: FeatureEvidence) -> bool:
 
 def _read(reply: ChatReply, *, last: bool = False) -> Explanation | None:
     # An endpoint may send the key back, in whatever it says.
-    if reply.finish_reason == "refusal" and not reply.text.strip():
+    if reply.finish_reason in ("refusal", "content_filter") and not reply.text.strip():
         return DECLINED
     said = read_reply(redacted(reply.text), last=last)
     cut = reply.finish_reason in ("length", "max_tokens")  # the same question would be cut off again
