@@ -11,6 +11,8 @@ import pytest
 
 from tests.labeling.annotating import label_of
 from tests.labeling.planted import THEMES, planted_documents, planted_sae
+from workbench.base.errors import WorkbenchError
+from workbench.cli.labels_annotate import _Work
 from workbench.labeling.annotating.desk import readings
 from workbench.labeling.files.store import load_labels, save_label
 
@@ -55,6 +57,18 @@ def test_contexts_come_from_the_index_and_buried_features_from_those_that_fire(
     assert found is not None and found.n_tokens == index.collection([0], n_neighbours=0).evidence[0].n_tokens
     again = annotate(capsys, monkeypatch, labels, index, *arguments, typed="q\n")
     assert again["n_read"] == 3, "the same seed buries the same features"
+
+
+@pytest.mark.parametrize("order", ["rank", "index"])
+def test_buried_features_are_mixed_in_whatever_is_asked(tmp_path: Path, index, order: str) -> None:
+    for feature in (0, 1):
+        save_label(label_of(feature, evidence=None), index.sae_id, index.sae_hash, tmp_path)
+    work = _Work(tmp_path, None, index.folder, None)
+    orders = {tuple(item.proposed is None for item in work.items(None, order=None, seed=seed, bury=2)) for seed in range(8)}
+    assert len(orders) > 2, "the buried ones always stand at the same places"
+    assert [item.feature for item in work.items(None, order=None, seed=0, bury=0)] == [0, 1]
+    with pytest.raises(WorkbenchError, match=f"'{order}'"):
+        work.items(None, order=order, seed=0, bury=2)
 
 
 def test_an_index_alone_is_enough_to_read_features_without_labels(tmp_path: Path, capsys, monkeypatch, index) -> None:

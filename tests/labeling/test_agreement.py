@@ -13,6 +13,7 @@ from tests.labeling.annotating import HOSTILE, SAE, evidence_of, label_of, queue
 from workbench.base.errors import WorkbenchError
 from workbench.labeling.annotating.agreement import agreement, blind_agreement, cohen_kappa
 from workbench.labeling.annotating.queue import Item
+from workbench.labeling.annotating.session import AnnotationSession
 
 RATINGS = ("confirm", "edit", "reject", "contempt")
 
@@ -24,7 +25,7 @@ def test_kappa_is_scikit_learns(pairs: list[tuple[str, str]]) -> None:
 
     found = cohen_kappa(pairs, n_bootstrap=20)
     constant = any(len({pair[side] for pair in pairs}) < 2 for side in (0, 1))
-    assert (found.kappa is None) == constant and bool(found.reason) == constant and found.n == len(pairs)
+    assert (found.kappa is None) == constant and bool(found.reason) == (found.interval is None) and found.n == len(pairs)
     if found.kappa is not None:
         assert found.kappa == pytest.approx(cohen_kappa_score(*zip(*pairs, strict=True)), abs=1e-12)
         assert all(n == pairs.count((x, y)) for x, row in found.cells.items() for y, n in row.items())
@@ -67,6 +68,24 @@ def test_independent_raters_have_a_kappa_around_zero() -> None:
 def test_without_two_ratings_of_each_there_is_no_kappa_and_a_reason(pairs: list[tuple[str, str]], reason: str) -> None:
     found = cohen_kappa(pairs)
     assert found.kappa is None and found.interval is None and reason in found.reason
+
+
+MIXED = [("a", "a"), ("b", "b"), ("a", "b"), ("b", "a"), ("a", "a")]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "reason"),
+    [
+        ([("a", "a"), ("b", "b")], "fewer than 10"),
+        (MIXED + MIXED[:4], "fewer than 10"),
+        ([("a", "a")] * 19 + [("b", "b")], "constant in"),
+        ([("a", "a"), ("b", "b")] * 20, "agrees alike"),
+        (MIXED * 2, ""),
+    ],
+)
+def test_an_interval_is_given_only_where_the_features_can_carry_one(pairs: list[tuple[str, str]], reason: str) -> None:
+    found = cohen_kappa(pairs)
+    assert found.kappa is not None and (found.interval is None) == bool(reason) and reason in found.reason
 
 
 # ------------------------------------------------------------------------------------------------ from journals
@@ -123,6 +142,15 @@ def test_the_hidden_label_counts_as_it_was_when_it_was_hidden(tmp_path: Path) ->
             one.act("confirm")
     pairs = [("contempt", "contempt"), ("topic", "topic"), ("contempt", "contempt"), ("contempt", "topic")]
     assert blind_agreement(tmp_path / SAE, "first reader").category == cohen_kappa(pairs)
+
+
+def test_journals_for_different_weights_are_not_compared(tmp_path: Path) -> None:
+    read_all(tmp_path, "first reader", "cc")
+    other = AnnotationSession(queue(range(2)), tmp_path, SAE, "cd" * 32, annotator="second reader")
+    other.act("confirm")
+    other.close()
+    with pytest.raises(WorkbenchError, match=r"abababababab.*cdcdcdcdcdcd"):
+        agreement(tmp_path / SAE, "first reader", "second reader")
 
 
 def test_who_cannot_be_compared_is_told_why(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def annotate(
     name: Annotated[str | None, typer.Option("--name", help="Your name. [default: WORKBENCH_ANNOTATOR, or it is asked]")] = None,
     trait: Annotated[str | None, typer.Option("--trait", help="Trait whose categories you choose from.")] = None,
     blind: Annotated[bool, typer.Option("--blind", help="Hide each proposed label until you have written your own.")] = False,
-    order: Annotated[str, typer.Option("--order", help="rank (as given), shuffled or index.")] = "rank",
+    order: Annotated[
+        str | None, typer.Option("--order", help="rank (as given), shuffled or index. [default: rank; shuffled with --bury]")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the shuffled order and of --bury.")] = 0,
     folder: FolderOption = Path("feature_labels"),
     proposals: Annotated[
@@ -118,13 +120,18 @@ class _Work:
             remedy = "label its features first (`workbench label`), name their folder with --from, or give an index with --index"
             raise WorkbenchError(f"there are no labels of {self.sae_id}", "labels or contexts to read", remedy)
 
-    def items(self, features: list[int] | None, *, order: str, seed: int, bury: int) -> tuple[Item, ...]:
-        """The queue."""
+    def items(self, features: list[int] | None, *, order: str | None, seed: int, bury: int) -> tuple[Item, ...]:
+        """The queue; with features buried in it, the order gives none of them away."""
+        from workbench.base.errors import WorkbenchError
         from workbench.labeling.annotating.queue import make_queue
 
+        if bury and order not in (None, "shuffled"):
+            found = f"--bury with the order {order!r}, which shows which features are buried"
+            raise WorkbenchError(found, "the order 'shuffled'", "leave out --order")
         wanted = features or sorted({*self.labels.labels, *self.labels.records})
         wanted += self._buried(bury, seed, set(wanted))
-        return make_queue(self.labels, evidence=self._evidence(wanted), features=wanted, order=order, seed=seed)
+        chosen = order or ("shuffled" if bury else "rank")
+        return make_queue(self.labels, evidence=self._evidence(wanted), features=wanted, order=chosen, seed=seed)
 
     def session(self, items: tuple[Item, ...], name: str | None, trait: str | None, blind: bool) -> AnnotationSession:
         """The opened session."""

@@ -8,9 +8,11 @@ from typing import Any
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import PathLike
-from workbench.labeling.annotating.desk import VERDICTS, Reading, readings
+from workbench.labeling.annotating.desk import VERDICTS, Reading, desk_of, readings
 
 N_BOOTSTRAP = 2000
+MIN_FEATURES, MAX_UNDEFINED = 10, 0.05
+"""There is no interval from fewer features, nor where a larger share of the resamples has no kappa."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,11 @@ class Kappa:
     """Cohen's kappa (Cohen 1960) of two raters over `n` features, with its 95% percentile bootstrap interval over features.
 
     `kappa` = (observed - expected) / (1 - expected) agreement: 1 is perfect, 0 what the margins alone give, below 0 worse. It is
-    None, and `reason` says why, when there is nothing to rate or a rater gave one rating throughout: then chance alone fixes it.
-    `cells` counts the features per (first rater's, second rater's) rating. Resamples in which a rater is constant have no kappa
-    and are left out of the interval; `n_undefined` of them were. With few features such an interval is rough.
+    None when there is nothing to rate or a rater gave one rating throughout: then chance alone fixes it. `cells` counts the
+    features per (first rater's, second rater's) rating. Resamples in which a rater is constant have no kappa and are left out of
+    the interval; `n_undefined` of them were. The interval is None with fewer than 10 features, with more than 5% of resamples
+    left out, and where all resamples have the same kappa (perfect agreement): it would say more than is known. `reason` says why
+    either is None.
     """
 
     n: int
@@ -74,9 +78,15 @@ def agreement(
     which both annotated), on features that both decided; features where one chose no category are left out of the latter alone.
 
     Raises:
-        WorkbenchError: an unknown annotator, the same one twice, a damaged journal, several traits and none chosen.
+        WorkbenchError: an unknown annotator, the same one twice, a damaged journal, several traits and none chosen, journals that
+            were written for different weights.
     """
-    first, second = readings(folder, a), readings(folder, b)
+    desks = desk_of(folder, a), desk_of(folder, b)
+    hashes = [str(desk.session.get("sae_hash", "")) for desk in desks]
+    if hashes[0] != hashes[1]:
+        found = f"{a} annotated the weights {hashes[0][:12] or 'unknown'}, {b} the weights {hashes[1][:12] or 'unknown'}"
+        raise WorkbenchError(found, "two journals for the same weights", "feature indices mean nothing across SAEs")
+    first, second = (desk.decided for desk in desks)
     if " ".join(a.split()) == " ".join(b.split()):
         raise WorkbenchError(f"{a!r} was given twice", "two annotators", "name the other one")
     trait = trait or _common_trait(first, second)
@@ -155,12 +165,19 @@ def cohen_kappa(pairs: Sequence[tuple[str, str]], *, n_bootstrap: int = N_BOOTST
     drawn = np.random.default_rng(seed).multinomial(n, table.ravel() / n, size=n_bootstrap).reshape(-1, *table.shape)
     values = _kappas(drawn)
     defined = values[np.isfinite(values)]
-    interval = None
-    if len(defined):
-        low, high = np.quantile(defined, (0.025, 0.975)).tolist()
-        interval = (low, high)
     kappa, n_undefined = float(_kappas(table[None])[0]), n_bootstrap - len(defined)
-    return Kappa(n, kappa, interval, agreed, cells, n_undefined=n_undefined)
+    if reason := _why_no_interval(n, n_undefined / n_bootstrap, defined):
+        return Kappa(n, kappa, None, agreed, cells, reason, n_undefined)
+    low, high = np.quantile(defined, (0.025, 0.975)).tolist()
+    return Kappa(n, kappa, (low, high), agreed, cells, n_undefined=n_undefined)
+
+
+def _why_no_interval(n: int, undefined: float, defined: Any) -> str:
+    if n < MIN_FEATURES:
+        return f"no interval from fewer than {MIN_FEATURES} features"
+    if undefined > MAX_UNDEFINED:
+        return f"no interval: a rater is constant in {100 * undefined:.0f}% of the resamples"
+    return "no interval: every resample agrees alike" if defined.min() == defined.max() else ""
 
 
 def _kappas(tables: Any) -> Any:

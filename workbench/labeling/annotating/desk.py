@@ -57,6 +57,11 @@ class Desk:
         """Whether that feature has a verdict under the trait of the present session."""
         return feature in self.readings and self.session.get("trait") in self.readings[feature].traits
 
+    @property
+    def decided(self) -> dict[int, Reading]:
+        """The readings that have a verdict, in order of the feature."""
+        return {f: reading for f, reading in sorted(self.readings.items()) if reading.verdict is not None}
+
     def take(self, event: Event) -> None:
         """Bring the state up to date with one event of the journal. Unknown events (a newer version's) change nothing."""
         kind = event["event"]
@@ -113,8 +118,8 @@ def replay(events: Iterable[Event]) -> Desk:
     return desk
 
 
-def readings(folder: PathLike, name: str) -> dict[int, Reading]:
-    """What the annotator `name` decided, by feature, from the journal in the folder of one SAE's labels.
+def desk_of(folder: PathLike, name: str) -> Desk:
+    """Where the annotator `name` is, from the journal in the folder of one SAE's labels.
 
     Raises:
         WorkbenchError: nobody of that name has annotated here (the known names are listed), or the journal is damaged.
@@ -124,7 +129,12 @@ def readings(folder: PathLike, name: str) -> dict[int, Reading]:
     path = journal_path(folder, name)
     if not path.exists():
         raise unknown_name("annotator", clean_name(name), annotators(folder), remedy=f"journals stand in {path.parent}")
-    return {f: r for f, r in sorted(replay(read_journal(path)).readings.items()) if r.verdict is not None}
+    return replay(read_journal(path))
+
+
+def readings(folder: PathLike, name: str) -> dict[int, Reading]:
+    """What the annotator `name` decided, by feature, from the journal in the folder of one SAE's labels. Raises as `desk_of`."""
+    return desk_of(folder, name).decided
 
 
 def annotators(folder: PathLike) -> list[str]:
