@@ -22,6 +22,7 @@ from workbench.labeling.contexts.streams import TokenDocument, chat_stream
 from workbench.labeling.tokens import token_strings
 from workbench.labeling.views.build import feature_view, feature_views
 from workbench.labeling.views.counting import POSITIONS, wilson
+from workbench.labeling.views.counting import tally as tally_of
 from workbench.labeling.views.known import N_BEFORE, ids_and_place, known_from_index
 from workbench.labeling.views.values import TokenValue
 from workbench.labeling.views.view import FeatureView
@@ -160,6 +161,21 @@ def test_a_rate_of_nothing_among_few_units_is_not_certain() -> None:
     low, high = wilson(0.0, 10)
     assert low == 0.0 and high == pytest.approx(0.2775, abs=1e-3)  # Wilson's upper end of 0 in 10
     assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-3)
+
+
+def test_the_interval_of_a_rare_feature_is_as_narrow_as_its_tokens_allow() -> None:
+    n_units, per_unit, n_fired = 1_000_000, 100, 9  # each firing in a document of its own: tokens as good as independent
+    tokens = float(n_units * per_unit)
+    sums = (float(n_fired), float(n_fired * per_unit), float(n_units * per_unit**2))
+    found = tally_of("rare", tokens, n_fired, 9.0, n_units, sums).interval
+    assert found == pytest.approx(wilson(n_fired / tokens, tokens), rel=1e-4)
+
+
+def test_where_units_do_not_differ_each_counts_once() -> None:
+    for n_units, fired in ((1, 3.0), (7, 3.0), (7, 10.0), (7, 0.0)):  # of 10 tokens each
+        sums = (n_units * fired**2, n_units * fired * 10, n_units * 100.0)
+        found = tally_of("same", 10.0 * n_units, fired * n_units, 1.0, n_units, sums).interval
+        assert found == pytest.approx(wilson(fired / 10, n_units))
 
 
 def test_many_features_at_once_are_the_same_as_one_by_one(world: tuple[Any, SparseAutoencoder, FeatureIndex]) -> None:

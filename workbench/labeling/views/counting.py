@@ -6,7 +6,7 @@ the spread between units leaves (documents; for the arms of a trait questions, w
     n_effective = rate (1 - rate) / var        var = sum_u (fired_u - rate tokens_u)^2 / tokens^2 x n_units / (n_units - 1)
 
 (the linearised variance of a ratio of totals; Kish 1965, chapter 6, for the effective sample size). A feature that never or
-always fires has no spread: each unit then counts once.
+always fires has no spread, and a single unit has none: each unit then counts once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ POSITIONS = tuple(
 )
 """The bins of token positions in a document, counted from 0, as words."""
 _Z = 1.959964
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,11 @@ def tally(
 
 def _interval(rate: float, tokens: float, n_units: int, sums: tuple[float, float, float]) -> tuple[float, float]:
     squared, crossed, squares = sums
-    spread = max(squared - 2 * rate * crossed + rate**2 * squares, 0.0) / tokens**2
-    variance = spread * n_units / (n_units - 1) if n_units > 1 else 0.0
-    n = min(tokens, rate * (1 - rate) / variance) if variance > 1e-15 else float(n_units)
-    return wilson(rate, n)
+    spread = squared - 2 * rate * crossed + rate**2 * squares
+    if n_units < 2 or spread <= _ROUNDING * (squared + rate**2 * squares):  # relative: a rare feature's variance is tiny
+        return wilson(rate, float(n_units))
+    variance = spread / tokens**2 * n_units / (n_units - 1)
+    return wilson(rate, min(tokens, rate * (1 - rate) / variance))
 
 
 def wilson(rate: float, n: float) -> tuple[float, float]:
