@@ -108,3 +108,9 @@ def test_no_label_stays_in_its_place_when_they_are_swapped() -> None:
         assert sorted(item.feature for item in row) == list(range(6))
         assert all(item.feature != index for index, item in enumerate(row))
     assert rows == _rotations(labels, 10, 0) != _rotations(labels, 10, 1)
+
+
+def test_two_labels_of_one_feature_are_refused(collection: Collection, scorer: EmbeddingScorer) -> None:
+    labels = [*(FeatureLabel(theme, text) for theme, text in LABELS.items()), FeatureLabel(2, "bread and soup")]
+    with pytest.raises(WorkbenchError, match="everal labels of feature 2"):
+        score_table(labels, collection, scorer)

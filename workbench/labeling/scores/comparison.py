@@ -83,8 +83,12 @@ def score_table(
     stays in its place). generic: mean over `GENERIC`. one_token: the single word, of those around the peaks of the *explaining*
     half, that scores best there (see `best_one_token`). Unclear labels are scored like all others. Each difference is paired:
     the same feature and contexts, features resampled.
+
+    Raises:
+        WorkbenchError: two labels of one feature.
     """
     chosen = list(labels)
+    _check_one_each(chosen)
     usable, sets = [], {}
     for item in chosen:
         found = examples_for(scorer, item.feature, collection)
@@ -108,6 +112,12 @@ def score_table(
     columns = {name: _compared(features, name, n_bootstrap, derive_seed("score table", name, seed)) for name in names}
     unscored = tuple(item.feature for item in chosen if item.feature not in sets)
     return ScoreTable(scorer.kind, columns, features, words, unscored)
+
+
+def _check_one_each(labels: Sequence[FeatureLabel]) -> None:
+    twice = [feature for feature, n in Counter(item.feature for item in labels).items() if n > 1]
+    if twice:
+        raise WorkbenchError(f"several labels of feature {twice[0]}", "one of each", "choose one, or make two tables")
 
 
 def aurocs(label: Label, sets: ExampleSets, scorer: Scorer) -> dict[str, float | None]:
