@@ -101,3 +101,26 @@ def test_unusable_input_is_refused(tiny_model: Any) -> None:
         closed_loop([*LABELS, FeatureLabel(99, "x")], sae, tiny_model)
     with pytest.raises(WorkbenchError, match="d_model"):
         closed_loop(LABELS, planted_sae(d_model=16, d_sae=12), tiny_model)
+
+
+def test_what_is_not_a_number_counts_against_the_label() -> None:
+    scores = torch.eye(5)
+    assert expected_ranks(scores, 2) == [(1.0, 1.0)] * 5
+    scores[0, 0] = scores[3, 1] = float("nan")
+    own, other, *rest = expected_ranks(scores, 2)
+    assert own == (3.0, 0.0), "the own score is unknown: last among itself and two others"
+    assert other == (pytest.approx(1.5), pytest.approx(0.5)) and rest == [(1.0, 1.0)] * 3
+
+
+def test_a_label_that_leaves_nothing_to_read_is_refused(tiny_model: Any) -> None:
+    sae = sae_of(tiny_model, torch.eye(12, tiny_model.d_model))
+    labels = [*LABELS[:3], replace(LABELS[3], label=""), *LABELS[4:]]
+    with pytest.raises(WorkbenchError, match="feature 3 is read as no token"):
+        closed_loop(labels, sae, tiny_model, template="{label}")
+
+
+def test_activations_that_are_not_finite_are_refused(tiny_model: Any) -> None:
+    directions = torch.eye(12, tiny_model.d_model)
+    directions[4, 4] = float("nan")
+    with pytest.raises(WorkbenchError, match="not finite"):
+        closed_loop(LABELS, sae_of(tiny_model, directions), tiny_model)

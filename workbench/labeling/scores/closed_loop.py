@@ -99,7 +99,8 @@ def closed_loop(
     the mean gave .08, mean codes .35, the largest pre-activation .36.
 
     Raises:
-        WorkbenchError: fewer than three labels, a template without {label}, a model that the SAE was not trained on.
+        WorkbenchError: fewer than three labels, a template without {label}, a model that the SAE was not trained on, a label
+            that leaves the model nothing to read, or vectors that are not finite.
     """
     chosen = list(labels)
     _check(chosen, sae, model, template)
@@ -107,6 +108,10 @@ def closed_loop(
     features = [item.feature for item in chosen]
     means, codes = _read(texts, features, sae, model)
     cosines = label_cosines(means, sae.decoder_directions[features].float().cpu())
+    if not bool(cosines.isfinite().all() and codes.isfinite().all()):
+        raise WorkbenchError(
+            f"activations of {model.name} at {sae.hook} that are not finite", "finite ones", "load the model in float32"
+        )
     drawn = min(n_swapped, len(chosen) - 1)
     ranks = expected_ranks(cosines, drawn)
     by_code = [first for _, first in expected_ranks(codes, drawn)]
@@ -131,13 +136,13 @@ def label_cosines(means: Tensor, directions: Tensor) -> Tensor:
 
 def expected_ranks(scores: Tensor, n_drawn: int) -> list[tuple[float, float]]:
     """Per feature (column) the expected rank of its own label (the same row) among itself and `n_drawn` other labels, and the
-    probability of rank 1, over all ways to draw them. With b of the N others at least as good:
+    probability of rank 1, over all ways to draw them. With b of the N others not worse (NaN on either side is not worse):
 
         E[rank] = 1 + n b / N        P(rank 1) = C(N - b, n) / C(N, n)
     """
     n_others = len(scores) - 1
     own = scores.diagonal()
-    better = [int((scores[:, j] >= own[j]).sum()) - 1 for j in range(len(scores))]
+    better = [int((~(scores[:, j] < own[j])).sum()) - 1 for j in range(len(scores))]
     return [(1 + n_drawn * b / n_others, math.comb(n_others - b, n_drawn) / math.comb(n_others, n_drawn)) for b in better]
 
 
@@ -150,6 +155,9 @@ def _read(texts: Sequence[str], features: list[int], sae: SparseAutoencoder, mod
     limit = SINK_RATIO * float(model.norm_medians([sae.hook])[0])
     means, codes = torch.zeros(len(texts), sae.d_model), torch.zeros(len(texts), len(features))
     ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"][:MAX_TOKENS] for text in texts]
+    if not all(ids):
+        found = f"the label of feature {features[next(index for index, row in enumerate(ids) if not row)]} is read as no token"
+        raise WorkbenchError(found, "a label with words", "give it one, or leave the feature out")
     order = sorted(range(len(texts)), key=lambda index: len(ids[index]))
     with track("Reading labels", len(texts), "labels") as step:
         for start in range(0, len(order), BATCH_ROWS):
