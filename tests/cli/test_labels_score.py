@@ -12,6 +12,7 @@ import pytest
 from tests.labeling.planted import THEMES, planted_documents, planted_sae, theme_vectors, toy_embedder
 from tests.personas.judges import server
 from tests.tiny import tiny_model
+from workbench.cli.labels_score import _with_score
 from workbench.labeling import embedders
 from workbench.labeling.contexts.building import build_index
 from workbench.labeling.files.store import load_labels, save_label
@@ -84,6 +85,20 @@ def test_written_scores_stand_in_the_files(workbench: Any, made: Made) -> None:
     told = {(row["feature"], row["author"]["name"]): row["score"] for row in value["labels"]}
     for label in (item for feature in THEMES for item in kept.all_of(feature)):
         assert label.score == told[label.feature, label.author["name"]]
+
+
+def test_no_score_is_lost_whatever_the_order_of_scorers() -> None:
+    reader, embedding = ({"kind": f"{name}_detection_auroc", "value": 0.7, "interval": None} for name in ("local", "embedding"))
+    for first, second in ((reader, embedding), (embedding, reader)):
+        item = _with_score(_with_score(FeatureLabel(1, "x"), first), second)
+        assert item.score == embedding and item.scores == (reader,)
+        for found in (reader, embedding):
+            again = {**found, "value": 0.9}
+            renewed = _with_score(item, again)
+            both = {one["kind"]: one["value"] for one in (*renewed.scores, renewed.score or {})}
+            assert renewed.score is not None and renewed.score["kind"] == embedding["kind"] and len(renewed.scores) == 1
+            assert both == {reader["kind"]: 0.7, embedding["kind"]: 0.7, found["kind"]: 0.9}
+    assert _with_score(item, None) is item
 
 
 def test_controls_and_the_table(workbench: Any, made: Made) -> None:

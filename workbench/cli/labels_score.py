@@ -221,34 +221,43 @@ def _senses(collection: Collection, features: list[int], seed: int) -> list[dict
 def _write(
     folder: Path, records: dict[int, FeatureRecord], scores: dict[tuple[int, int], dict[str, Any] | None]
 ) -> int:
-    """How many labels got a score. The embedding's is the headline; others stand beside it, one of each kind."""
-    from workbench.labeling.files.folders import write_records
+    """How many labels got a score; where it is put, `_with_score` says.
 
-    changed = {}
-    for feature, record in records.items():
-        labels = tuple(_with_score(item, scores[feature, at]) for at, item in enumerate(record.labels))
-        changed[record.sae_id, feature] = replace(record, labels=labels)
-    write_records(changed, _root(folder, changed))
-    return sum(found is not None for found in scores.values())
+    Scoring takes a while: the files are read again, and what was written to them meanwhile stays, without a score.
+    """
+    from workbench.labeling.files.folders import root_above, write_records
+    from workbench.labeling.files.locking import writing
+    from workbench.labeling.files.store import load_label_file, set_folder
+
+    if not records:
+        return 0
+    sae_id = next(iter(records.values())).sae_id
+    root = root_above(folder, sae_id)
+    changed, n = {}, 0
+    with writing(set_folder(root, sae_id)):
+        for feature, record in records.items():
+            found = {_said(item): scores[feature, at] for at, item in enumerate(record.labels)}
+            now = load_label_file(set_folder(root, sae_id) / f"{feature}.yaml")
+            labels = tuple(_with_score(item, found.get(_said(item))) for item in now.labels)
+            changed[sae_id, feature] = replace(now, labels=labels)
+            n += sum(found.get(_said(item)) is not None for item in now.labels)
+        write_records(changed, root)
+    return n
+
+
+def _said(item: FeatureLabel) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    return item.label, item.explanation, tuple(sorted(item.author.items()))
 
 
 def _with_score(item: FeatureLabel, found: dict[str, Any] | None) -> FeatureLabel:
+    """The embedding's score is the headline, else the first one; the others stand beside it, the newest of each kind."""
     if found is None:
         return item
-    if str(found["kind"]).startswith("embedding") or item.score is None or item.score["kind"] == found["kind"]:
-        return replace(item, score=found)
-    others = tuple(one for one in item.scores if one["kind"] != found["kind"])
-    return replace(item, scores=(*others, found))
-
-
-def _root(folder: Path, records: dict[tuple[str, int], FeatureRecord]) -> Path:
-    """The folder above MODEL/HOOK: `folder` itself, unless it is one of these parts."""
-    parts = next(iter(records))[0].split("/")
-    place = folder.resolve()
-    for depth in range(len(parts), 0, -1):
-        if list(place.parts[-depth:]) == parts[:depth]:
-            return place.parents[depth - 1]
-    return place
+    earlier = {one["kind"]: one for one in (*item.scores, *([item.score] if item.score else ()))}
+    first = found if item.score is None or str(found["kind"]).startswith("embedding") else item.score
+    kept = {**earlier, found["kind"]: found}
+    headline = kept.pop(first["kind"])
+    return replace(item, score=headline, scores=tuple(kept.values()))
 
 
 def _show(value: dict[str, Any]) -> None:
