@@ -73,6 +73,32 @@ def test_the_evidence_from_more_tokens_stays() -> None:
     assert merged.records[SAE, 17].evidence == more
 
 
+@pytest.mark.parametrize(("kind", "name"), [("model", "m"), ("human", "Ada")])
+def test_two_confirmed_labels_of_one_author_both_stay_confirmed_and_are_listed(kind: str, name: str) -> None:
+    x, z = (said(word, kind, name, status="confirmed") for word in ("anger", "rage"))
+    merged = merge(one(x), one(z))
+    assert words(merged) == [("anger", "confirmed"), ("rage", "confirmed")] and len(merged.conflicts) == 1
+    again = merge(merged.records, one(z))
+    assert again.records == merged.records and not again.conflicts and not again.left_out
+    settled = merge(one(x), one(replace(x, status="disputed"), replace(z, status="disputed")))
+    assert words(settled)[0] == ("anger", "confirmed")  # settled by hand, and not disputed again by a stale copy
+
+
+def test_a_confirmed_label_among_several_stays_beside_a_newer_one() -> None:
+    confirmed, old = said("anger", "human", "Ada", status="confirmed"), said("fury", "human", "Ada", date="")
+    merged = merge(one(confirmed, old), one(said("rage", "human", "Ada", date=FEBRUARY)))
+    assert words(merged) == [("anger", "confirmed"), ("rage", "disputed")]
+    assert [c.kind for c in merged.conflicts] == ["a confirmed label and others"]
+    assert [c.labels for c in merged.left_out] == [("fury",)]
+
+
+def test_a_persons_label_that_their_newer_one_replaces_is_listed() -> None:
+    before, after = (said(w, "human", "Ada", status="confirmed", date=d) for w, d in (("anger", JANUARY), ("rage", FEBRUARY)))
+    merged = merge(one(before), one(after))
+    assert words(merged) == [("rage", "confirmed")] and [c.labels for c in merged.left_out] == [("anger",)]
+    assert not merge(one(said("anger")), one(said("rage", date=FEBRUARY))).left_out  # a program's is nobody's loss
+
+
 @pytest.mark.parametrize(
     ("mine", "other", "expected", "n_conflicts"),
     [
@@ -120,6 +146,34 @@ def test_merging_again_changes_nothing(ours: Records, theirs: Records) -> None:
     once = merge(ours, theirs)
     for again in (merge(once.records, theirs), merge(once.records, ours), merge(once.records, once.records)):
         assert again.records == once.records and not again.conflicts
+
+
+@st.composite
+def narrow(draw: st.DrawFn) -> Records:
+    """One author's labels from few words, dates and statuses, so that all rules meet."""
+    by = draw(st.sampled_from([("human", "Ada"), ("model", "m")]))
+    statuses = st.sampled_from(["proposed", "disputed", "rejected", "confirmed"])
+    dates, wordings = st.sampled_from(["", JANUARY, FEBRUARY]), st.sampled_from(["anger", "rage"])
+    drawn = draw(st.lists(st.tuples(wordings, statuses, dates), min_size=1, max_size=3, unique=True))
+    return one(*(said(label, *by, status=status, date=date) for label, status, date in drawn))
+
+
+@settings(max_examples=400, deadline=None)
+@given(ours=narrow(), theirs=narrow())
+def test_no_confirmed_label_is_lost_unlisted_and_merging_is_stable(ours: Records, theirs: Records) -> None:
+    merged = merge(ours, theirs)
+    assert merged.records == merge(theirs, ours).records
+    for again in (merge(merged.records, theirs), merge(merged.records, ours), merge(theirs, merged.records)):
+        assert again.records == merged.records
+    found = {(str(item.author), *pair) for item, pair in _pairs(merged.records)}
+    listed = {(str(item.author), label) for item in merged.left_out for label in item.labels}
+    for item, (label, status) in (*_pairs(ours), *_pairs(theirs)):
+        if status == "confirmed":
+            assert (str(item.author), label, status) in found or (str(item.author), label) in listed
+
+
+def _pairs(records: Records) -> list[tuple[FeatureLabel, tuple[str, str]]]:
+    return [(label, (label.label, label.status)) for record in records.values() for label in record.labels]
 
 
 @MANY

@@ -2,12 +2,16 @@
 
 For one feature and one author (kind, name and method):
 
-- the newer date wins (an unknown date is the oldest); but of a program's labels, one that a person confirmed does;
 - equal dates and the same words: one label, with the scores of both and the firmer status (confirmed first, then rejected,
   disputed, proposed);
-- equal dates and different words: a conflict. Both stay, each `disputed`, until the author says which one it is.
+- of the others, the newer date wins (an unknown date is the oldest), with two exceptions for what a person confirmed. Of a
+  program's labels, a confirmed one wins over the others, whatever their dates. And a confirmed label stays as it is beside
+  others, unless each side has a single label, both by the same person: then the person changed their mind;
+- where more than one label is left, that is a conflict: all stay, the `proposed` ones as `disputed`, until the author says which
+  one it is.
 
-Labels of different authors never meet: no program overwrites a person. Of the evidence, the one from more tokens stays. With a
+What a person wrote or confirmed and the rules leave out is listed. Labels of different authors never meet: no program overwrites
+a person. Of the evidence, the one from more tokens stays. With a
 `base` that both sides come from, what only one side changed or removed is taken from that side; a label that one side removed
 and the other changed stays and is listed. Labels for other weights of the same SAE are refused.
 """
@@ -21,18 +25,19 @@ from typing import Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import content_hash
 from workbench.labeling.files.record import in_order
-from workbench.labeling.labels import FeatureLabel, FeatureRecord, fuller
+from workbench.labeling.labels import FeatureLabel, FeatureRecord, fuller, is_a_persons
 
 Key = tuple[str, int]
 Author = tuple[str, str, str]
 Records = Mapping[Key, FeatureRecord]
 _FIRMNESS = ("proposed", "disputed", "rejected", "confirmed")
+_LEFT_OUT = "a person's label left out"
 _WORDS = ("label", "explanation", "categories", "category_confidence", "notes", "confidence")
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """What the rule could not decide: both labels stay in the merged record."""
+    """What the rule could not decide (all labels stay in the merged record), or a person's labels that it left out."""
 
     sae_id: str
     feature: int
@@ -53,27 +58,29 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Merged:
-    """The records of both sides put together, and the conflicts that are new to both."""
+    """The records of both sides put together, the conflicts that our side did not have, and what was left out of a person's."""
 
     records: Records
     conflicts: tuple[Conflict, ...] = ()
+    left_out: tuple[Conflict, ...] = ()
 
 
 def merge(ours: Records, theirs: Records, base: Records | None = None) -> Merged:
-    """Both sides in one, by the rules above; idempotent, and without conflicts commutative.
+    """Both sides in one, by the rules above; merging either side again changes nothing, and without a base no side comes first.
 
     Raises:
         WorkbenchError: labels of one SAE for different weights.
     """
     _refuse_other_weights(*ours.values(), *theirs.values(), *(base or {}).values())
     records: dict[Key, FeatureRecord] = {}
-    conflicts: list[Conflict] = []
+    found: list[Conflict] = []
     for key in sorted({*ours, *theirs}):
-        merged, found = _merge_feature(ours.get(key), theirs.get(key), (base or {}).get(key), three_way=base is not None)
-        conflicts.extend(found)
+        merged, told = _merge_feature(ours.get(key), theirs.get(key), (base or {}).get(key), three_way=base is not None)
+        found.extend(told)
         if merged is not None:
             records[key] = merged
-    return Merged(records, tuple(conflicts))
+    left_out = tuple(item for item in found if item.kind == _LEFT_OUT)
+    return Merged(records, tuple(item for item in found if item.kind != _LEFT_OUT), left_out)
 
 
 def by_author(labels: Iterable[FeatureLabel]) -> dict[Author, tuple[FeatureLabel, ...]]:
@@ -112,6 +119,8 @@ def _merge_feature(
         kept.extend(labels)
         if problem:
             conflicts.append(_conflict(one, labels, problem))
+        if lost := _persons_left_out((*mine, *other), labels):
+            conflicts.append(_conflict(one, lost, _LEFT_OUT))
     if not kept:
         return None, conflicts
     evidence = fuller(None if ours is None else ours.evidence, None if theirs is None else theirs.evidence)
@@ -140,19 +149,40 @@ def _two_way(
 ) -> tuple[tuple[FeatureLabel, ...], str]:
     if mine == other or not (mine and other):
         return mine or other, ""
-    top = max(_standing(label) for label in (*mine, *other))
-    said: dict[str, FeatureLabel] = {}
-    for label in (label for label in (*mine, *other) if _standing(label) == top):
-        words = _words(label)
-        said[words] = _united(said.get(words, label), label)
-    if len(said) == 1:
-        return tuple(said.values()), ""
-    both = in_order(replace(label, status="disputed") for label in said.values())
-    return both, "" if both in (mine, other) else "same date, different words"
+    said: dict[tuple[str, str], FeatureLabel] = {}
+    for label in (*mine, *other):
+        key = _words(label), label.date
+        said[key] = _united(said.get(key, label), label)
+    single = len(mine) == len(other) == 1
+    kept = [one for one in said.values() if not any(_beats(label, one, single=single) for label in said.values())]
+    if len(kept) > 1:
+        kept = [replace(one, status="disputed") if one.status == "proposed" else one for one in kept]
+    result = in_order(kept)
+    if len(result) == 1 or result == mine:
+        return result, ""
+    same_date = len({label.date for label in result}) == 1
+    return result, "same date, different words" if same_date else "a confirmed label and others"
 
 
-def _standing(label: FeatureLabel) -> tuple[bool, str]:
-    return label.status == "confirmed" and label.author.get("kind") != "human", label.date
+def _beats(label: FeatureLabel, other: FeatureLabel, *, single: bool) -> bool:
+    """Whether `other` goes because of `label`, of the same author; a strict order, so that merging again changes nothing."""
+    by_person = label.author.get("kind") == "human"
+    if other.status == "confirmed" and not (single and by_person):
+        return label.status == "confirmed" and _words(label) == _words(other) and label.date > other.date
+    if label.status == "confirmed" and other.status != "confirmed" and not by_person:
+        return True
+    return label.date > other.date
+
+
+def _persons_left_out(before: Iterable[FeatureLabel], kept: Iterable[FeatureLabel]) -> tuple[FeatureLabel, ...]:
+    """What a person wrote or confirmed and what is not among the labels that are kept, in words and decision."""
+    said = {_decision(label) for label in kept}
+    lost = {_decision(label): label for label in before if is_a_persons(label)}
+    return in_order(label for decision, label in lost.items() if decision not in said)
+
+
+def _decision(label: FeatureLabel) -> tuple[str, str]:
+    return _words(label), label.status if label.status in ("confirmed", "rejected") else ""
 
 
 def _words(label: FeatureLabel) -> str:
