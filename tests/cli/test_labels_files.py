@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.labeling.files.making import HASH, OTHER, SAE, a_label, a_record, evidence_of, said, written
+from workbench.base.errors import WorkbenchError
 from workbench.labeling.files.folders import read_folder
 from workbench.labeling.files.neuronpedia import Explanation, NeuronpediaFeature, to_feature
 from workbench.labeling.files.store import load_labels, save_label, save_record
@@ -74,6 +75,75 @@ def test_merge_writes_only_where_it_is_told_to(workbench, tmp_path):
     assert value["conflicts"] == [] and (value["removed"], value["n_features"]) == (1, 1)
     assert [label.label for label in load_labels(SAE, ours).all_of(17)] == ["mine", "rage", "old"]
     assert list(read_folder(ours)) == [(SAE, 17)]
+
+
+def test_merge_of_an_saes_own_folder_writes_there(workbench, tmp_path):
+    ours, theirs = (tmp_path / name for name in ("ours", "theirs"))
+    save_record(a_record(said("anger")), ours)
+    save_record(a_record(said("rage", date="2026-02-28T12:00:00Z")), theirs)
+    for part in (SAE, "tiny"):  # the folder of the SAE, and that of its model
+        assert workbench("labels", "merge", ours / part, theirs / part, "--out", ours / part).code == 0
+        assert [path.relative_to(ours).as_posix() for path in ours.rglob("*.yaml")] == [f"{SAE}/17.yaml"]
+        assert load_labels(SAE, ours)[17].label == "rage"
+    apart = tmp_path / "apart" / SAE
+    assert workbench("labels", "merge", ours / SAE, theirs / SAE, "--out", apart).code == 0
+    assert [path.relative_to(apart).as_posix() for path in apart.rglob("*.yaml")] == ["17.yaml"]
+
+
+def test_merge_lists_a_persons_label_that_it_leaves_out(workbench, tmp_path):
+    for name, label, date in (("ours", "anger", "2026-01-31"), ("theirs", "rage", "2026-02-28")):
+        save_record(a_record(said(label, "human", "Ada", status="confirmed", date=date)), tmp_path / name)
+    answer = workbench("labels", "merge", tmp_path / "ours", tmp_path / "theirs")
+    assert f"left out: {SAE} 17, Ada (human): anger" in answer.out
+    value = workbench("labels", "merge", tmp_path / "ours", tmp_path / "theirs", "--json").json
+    assert [row["labels"] for row in value["left_out"]] == [["anger"]]
+
+
+def saying_meanwhile(monkeypatch, module, name, folder):
+    """Before `module.name` does its work, a person tries to write a label from another thread; returns what came of it."""
+    import threading
+
+    from workbench.labeling.files import locking
+
+    real, came = getattr(module, name), []
+
+    def verdict():
+        try:
+            save_label(said("my words", "human", "Ada", status="confirmed"), SAE, HASH, folder, annotator=True)
+            came.append("filed")
+        except WorkbenchError as error:
+            came.append(error.found)
+
+    def slow(*given, **named):
+        thread = threading.Thread(target=verdict)
+        thread.start()
+        thread.join()
+        return real(*given, **named)
+
+    monkeypatch.setattr(locking, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(module, name, slow)
+    return came
+
+
+def test_nobody_writes_between_the_reading_and_the_writing_of_a_merge(workbench, tmp_path, monkeypatch):
+    from workbench.labeling.files import merge
+
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    save_record(a_record(said("anger")), ours)
+    save_record(a_record(said("rage", date="2026-02-28T12:00:00Z")), theirs)
+    came = saying_meanwhile(monkeypatch, merge, "merge", ours)
+    assert workbench("labels", "merge", ours, theirs, "--out", ours).code == 0
+    assert came[0] == "filed" and "another process" in came[1]  # once before the lock, once told to wait: never lost
+    assert {label.label for label in load_labels(SAE, ours).all_of(17)} == {"rage", "my words"}
+
+
+def test_nobody_writes_between_the_reading_and_the_writing_of_an_import(workbench, tmp_path, monkeypatch, their_file):
+    from workbench.labeling.files import merge
+
+    out = tmp_path / "out"
+    came = saying_meanwhile(monkeypatch, merge, "merge", out)
+    assert workbench("labels", "import", their_file, "--sae", SAE, "--weights-hash", HASH, "--out", out).code == 0
+    assert len(came) == 1 and "another process" in came[0]
 
 
 def test_merge_refuses_other_weights(workbench, tmp_path):

@@ -149,3 +149,20 @@ def test_what_cannot_be_done_is_told_before_any_work(workbench: Any, made: Made,
     empty.mkdir()
     answer = workbench("labels", "score", empty, "--index", made.index, "--sae", made.sae, "-q")
     assert answer.code == 2 and "no label" in answer.err
+
+
+def test_what_a_person_writes_while_labels_are_scored_stays(workbench: Any, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.labeling.scores import scoring
+
+    real, hash = scoring.score, load_sae(made.sae).weights_hash
+    signed = FeatureLabel(0, "my words", author={"kind": "human", "name": "Ada"}, status="confirmed")
+
+    def slow(*given: Any, **named: Any) -> Any:
+        save_label(signed, SAE, hash, made.labels, annotator=True)
+        return real(*given, **named)
+
+    monkeypatch.setattr(scoring, "score", slow)
+    answer = workbench("labels", "score", made.labels, "--index", made.index, "--sae", made.sae, "--write", "--json", "-q")
+    assert answer.code == 0, answer.err
+    found = {item.label: item.score for item in load_labels(SAE, made.labels).all_of(0)}
+    assert found.pop("my words") is None and len(found) == 2 and None not in found.values()

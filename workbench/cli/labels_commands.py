@@ -74,9 +74,10 @@ def merge(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Put two folders of labels together; conflicts are listed, and both labels stay.
+    """Put two folders of labels together; conflicts are listed, and the labels of both sides stay.
 
-    Of one author's labels for a feature the newer wins. Different words of the same date are a conflict: both become `disputed`.
+    Of one author's labels for a feature the newer wins. Different words of the same date are a conflict: proposed ones become
+    `disputed`. What a person confirmed stays as it is; a person's label that a newer one of theirs replaces is listed.
 
     No program's label replaces a person's. Labels for other weights are refused. With --base, what only one side changed or
     removed is taken from that side.
@@ -252,6 +253,9 @@ def _show_merge(value: dict[str, Any]) -> None:
     for row in value["conflicts"]:
         both = " | ".join(row["labels"])
         say(f"conflict: {row['sae']} {row['feature']}, {row['author']['name']} ({row['author']['kind']}), {row['kind']}: {both}")
+    for row in value["left_out"]:
+        said = " | ".join(row["labels"])
+        say(f"left out: {row['sae']} {row['feature']}, {row['author']['name']} ({row['author']['kind']}): {said}")
     where = f"written to {value['out']}" if value["out"] else "nothing written: name a folder with --out"
     say(f"{value['n_features']} features, {len(value['conflicts'])} conflicts; {where}")
 

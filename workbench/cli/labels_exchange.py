@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 
+if TYPE_CHECKING:
+    from workbench.labeling.files.merge import Records
+
 
 def run_merge(ours: Path, theirs: Path, base: Path | None, out: Path | None) -> dict[str, Any]:
-    """What merging changes in `ours`, and its conflicts; the result is written to `out` if that is given."""
+    """What merging changes in `ours`, its conflicts and what it leaves out of a person's; written to `out` if that is given."""
     from workbench.labeling.files.differences import diff
     from workbench.labeling.files.folders import read_folder
+    from workbench.labeling.files.locking import writing
     from workbench.labeling.files.merge import merge
+    from workbench.labeling.files.store import set_folder
 
+    other, before = read_folder(theirs), None if base is None else read_folder(base)
     mine = read_folder(ours)
-    merged = merge(mine, read_folder(theirs), None if base is None else read_folder(base))
+    merged = merge(mine, other, before)
     if out is not None:
-        _write_merged(merged.records, mine, ours, out)
+        in_place = out.resolve() == ours.resolve()
+        if not in_place:
+            _refuse_filled(out, ours)
+        places = {sae: _place(out, sae, in_place=in_place) for sae in sorted({sae for sae, _ in (*mine, *other)})}
+        with writing(*(set_folder(root, sae) for sae, root in places.items())):
+            mine = read_folder(ours)  # again, with what was written to it meanwhile
+            merged = merge(mine, other, before)
+            _write_merged(merged.records, mine if in_place else {}, places)
     changes = [change.row() for change in diff(mine, merged.records)]
     return {
         "ours": str(ours),
@@ -28,21 +41,37 @@ def run_merge(ours: Path, theirs: Path, base: Path | None, out: Path | None) -> 
         **{kind: sum(row["change"] == kind for row in changes) for kind in ("added", "removed", "changed")},
         "changes": changes,
         "conflicts": [conflict.row() for conflict in merged.conflicts],
+        "left_out": [lost.row() for lost in merged.left_out],
     }
 
 
-def _write_merged(records: Any, mine: Any, ours: Path, out: Path) -> None:
-    """The merged records in `out`: the folder `ours` itself, or one without label files."""
-    from workbench.labeling.files.folders import check_folder, write_records
+def _place(out: Path, sae: str, *, in_place: bool) -> Path:
+    """The root under which the labels of an SAE go: `out`, or the one above it where `out` is the SAE's own folder."""
+    from workbench.labeling.files.folders import root_above
     from workbench.labeling.files.store import set_folder
 
-    in_place = out.resolve() == ours.resolve()
-    if not in_place and out.is_dir() and check_folder(out).n_files:
+    root = root_above(out, sae)
+    return root if in_place or set_folder(root, sae) == out.resolve() else out
+
+
+def _refuse_filled(out: Path, ours: Path) -> None:
+    from workbench.labeling.files.folders import check_folder
+
+    if out.is_dir() and check_folder(out).n_files:
         remedy = f"choose another folder, or {ours} itself, or remove what is in it"
         raise WorkbenchError(f"{out} has label files already", "an empty folder, or the first of the two that are merged", remedy)
-    write_records(records, out)
-    for sae_id, feature in (key for key in mine if in_place and key not in records):
-        (set_folder(out, sae_id) / f"{feature}.yaml").unlink(missing_ok=True)
+
+
+def _write_merged(records: Records, before: Records, places: Mapping[str, Path]) -> None:
+    """What differs from the records `before` that stand there."""
+    from workbench.labeling.files.folders import write_records
+    from workbench.labeling.files.store import set_folder
+
+    for root in dict.fromkeys(places.values()):
+        own = {key: record for key, record in records.items() if places[key[0]] == root}
+        write_records({key: record for key, record in own.items() if record != before.get(key)}, root)
+    for sae, feature in (key for key in before if key not in records):
+        (set_folder(places[sae], sae) / f"{feature}.yaml").unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------------- Neuronpedia
@@ -60,7 +89,8 @@ def run_import(
 ) -> dict[str, Any]:
     """Neuronpedia's explanations as label files, merged with those that `out` (default: the cache) has of the SAE."""
     from workbench.base.settings import cache_dir
-    from workbench.labeling.files.folders import write_records
+    from workbench.labeling.files.folders import read_folder, write_records
+    from workbench.labeling.files.locking import writing
     from workbench.labeling.files.merge import merge
     from workbench.labeling.files.neuronpedia import read_features
     from workbench.labeling.files.neuronpedia_labels import records_of
@@ -69,11 +99,13 @@ def run_import(
     only = None if features is None else frozenset(features)
     root = out or cache_dir() / FOLDER
     hash = _weights_hash(sae, weights_hash)
-    before = _records_of_set(set_folder(root, sae))
+    own = set_folder(root, sae)
     paths = list(files) or _from_neuronpedia(source or _known_source(sae), only, fetch)
     found = records_of(read_features(paths, only=only), sae, hash)
-    merged = merge(before, found)
-    written = write_records({key: merged.records[key] for key in found if merged.records[key] != before.get(key)}, root)
+    with writing(own):
+        before = read_folder(own)
+        merged = merge(before, found)
+        written = write_records({key: merged.records[key] for key in found if merged.records[key] != before.get(key)}, root)
     return {
         "sae": sae,
         "files": [str(path) for path in paths],
@@ -83,12 +115,6 @@ def run_import(
         "n_written": len(written),
         "conflicts": [conflict.row() for conflict in merged.conflicts],
     }
-
-
-def _records_of_set(folder: Path) -> Any:
-    from workbench.labeling.files.folders import read_folder
-
-    return read_folder(folder) if folder.is_dir() else {}
 
 
 def _weights_hash(sae: str, given: str | None) -> str:

@@ -97,6 +97,16 @@ def write_records(records: Records, root: str | os.PathLike[str]) -> list[Path]:
     return [save_record(record, root) for record in records.values()]
 
 
+def root_above(folder: Path, sae_id: str) -> Path:
+    """The root of label folders that `folder` is or lies in: the folder above MODEL/HOOK where it ends in parts of that."""
+    parts = sae_id.split("/")
+    place = folder.resolve()
+    for depth in range(len(parts), 0, -1):
+        if list(place.parts[-depth:]) == parts[:depth]:
+            return place.parents[depth - 1]
+    return folder
+
+
 # ---------------------------------------------------------------------------------------------------- one file
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from workbench.base.errors import WorkbenchError
 from workbench.base.store import atomic_write, read_text
 from workbench.labeling.files.folders import check_folder
+from workbench.labeling.files.locking import parents, writing
 from workbench.labeling.files.record import SCHEMA, from_text, to_text
 from workbench.labeling.files.store import trait_categories
 from workbench.labeling.files.yamlfile import read_yaml_file
@@ -59,9 +61,18 @@ def migrations(root: str | os.PathLike[str], *, date_of: Callable[[Path], str] |
 
 
 def migrate(changes: list[Migration]) -> None:
-    """Write them, each file in one step."""
-    for change in changes:
-        atomic_write(change.path, change.after)
+    """Write them, each file in one step.
+
+    Raises:
+        WorkbenchError: one of them has changed since `migrations` read it; then none is written.
+    """
+    with writing(*parents(change.path for change in changes)):
+        for change in changes:
+            if read_text(change.path) != change.before:
+                found = f"{change.path} has changed since it was read"
+                raise WorkbenchError(found, "files that nobody else writes to meanwhile", "migrate again")
+        for change in changes:
+            atomic_write(change.path, change.after)
 
 
 def _with_date(record: FeatureRecord, date: str) -> FeatureRecord:

@@ -6,19 +6,18 @@ status `confirmed` are reserved for a person, and writing them needs `annotator=
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.settings import cache_dir
-from workbench.base.store import atomic_write, make_folder, sha256_bytes
+from workbench.base.store import atomic_write, make_folder
 from workbench.labeling.evidence import REDISTRIBUTABLE, Context, FeatureEvidence
 from workbench.labeling.files.label_part import Taxonomies, label_problem
+from workbench.labeling.files.locking import parents, writing
 from workbench.labeling.files.record import from_file, from_text, to_text
 from workbench.labeling.files.yamlfile import LabelFileError, YamlFile, read_yaml_file
 from workbench.labeling.labels import (
@@ -60,7 +59,6 @@ __all__ = [
 ]
 
 FOLDER = "feature_labels"
-LOCK_SECONDS = 30
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -213,7 +211,7 @@ def save_label(
     path = set_folder(root, sae_id) / f"{label.feature}.yaml"
     if not annotator:
         _refuse_signing_as_a_person(label)
-    with _writing(path.parent):
+    with writing(path.parent):
         known = load_label_file(path) if path.exists() else None
         if known is not None:
             _refuse_other_weights(known, sae_hash, path)
@@ -228,17 +226,34 @@ def save_label(
 
 
 def save_labels(labels: LabelSet, root: str | os.PathLike[str], *, annotator: bool = False) -> list[Path]:
-    """Write every label of the set under `root` with `save_label`; returns the paths."""
-    return [save_label(item, labels.sae_id, labels.sae_hash, root, annotator=annotator) for item in labels]
+    """Write every label of the set under `root` with `save_label`; returns the paths.
+
+    Raises:
+        WorkbenchError: some could not be written, in words of the first; all others were.
+    """
+    paths, refused = [], []
+    for item in labels:
+        try:
+            paths.append(save_label(item, labels.sae_id, labels.sae_hash, root, annotator=annotator))
+        except WorkbenchError as error:
+            refused.append(error)
+    if refused:
+        found = f"{len(refused)} of {len(labels)} labels were not written, the first because {refused[0].found}"
+        raise WorkbenchError(found, refused[0].expected, refused[0].remedy)
+    return paths
 
 
 def save_record(record: FeatureRecord, root: str | os.PathLike[str]) -> Path:
     """Write a feature's file as `record` says, whatever stood there; returns its path. For merging, importing and migrating.
 
+    Who read the file before holds `locking.writing` from then on: what somebody else wrote meanwhile would be lost.
+
     Raises:
         WorkbenchError: what the file could not be read back with.
     """
-    return _write(record, set_folder(root, record.sae_id) / f"{record.feature}.yaml")
+    path = set_folder(root, record.sae_id) / f"{record.feature}.yaml"
+    with writing(path.parent):
+        return _write(record, path)
 
 
 def replace_labels(labels: LabelSet, root: Path) -> None:
@@ -250,10 +265,12 @@ def replace_labels(labels: LabelSet, root: Path) -> None:
         WorkbenchError: a damaged file in that copy, by file and line; a program that signs as a person or confirms.
     """
     make_folder(root)
-    kept = {_replace_label(item, labels.sae_id, labels.sae_hash, root) for item in labels}
-    for stale in set(root.rglob("*.yaml")) - kept:
-        if not any(map(is_a_persons, _labels_for(stale, labels.sae_hash))):
-            stale.unlink()
+    folders = {set_folder(root, labels.sae_id)} if len(labels) else set()
+    with writing(*folders, *parents(root.rglob("*.yaml"))):
+        kept = {_replace_label(item, labels.sae_id, labels.sae_hash, root) for item in labels}
+        for stale in set(root.rglob("*.yaml")) - kept:
+            if not any(map(is_a_persons, _labels_for(stale, labels.sae_hash))):
+                stale.unlink()
 
 
 def _replace_label(label: FeatureLabel, sae_id: str, sae_hash: str, root: Path) -> Path:
@@ -262,8 +279,11 @@ def _replace_label(label: FeatureLabel, sae_id: str, sae_hash: str, root: Path) 
     path = set_folder(root, sae_id) / f"{label.feature}.yaml"
     before = _labels_for(path, sae_hash) if path.exists() else ()
     own = [item for item in before if item.author == label.author]
-    people = tuple(item for item in before if is_a_persons(item) and item.author != label.author)
-    return _write(FeatureRecord(sae_id, sae_hash, label.feature, (_dated(label, own), *people), label.evidence), path)
+    people = [item for item in before if is_a_persons(item)]
+    if is_a_persons(label):  # from the shelf: a newer word of the same person
+        people = [item for item in people if item.author != label.author or item.date >= label.date]
+    said = [] if any(item.author == label.author for item in people) else [_dated(label, own)]
+    return _write(FeatureRecord(sae_id, sae_hash, label.feature, (*said, *people), label.evidence), path)
 
 
 def _labels_for(path: Path, sae_hash: str) -> tuple[FeatureLabel, ...]:
@@ -278,22 +298,6 @@ def _dated(label: FeatureLabel, before: Iterable[FeatureLabel]) -> FeatureLabel:
         return label
     same = (item.date for item in before if (item.label, item.status) == (label.label, label.status) and item.date)
     return replace(label, date=next(same, None) or utc_now())
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Reading a file, changing it and writing it back is for one process at a time."""
-    import filelock
-
-    make_folder(folder)
-    name = sha256_bytes(str(folder.resolve()).encode())[:24]
-    lock = make_folder(cache_dir() / "locks") / f"labels-{name}.lock"
-    try:
-        with filelock.FileLock(str(lock), timeout=LOCK_SECONDS):
-            yield
-    except filelock.Timeout:
-        found = f"another process has been writing to {folder} for {LOCK_SECONDS} seconds"
-        raise WorkbenchError(found, "a folder that nobody else writes to", "try again when it is done") from None
 
 
 def _write(record: FeatureRecord, path: Path) -> Path:
