@@ -20,7 +20,7 @@ from workbench.labeling.contexts.coactivation import CoActivation, coactivation,
 from workbench.labeling.contexts.collection import _tokenised
 from workbench.labeling.contexts.encoding import Encoder
 from workbench.labeling.contexts.index import FeatureIndex
-from workbench.labeling.contexts.opening import KIND, SCHEMA
+from workbench.labeling.contexts.opening import KIND, SCHEMA, schema_of
 from workbench.labeling.contexts.places import Places
 from workbench.labeling.contexts.shards import Shard, is_written, shard_folder, shard_hash
 from workbench.labeling.contexts.streams import TextDocument, TokenDocument
@@ -96,6 +96,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What the pieces and the result depend on, the documents apart."""
     return {
+        "schema": SCHEMA,
         "sae": {"id": sae.id, "hook": str(sae.hook), "d_sae": sae.d_sae, "weights_hash": sae.weights_hash},
         "model": {"name": model.name, "weights_hash": model.weights_hash, "dtype": str(model.dtype).removeprefix("torch.")},
         "sizes": {"context": sizes.context, "n_top": sizes.n_top, "per_bin": sizes.per_bin, "per_source": sizes.cap},
@@ -107,12 +108,18 @@ def _settings(
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder whose pieces were made with other settings; write down these ones otherwise."""
+    """Refuse a folder whose pieces were made with other settings; write down these ones otherwise.
+
+    What an older schema counted is dropped; its pieces hold the same as today's and are counted anew.
+    """
     path = folder / SETTINGS
     if not path.exists():
         write_json(path, settings)
         return
     found = read_json(path)
+    older = isinstance(found, dict) and schema_of(found) < SCHEMA
+    if older:
+        found = {**found, "schema": SCHEMA}
     differing = [name for name in settings if not isinstance(found, dict) or found.get(name) != settings[name]]
     if differing:
         name = differing[0]
@@ -122,6 +129,9 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
             f"an empty folder, or one that was begun with {settings[name]}",
             "choose another folder, or delete this one",
         )
+    if older:
+        (folder / f"{KIND}.json").unlink(missing_ok=True)
+        write_json(path, settings)
 
 
 def _parts(

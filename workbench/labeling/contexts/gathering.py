@@ -13,8 +13,8 @@ from workbench.labeling.contexts.choosing import Window
 from workbench.labeling.contexts.collection import nearest_features
 from workbench.labeling.contexts.encoding import Encoder
 from workbench.labeling.contexts.places import Places
-from workbench.labeling.contexts.reading import N_CONTRAST, Collection, HeldOut, _rounded
-from workbench.labeling.contexts.silent import silent_windows
+from workbench.labeling.contexts.reading import N_CONTRAST, Collection, HeldOut, _rounded, warn_of_missing
+from workbench.labeling.contexts.silent import silent_places
 from workbench.labeling.contexts.stats import Firing
 from workbench.labeling.contexts.streams import KINDS, text_stream
 from workbench.labeling.evidence import Context, FeatureEvidence
@@ -45,9 +45,10 @@ def gather(
     held = {feature: _chosen(index, feature, SCORING, (n_held_out + 1) // 2, n_held_out // 2) for feature in tracked}
     strong = {f: chooser.top(f, EXPLAINING, 4 * N_CONTRAST) for near in neighbours.values() for f in near}
     random = [chooser.random(half) for half in (0, 1)]
-    every = [*(p for pair in (*shown.values(), *held.values()) for p in pair), *strong.values(), *random]
+    positives = {feature: Places.joined(list(held[feature])) for feature in asked}
+    silent = silent_places(index, {f: _peak_tokens(index, f) for f in asked}, positives, n=n_held_out)
+    every = [*(p for pair in (*shown.values(), *held.values()) for p in pair), *strong.values(), *random, *silent.values()]
     windows = index.windows(token for places in every for token in places.token.tolist())
-    silent = silent_windows(index, {f: _peak_tokens(index, f) for f in asked}, n=n_held_out)
 
     def cut(places: Places) -> list[Window]:
         return [windows[token] for token in places.token.tolist()]
@@ -59,19 +60,18 @@ def gather(
         pools = [cut(strong[other]) for other in neighbours[feature]] + [cut(random[0])]
         return tuple(window.context(None, index.tokenizer) for window in _in_turns(feature, pools))
 
-    return Collection(
+    made = Collection(
         evidence=_evidence(index, asked, shown, windows),
         held_out={f: (*held_out(f, top), *_ascending(held_out(f, spread))) for f, (top, spread) in held.items()},
         neighbours=neighbours,
         random=tuple(held_out(None, random[1])),
         background=index.background,
         n_tokens=index.n_tokens,
-        same_token={
-            feature: tuple(HeldOut(w.context(None, index.tokenizer), w.active(known)) for w in found)
-            for feature, found in silent.items()
-        },
+        same_token={feature: tuple(held_out(None, found)) for feature, found in silent.items()},
         contrast={feature: contrast(feature) for feature in asked},
     )
+    warn_of_missing(made)
+    return made
 
 
 def _in_turns(feature: int, pools: list[list[Window]]) -> list[Window]:

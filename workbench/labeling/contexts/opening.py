@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import sha256_file
+from workbench.base.store import read_json, sha256_file
 from workbench.base.tensors import load_artifact
 
-KIND, SCHEMA = "feature_index", 1
+KIND, SCHEMA = "feature_index", 2
+"""Schema 1 counted the random tokens of the scoring half as the explaining one's: `build_index` counts its pieces anew."""
 
 
 def is_finished(folder: Path) -> bool:
@@ -29,9 +30,21 @@ def read_index(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "a folder that `workbench features index` wrote",
             "run that command again: it goes on where it stopped" if begun else "make one with `workbench features index`",
         )
+    if schema_of(read_json(folder / f"{KIND}.json")) < SCHEMA:
+        raise WorkbenchError(
+            f"{folder} holds an index that an older version counted",
+            f"an index of schema {SCHEMA}",
+            "run `workbench features index` again with the same settings: its pieces are kept, nothing is read through the model",
+        )
     document, tensors = load_artifact(folder, KIND, SCHEMA)
     _check(folder, document, tensors)
     return document, {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def schema_of(document: Any) -> int:
+    """The schema of an index's JSON or of its settings, which did not name it at first."""
+    schema = document.get("schema", 1) if isinstance(document, dict) else SCHEMA
+    return schema if type(schema) is int else SCHEMA
 
 
 def stored_tokenizer(folder: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from workbench.saes.token_rows import SINK_RATIO, activations_at
 if TYPE_CHECKING:
     from workbench.models.model import Model
     from workbench.saes.interface import SparseAutoencoder
+
+log = logging.getLogger(__name__)
 
 ENCODE_ROWS = 2048
 N_RANDOM = 60
@@ -67,8 +70,20 @@ class Collection:
     contrast: Mapping[int, tuple[Context, ...]] = field(default_factory=dict)
 
 
+def warn_of_missing(collection: Collection) -> None:
+    """Log each kind of negative that no feature has any of: scores against it cannot be had, which must be said."""
+    if not collection.evidence:
+        return
+    near = [collection.held_out.get(other) for others in collection.neighbours.values() for other in others]
+    wanted_near = any(collection.neighbours.values())
+    kinds = {"random": bool(collection.random), "neighbours": any(near) or not wanted_near,
+             "same_token": any(collection.same_token.values())}  # fmt: skip
+    for kind in (kind for kind, there in kinds.items() if not there):
+        log.warning("no feature has any negatives of the kind %s in these texts: read more of them", kind)
+
+
 class Reading:
-    """The running state of one pass."""
+    """""The running state of one pass."""
 
     def __init__(
         self, sae: SparseAutoencoder, model: Model, tracked: list[int], context: int, *, capacity: int
@@ -198,7 +213,7 @@ class Reading:
             feature: self._evidence(feature, lens, sizes["n_top"], sizes["n_quantiles"])
             for feature, lens in zip(asked, lenses, strict=True)
         }
-        return Collection(
+        made = Collection(
             evidence=evidence,
             held_out={feature: self._held_out(feature, sizes["n_held_out"]) for feature in self.tracked},
             neighbours=neighbours,
@@ -208,6 +223,8 @@ class Reading:
             same_token={feature: self._same_token(feature, sizes["n_held_out"]) for feature in asked},
             contrast={feature: self._contrast(feature, neighbours[feature]) for feature in asked},
         )
+        warn_of_missing(made)
+        return made
 
     def _evidence(self, feature: int, lens: tuple[Any, Any], n_top: int, n_quantiles: int) -> FeatureEvidence:
         index = self.tracked.index(feature)
@@ -240,7 +257,8 @@ class Reading:
         index = self.tracked.index(feature)
         seen = (item[-1] for kept in (self.explaining[index], self.scoring[index]) for item in kept.strongest)
         tokens = [token_strings(self.model.tokenizer, one.ids)[one.peak] for one in seen]
-        found = self.pool.silent(tokens, feature, self.tracked, size=self.context, n=n)
+        positives = Counter(held.context.source for held in self._held_out(feature, n))
+        found = self.pool.silent(tokens, feature, self.tracked, positives, size=self.context, n=n)
         return tuple(self._held(sighting) for sighting in found)
 
     def _contrast(self, feature: int, neighbours: Iterable[int]) -> tuple[Context, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from workbench.labeling.contexts.sightings import Sighting, priority, window_bounds
+from workbench.labeling.contexts.streams import kind_of
 from workbench.labeling.tokens import token_strings
 
 if TYPE_CHECKING:
@@ -23,6 +24,28 @@ N_DOCUMENTS = 600
 def token_key(token: str) -> str:
     """A token up to case and outer blanks: what "the same token" means. Empty for a blank one."""
     return token.strip().lower()
+
+
+def in_proportion(sources: Sequence[str], wanted: Mapping[str, int]) -> list[int]:
+    """All rows of `sources`, ordered so that every beginning of the list has its sources in the proportions of `wanted`.
+
+    Kinds of source are apportioned first, sources within them second, both by the method of Sainte-Lague. A source that is used
+    up gives its share to the others of its kind, a kind that is used up to the other kinds; what nobody asked for comes last.
+    """
+    kinds = Counter[str]()
+    for source, n in wanted.items():
+        kinds[kind_of(source)] += n
+    within = _apportioned(range(len(sources)), lambda row: sources[row], wanted)
+    return _apportioned(within, lambda row: kind_of(sources[row]), kinds)
+
+
+def _apportioned(rows: Iterable[int], part: Callable[[int], str], weights: Mapping[str, int]) -> list[int]:
+    seen, keys = Counter[str](), {}
+    for row in rows:
+        name = part(row)
+        seen[name] += 1
+        keys[row] = (not weights.get(name), (seen[name] - 0.5) / (weights.get(name) or 1))
+    return sorted(keys, key=keys.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -66,22 +89,23 @@ class Pool:
         del self.kept[self.capacity :]
 
     def silent(
-        self, tokens: Iterable[str], feature: int, tracked: list[int], *, size: int, n: int
+        self, tokens: Iterable[str], feature: int, tracked: list[int], wanted: Mapping[str, int], *, size: int, n: int
     ) -> list[Sighting]:
         """Up to `n` windows around tokens that equal one of `tokens`, the feature firing nowhere in them.
 
-        The tokens are taken in turns, each as many times a turn as it is given; at most one window per document.
+        The tokens are taken in turns, each as many times a turn as it is given, and the sources in the proportions of `wanted`
+        as far as there are any (`in_proportion`); at most one window per document.
         """
         chosen: list[Sighting] = []
         taken: set[int] = set()
         for index, token in self._places(tokens, feature):
-            if len(chosen) == n:
-                break
+            if index in taken:
+                continue
             sighting = self.kept[index].window(token, size, tracked)
-            if index not in taken and feature not in sighting.active:
+            if feature not in sighting.active:
                 taken.add(index)
                 chosen.append(sighting)
-        return chosen
+        return [chosen[row] for row in in_proportion([one.source for one in chosen], wanted)[:n]]
 
     def _places(self, tokens: Iterable[str], feature: int) -> Iterator[tuple[int, int]]:
         counted = Counter(key for key in map(token_key, tokens) if key)
