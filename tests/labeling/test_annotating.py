@@ -287,10 +287,6 @@ def test_a_verdict_cut_off_before_its_label_file_is_written_when_the_session_ope
     with session(tmp_path):
         pass
     assert filed(tmp_path, 5).status == "confirmed"
-    (tmp_path / SAE / "5.yaml").unlink()
-    with session(tmp_path):
-        pass
-    assert not (tmp_path / SAE / "5.yaml").exists(), "what a person takes away by hand does not come back"
 
 
 def test_a_label_file_that_cannot_be_written_is_told_and_made_up_for_later(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import PathLike
-from workbench.labeling.annotating.desk import VERDICTS, Reading, desk_of, readings
+from workbench.labeling.annotating.desk import Reading, desk_of, readings
+from workbench.labeling.annotating.events import VERDICTS
 
 N_BOOTSTRAP = 2000
 MIN_FEATURES, MAX_UNDEFINED = 10, 0.05

@@ -9,7 +9,6 @@ from typing import Any
 from workbench.base.store import PathLike
 from workbench.labeling.annotating.journal import Event, clean_name, journal_path, read_journal
 
-VERDICTS = ("confirm", "edit", "reject", "unclear")
 #: The status in the label file. A person who cannot tell disputes the proposed label, without having another.
 STATUS_OF = {"confirm": "confirmed", "edit": "confirmed", "reject": "rejected", "unclear": "disputed"}
 
@@ -22,7 +21,8 @@ class Reading:
     are those under which the feature was decided (None: without one). `blind` is {"trait", "label", "category"} as they stood
     before the proposed label was shown ("label" None: passed); `shown` whether the proposed label was ever on the screen;
     `proposed` {"label", "trait", "category", "author"} of the label that was judged, its category under the trait of the verdict;
-    `drafts` texts begun but not entered; `filed` whether the label file holds this verdict.
+    `evidence` is the hash of the evidence that was read; `drafts` texts begun but not entered; `filed` whether the label
+    file holds this verdict.
     """
 
     feature: int
@@ -35,6 +35,7 @@ class Reading:
     blind: Mapping[str, Any] | None = None
     shown: bool = False
     proposed: Mapping[str, Any] | None = None
+    evidence: str | None = None
     drafts: dict[str, str] = field(default_factory=dict)
     filed: bool = False
     at: str | None = None
@@ -96,7 +97,7 @@ class Desk:
         reading.drafts.pop("label", None)
 
     def _verdict(self, reading: Reading, event: Event) -> None:
-        for name in ("verdict", "label", "note", "proposed", "blind", "at"):
+        for name in ("verdict", "label", "note", "proposed", "evidence", "blind", "at"):
             setattr(reading, name, event[name])
         reading.categories.pop(event["trait"], None)
         if event["trait"] is not None and event["category"] is not None:

@@ -1,7 +1,7 @@
 """A journal of what one annotator did: one JSON object per line, each on the disk before the next action is taken.
 
 It is only ever appended to. A line that was cut off by a crash or a power cut is an action that was never acknowledged; it is
-taken away when the journal is opened again. Any other damage is refused with its line.
+taken away when the journal is opened again. Any other damage is refused with its line, and so is a file that is not a journal.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.locks import exclusive
 from workbench.base.store import PathLike, describe_os_error, make_folder, plain, read_bytes
+from workbench.labeling.annotating.events import event_problem
 
 FOLDER = "annotators"
 MAX_NAME = 60
@@ -52,8 +53,9 @@ def read_journal(path: PathLike) -> list[Event]:
     """The events in a journal, oldest first; a cut-off last line is left out.
 
     Raises:
-        WorkbenchError: no such file, or a damaged line, by its number.
+        WorkbenchError: no such file, a link, or a damaged line, by its number.
     """
+    _refuse_link(Path(path))
     lines, tail = _split(read_bytes(path))
     events = [_event(line, f"{path}, line {n}") for n, line in enumerate(lines, start=1)]
     with contextlib.suppress(WorkbenchError):
@@ -78,12 +80,14 @@ class Journal:
         """
         target = Path(path)
         make_folder(target.parent)
+        lock, holder = target.with_suffix(".lock"), target.with_suffix(".holder.json")
+        for place in (target.parent, target, lock):
+            _refuse_link(place)
 
         def busy(who: str) -> WorkbenchError:
             remedy = "end the other session, or annotate under your own name"
             return WorkbenchError(f"{annotator}'s journal {target} is in use by {who}", "one session per annotator", remedy)
 
-        lock, holder = target.with_suffix(".lock"), target.with_suffix(".holder.json")
         with exclusive(lock, holder, busy, annotator=annotator):
             events = read_journal(target) if target.exists() else []
             _mend(target)
@@ -97,6 +101,12 @@ class Journal:
         self.events.append(written)
         self.saved_at = written["at"]
         return written
+
+
+def _refuse_link(path: Path) -> None:
+    """What is written here stays here: a link would have another file written to, or a pipe waited for."""
+    if path.is_symlink() or (path.exists() and not path.is_dir() and not path.is_file()):
+        raise WorkbenchError(f"{path} is a link or no ordinary file", "a journal in a folder of its own", "move it away")
 
 
 def _append(path: Path, data: bytes) -> None:
@@ -130,6 +140,8 @@ def _mend(path: Path) -> None:
     try:
         _event(tail, str(path))
     except WorkbenchError:
+        if not tail.startswith((b"{", b"\0")):  # no beginning of an entry, nor the zeros that a power cut leaves
+            raise
         os.truncate(path, len(data) - len(tail))
     else:
         _append(path, b"\n")
@@ -151,12 +163,15 @@ def _split(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _event(line: bytes, place: str) -> Event:
-    with contextlib.suppress(ValueError):  # UnicodeDecodeError and JSONDecodeError are such
+    try:
         value = json.loads(line.decode("utf-8"))
-        if isinstance(value, dict) and isinstance(value.get("event"), str) and isinstance(value.get("at"), str):
-            return value
+        problem = event_problem(value)
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are such
+        value, problem = {}, "no JSON"
+    if not problem:
+        return value
     raise WorkbenchError(
-        f"{place}: not an entry of an annotator's journal",
-        'a JSON object with "at" and "event"',
+        f"{place}: not an entry of an annotator's journal ({problem})",
+        'a JSON object with "at", "event" and what belongs to that event',
         "restore the file from a copy, or take that line out by hand",
     )

@@ -10,7 +10,7 @@ from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import PathLike
 from workbench.base.text import clean_text
 from workbench.labeling.annotating.desk import STATUS_OF, Reading, replay
-from workbench.labeling.annotating.filing import file_verdict
+from workbench.labeling.annotating.filing import file_verdict, lost
 from workbench.labeling.annotating.journal import Journal, clean_name, journal_path
 from workbench.labeling.annotating.queue import Item
 from workbench.labeling.files.label_part import label_problem
@@ -84,6 +84,9 @@ class AnnotationSession:
         undecided = (f for f in self.order if not self.desk.is_decided(f))
         current = self.desk.current if self.desk.current in self.items else next(undecided, None)
         self._note("show", feature=current)
+        filed = [reading for reading in self.desk.readings.values() if reading.feature in self.items]
+        for reading in lost(filed, self.root, self.sae_id, annotator=self.annotator):
+            reading.filed = False
         self._file()
 
     def close(self) -> None:
@@ -176,11 +179,11 @@ class AnnotationSession:
         self._decide(item, "edit", _checked_label(value))
 
     def _do_unclear(self, item: Item, value: str | None) -> None:
-        if self.is_hidden(item.feature):
-            blind = {"trait": self.trait_name, "label": None, "category": UNCLEAR}
+        if self.is_hidden(item.feature):  # what was not seen is not judged
+            blind, label = {"trait": self.trait_name, "label": None, "category": UNCLEAR}, UNCLEAR
         else:
-            blind = self.desk.reading(item.feature).blind
-        self._decide(item, "unclear", item.proposed.label if item.proposed else UNCLEAR, category=UNCLEAR, blind=blind)
+            blind, label = self.desk.reading(item.feature).blind, item.proposed.label if item.proposed else UNCLEAR
+        self._decide(item, "unclear", label, category=UNCLEAR, blind=blind)
 
     def _do_write(self, item: Item, value: str | None) -> None:
         self._reveal(item, _checked_label(value))
