@@ -42,8 +42,8 @@ def widget(root: Path, items: Any = None, **options: Any) -> AnnotationWidget:
     return AnnotationWidget(session(root, items, **options))
 
 
-def one(id: int, action: str, value: str | None = None, feature: int | None = 5) -> dict[str, Any]:
-    return {"id": id, "action": action, "value": value, "feature": feature}
+def one(id: int, action: str, value: str | None = None, feature: int | None = 5, screen: str = "a") -> dict[str, Any]:
+    return {"screen": screen, "id": id, "action": action, "value": value, "feature": feature}
 
 
 # ------------------------------------------------------------------------------------------------ messages
@@ -52,27 +52,35 @@ def one(id: int, action: str, value: str | None = None, feature: int | None = 5)
 def test_actions_that_were_merged_on_the_way_are_all_done_once_and_in_order(tmp_path: Path) -> None:
     shown = widget(tmp_path)
     shown.outbox = [one(2, "edit", "scorn"), one(1, "category", "contempt")]
-    assert shown.state["acknowledged"] == 2 and shown.state["feature"] == 17 and shown.state["n_read"] == 1
+    assert shown.state["acknowledged"] == {"a": 2} and shown.state["feature"] == 17 and shown.state["n_read"] == 1
     shown.outbox = [one(1, "category", "contempt"), one(2, "edit", "scorn"), one(3, "confirm", feature=17)]
-    assert shown.state["acknowledged"] == 3 and shown.state["n_read"] == 2
+    assert shown.state["acknowledged"] == {"a": 3} and shown.state["n_read"] == 2
     assert [e["event"] for e in read_journal(shown.session.journal.path)].count("verdict") == 2
+
+
+def test_two_screens_of_one_widget_count_their_own_actions(tmp_path: Path) -> None:
+    shown = widget(tmp_path)
+    shown.outbox = [one(1, "confirm")]
+    shown.outbox = [one(1, "note", "from the other tab", feature=17, screen="b")]
+    assert shown.session.desk.reading(17).note == "from the other tab"
+    assert shown.state["acknowledged"] == {"a": 1, "b": 1} and shown.state["message"] == ""
 
 
 def test_a_state_travels_only_after_its_action_is_on_the_disk(tmp_path: Path) -> None:
     shown = widget(tmp_path)
-    lengths: list[tuple[int, int]] = []
+    lengths: list[tuple[dict[str, int], int]] = []
     path = shown.session.journal.path
     shown.observe(lambda change: lengths.append((change["new"]["acknowledged"], len(read_journal(path)))), "state")
     before = len(read_journal(path))
     shown.outbox = [one(1, "draft_label", "s")]
-    assert lengths == [(1, before + 1)] and shown.state["saved_at"] == read_journal(path)[-1]["at"]
+    assert lengths == [({"a": 1}, before + 1)] and shown.state["saved_at"] == read_journal(path)[-1]["at"]
 
 
 @pytest.mark.parametrize(
     "bad",
     [
         "confirm", {}, one(1, "confirm") | {"more": 1}, one(True, "confirm"), {**one(1, "confirm"), "value": 3},
-        {**one(1, "confirm"), "feature": "5"}, {**one(1, "confirm"), "action": None},
+        {**one(1, "confirm"), "feature": "5"}, {**one(1, "confirm"), "screen": ["a"]}, {**one(1, "confirm"), "action": None},
     ],
 )  # fmt: skip
 def test_a_message_of_another_form_is_passed_over(tmp_path: Path, bad: Any) -> None:
@@ -85,7 +93,7 @@ def test_a_message_of_another_form_is_passed_over(tmp_path: Path, bad: Any) -> N
 def test_what_is_refused_is_said_and_acknowledged(tmp_path: Path) -> None:
     shown = widget(tmp_path)
     shown.outbox = [one(1, "__init__"), one(2, "edit", "word " * 13)]
-    assert "13 words" in shown.state["message"] and shown.state["acknowledged"] == 2 and shown.state["n_read"] == 0
+    assert "13 words" in shown.state["message"] and shown.state["acknowledged"] == {"a": 2} and shown.state["n_read"] == 0
 
 
 def test_a_hidden_label_never_leaves_the_kernel(tmp_path: Path) -> None:
@@ -256,6 +264,22 @@ def test_keys_faster_than_the_kernel_are_all_kept_and_a_second_press_does_no_har
     assert "Feature 17" in seen.text("h3") and "no longer" in seen.text("[role=status]")
     read = readings(tmp_path / SAE, "first reader")
     assert list(read) == [5] and read[5].categories == {"evil": "contempt"}
+
+
+@pytest.mark.browser
+def test_what_two_tabs_do_is_kept(tmp_path: Path, screen) -> None:
+    shown = widget(tmp_path)
+    tabs = screen(shown), screen(shown)
+    tabs[0].press("c")
+    tabs[1].press("m")
+    tabs[1].page.keyboard.type("late")
+    tabs[1].settle()
+    assert "no longer" in tabs[1].text("[role=status]"), "the other tab moved on: told, not taken for feature 17"
+    tabs[1].press("Escape", "c")
+    tabs[1].settle()
+    read = readings(tmp_path / SAE, "first reader")
+    assert {f: reading.verdict for f, reading in read.items()} == {5: "confirm", 17: "confirm"}
+    assert len(shown.state["acknowledged"]) == 2 and not tabs[0].complaints + tabs[1].complaints
 
 
 @pytest.mark.browser

@@ -1,5 +1,5 @@
 // The annotator's screen in a notebook. It draws `state` (see view.py) and puts what the person does into `outbox`; Python answers
-// with a new state whose `acknowledged` is the id of the last action that is on the disk. Texts are only ever set as text.
+// with a new state whose `acknowledged` has the id of this screen's last action that is on the disk. Texts are only ever set as text.
 
 const STYLE = `
 .wa { color-scheme: light dark; background: var(--jp-layout-color0, Canvas); color: var(--jp-content-font-color0, CanvasText);
@@ -81,12 +81,14 @@ function render({ model, el }) {
   el.append(root);
 
   const state = () => model.get("state");
-  const waiting = () => (model.get("outbox") || []).filter((one) => one.id > state().acknowledged);
+  const screen = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`; // other screens may show the same widget
+  const last = (name) => state().acknowledged[name] ?? 0;
+  const waiting = () => (model.get("outbox") || []).filter((one) => one.id > last(one.screen));
 
   function act(action, value = null) {
     const before = waiting();
-    const id = Math.max(state().acknowledged, ...before.map((one) => one.id)) + 1;
-    model.set("outbox", [...before, { id, action, value, feature: state().feature }]);
+    const id = Math.max(last(screen), ...before.filter((one) => one.screen === screen).map((one) => one.id)) + 1;
+    model.set("outbox", [...before, { screen, id, action, value, feature: state().feature }]);
     model.save_changes();
     tellSaved();
   }
