@@ -13,6 +13,7 @@ import torch
 from tests.decomposition.planted_world import D_MODEL, make_sae, make_vector, real_rows
 from tests.personas.judges import server
 from tests.tiny import tiny_model
+from workbench.base.errors import WorkbenchError
 from workbench.decomposition.decompose import decompose
 from workbench.labeling.contexts.building import build_index
 from workbench.labeling.files.store import load_labels
@@ -163,3 +164,12 @@ def test_bad_input_is_refused_with_nothing_written(ask: Any, kept: Made, tmp_pat
 def test_a_folder_that_is_neither_run_nor_index_is_refused(ask: Any, tmp_path: Path) -> None:
     said = ask(tmp_path, "http://127.0.0.1:9/v1")
     assert said.code == 2 and "neither a decomposition nor a feature index" in said.err
+
+
+@pytest.mark.parametrize("numbers", ["9" * 5000, "\u0661", "1,x", ","])
+def test_feature_numbers_that_are_none_are_refused(numbers: str) -> None:
+    from workbench.cli.labels_explain import _numbers
+
+    with pytest.raises(WorkbenchError, match="feature numbers with commas") as caught:
+        _numbers(numbers)
+    assert len(str(caught.value)) < 300 and _numbers("12, 88,12") == [12, 88]

@@ -119,9 +119,9 @@ def _numbers(text: str | None) -> list[int] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() for part in parts):
+    if not parts or not all(part.isascii() and part.isdecimal() and len(part) <= 9 for part in parts):
         raise WorkbenchError(
-            f"--features {text!r}",
+            f"--features {text[:80]!r}",
             "feature numbers with commas between them",
             "for instance: --features 12,88",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +25,12 @@ from tests.labeling.files.making import (
 )
 from workbench.base.errors import WorkbenchError
 from workbench.labeling.evidence import Context, FeatureEvidence
+from workbench.labeling.files.evidence_part import read_evidence
+from workbench.labeling.files.folders import check_folder
+from workbench.labeling.files.reader import Reader
 from workbench.labeling.files.record import from_text, to_text
 from workbench.labeling.files.store import load_label_file, load_labels, save_record, trait_categories
-from workbench.labeling.files.yamlfile import LabelFileError
+from workbench.labeling.files.yamlfile import LabelFileError, YamlFile
 from workbench.labeling.labels import FeatureLabel, FeatureRecord
 
 MANY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -113,11 +118,11 @@ def test_text_that_may_not_be_passed_on_is_named_but_not_written(tmp_path: Path)
     assert record.label.evidence_hash == evidence.hash != kept.hash  # of what the author read
 
 
-def test_a_file_stays_below_12_kilobytes_by_dropping_its_weakest_contexts(tmp_path: Path) -> None:
+def test_evidence_stays_below_12_kilobytes_by_dropping_its_weakest_contexts(tmp_path: Path) -> None:
     many = tuple(Context((" long" * 120, " peak"), (0.0, 50.0 - i), 1, "owt", f"d{i}", 9) for i in range(30))
     path = written(tmp_path, a_label(evidence=FeatureEvidence(17, 0.1, 50.0, top=many)))
     kept = load_label_file(path).evidence
-    assert path.stat().st_size <= 12_000
+    assert len(path.read_bytes().partition(b"\nevidence:")[2]) < 12_000
     assert kept is not None and 5 < len(kept.top) < 30 and kept.top == many[: len(kept.top)]
 
 
@@ -183,7 +188,7 @@ DAMAGE = {
     "schema 1 with labels": (("schema: 2", "schema: 1"), "`labels`: an unknown field"),
     "deep nesting": (("notes: ", "notes: " + "[" * 60 + "]" * 60 + "\n    x: "), "nested more than 12 levels"),
     "very deep nesting": (("notes: ", "notes: " + "[" * 100_000 + "]" * 100_000 + "\n    x: "), "17.yaml, line"),
-    "number too long": (("n_tokens: 1000", "n_tokens: " + "9" * 5000), "cannot be read"),
+    "number too long": (("n_tokens: 1000", "n_tokens: " + "9" * 5000), "a number or date of 5,000 characters"),
 }  # fmt: skip
 
 
@@ -277,3 +282,66 @@ def test_files_of_the_first_schema_are_read_as_they_were(name: str) -> None:
         assert (label.label, label.status) == ("polite refusals", "confirmed")
         assert label.author == {"kind": "human", "name": "a reader"}
         assert (label.evidence, label.score, label.categories) == (None, None, {})
+
+
+PLAIN = f"schema: 2\nsae: {{id: {SAE}, weights_hash: {HASH}}}\nfeature: 17\nlabels:\n"
+ONE = "  - {label: x, category: {}, author: {kind: model, name: m}, status: proposed}\n"
+HARMFUL = {
+    "a date before the year 1": PLAIN + ONE.replace("status", "date: 0001-01-01T00:00:00+14:00, status"),
+    "a date after the year 9999": PLAIN + ONE.replace("status", "date: 9999-12-31T23:59:59-14:00, status"),
+    "a feature of 5,000 digits": PLAIN.replace("17", "0x" + "F" * 5000) + ONE,
+    "a density of 5,000 digits": PLAIN + ONE + "evidence: {density: 0x" + "F" * 5000 + "}\n",
+    "a number to the base of 60": PLAIN + ONE + "evidence: {n_tokens: 1" + ":59" * 60_000 + "}\n",
+    "a key of 5,000 digits": PLAIN + ONE + "0x" + "F" * 5000 + ": 1\n",
+    "an author without a name": PLAIN + ONE.replace("name: m", "name: ' '"),
+}
+
+
+@pytest.mark.parametrize("what", HARMFUL)
+def test_what_would_crash_or_hang_the_reader_is_refused_with_its_line(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "17.yaml"
+    path.write_text(PLAIN + ONE, encoding="utf-8")
+    assert load_label_file(path).feature == 17
+    path.write_text(HARMFUL[what], encoding="utf-8")
+    with pytest.raises(LabelFileError) as caught:
+        load_label_file(path)
+    assert caught.value.line is not None and len(str(caught.value)) < 600
+
+
+def test_many_tokens_of_no_length_take_no_time() -> None:
+    n = 60_000
+    top = [{"source": "owt", "document": "d", "peak": 0, "text": "«»", "values": {}, "lengths": [0] * n}]
+    file = YamlFile(Path("17.yaml"), {"feature": 17, "evidence": {"top": top}}, {})
+    start = time.process_time()
+    evidence = read_evidence(Reader(file))
+    assert evidence is not None and len(evidence.top[0].tokens) == n
+    assert time.process_time() - start < 5  # less than a second; a sum for each token takes a quarter of a minute
+
+
+def test_a_pipe_and_a_folder_named_like_a_label_file_are_two_problems_among_others(tmp_path: Path) -> None:
+    folder = written(tmp_path).parent
+    os.mkfifo(folder / "18.yaml")
+    (folder / "19.yaml").mkdir()
+    found = check_folder(tmp_path)
+    assert [(problem.path.name, problem.problem) for problem in found.problems] == [
+        ("18.yaml", "no ordinary file"),
+        ("19.yaml", "a folder"),
+    ]
+    assert len(found.records) == 1
+
+
+def test_labels_take_nothing_away_from_the_evidence(tmp_path: Path) -> None:
+    contexts = tuple(Context((" long" * 120, " peak"), (0.0, 50.0 - i), 1, "owt", f"d{i}", 9) for i in range(8))
+    evidence = FeatureEvidence(17, 0.1, 50.0, top=contexts)
+    path = written(tmp_path, a_label(evidence=evidence))
+    written(tmp_path, said("wordy", name="n", explanation="word " * 4000))
+    kept = load_label_file(path)
+    assert kept.evidence is not None and kept.evidence.top == contexts and len(kept.labels) == 2
+
+
+def test_what_is_too_large_to_be_read_back_is_not_written(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(LabelFileError, match="at most 256,000 bytes"):
+        written(tmp_path, said("wordy", name="n", notes="word " * 60_000))
+    assert path.read_bytes() == before

@@ -9,6 +9,7 @@ passed on has {source, document, position, value} only.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from workbench.labeling.evidence import PEAK_CLOSE, PEAK_OPEN, Context, FeatureEvidence
@@ -101,8 +102,7 @@ def _split_text(read: Reader, where: Where, peak: int) -> tuple[str, ...]:
         found = "a text that does not fit its token lengths"
         read.refuse((*where, "text"), found, expected, "restore the text, or remove this context")
     plain = text[:start] + text[start + 1 : close] + text[close + 1 :]
-    ends = [sum(lengths[: i + 1]) for i in range(n)]
-    return tuple(plain[end - length : end] for end, length in zip(ends, lengths, strict=True))
+    return tuple(plain[end - length : end] for end, length in zip(accumulate(lengths), lengths, strict=True))
 
 
 def _token_values(read: Reader, where: Where, n: int) -> tuple[float, ...]:

@@ -137,6 +137,8 @@ def _plain(read: Reader, where: Where) -> str:
     text = read.text(where)
     if any(map(is_control, text)):
         read.wrong(where, "text on one line, without control characters", "take them out")
+    if not text.strip():
+        read.wrong(where, "a name", "say who or what it was")
     return text
 
 
@@ -153,7 +155,10 @@ def _date(read: Reader, where: Where) -> str:
 
 def _as_date(value: Any) -> str | None:
     if isinstance(value, datetime):  # unquoted in the file
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if value.tzinfo else None
+        try:
+            return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if value.tzinfo else None
+        except OverflowError:  # in UTC it lies before the year 1 or after 9999
+            return None
     if isinstance(value, date):
         return value.isoformat()
     try:

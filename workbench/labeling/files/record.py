@@ -48,7 +48,7 @@ from workbench.labeling.files.yamltext import to_yaml
 from workbench.labeling.labels import FeatureLabel, FeatureRecord, precedence
 
 SCHEMA = 2
-MAX_FILE_BYTES = 12_000
+MAX_EVIDENCE_BYTES = 12_000
 _HEAD = ("schema", "sae", "feature")
 
 
@@ -68,13 +68,19 @@ def to_document(record: FeatureRecord) -> dict[str, Any]:
     }
 
 
-def to_text(record: FeatureRecord, *, max_bytes: int = MAX_FILE_BYTES) -> str:
-    """The file of a record, without its weakest contexts if it would be larger than `max_bytes`."""
+def to_text(record: FeatureRecord, *, max_bytes: int = MAX_EVIDENCE_BYTES) -> str:
+    """The file of a record, without its weakest contexts if its evidence would take more than `max_bytes`.
+
+    What labels say takes nothing away from the evidence that others have read.
+    """
     document = to_document(record)
-    text = to_yaml(document)
-    while len(text.encode("utf-8")) > max_bytes and _drop_weakest_context(document):
-        text = to_yaml(document)
-    return text
+    while _evidence_bytes(document) > max_bytes and _drop_weakest_context(document):
+        pass
+    return to_yaml(document)
+
+
+def _evidence_bytes(document: Mapping[str, Any]) -> int:
+    return len(to_yaml({"evidence": document["evidence"]}).encode("utf-8"))
 
 
 def _drop_weakest_context(document: Mapping[str, Any]) -> bool:

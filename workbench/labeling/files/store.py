@@ -202,7 +202,7 @@ def save_label(
 
     It takes the place of what its author said of the feature before; the labels of others stay. A label that this run made and
     that has no date gets today's. Only text that may be passed on is written (`evidence.REDISTRIBUTABLE`); other contexts keep
-    document and position. A file that would exceed 12 kB loses its weakest contexts.
+    document and position. Evidence of more than 12 kB loses its weakest contexts.
 
     Raises:
         WorkbenchError: a wording, author, status or category that the file could not be read back with; a program that signs as a

@@ -5,6 +5,7 @@ Only plain YAML is read: no tags, no anchors, no duplicate keys, no deep nesting
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from workbench.base.store import describe_os_error
 
 MAX_BYTES = 256_000
 MAX_DEPTH = 12
+MAX_DIGITS = 64  # of a number or a date: the conversion of very long ones takes quadratic time
 Where = tuple[str | int, ...]
+_TEXT = "tag:yaml.org,2002:str"
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp")}
 _BY_HAND = "correct the file by hand; nothing was changed"
 
@@ -59,8 +62,8 @@ def read_yaml_file(path: Path) -> YamlFile:
     """Read one YAML file.
 
     Raises:
-        LabelFileError: a link, larger than 256 kB, not UTF-8, not YAML, a duplicate key, an anchor, a tag, deep nesting.
-        WorkbenchError: it cannot be read.
+        LabelFileError: it cannot be read, a link, no ordinary file, larger than 256 kB, not UTF-8, not YAML, a duplicate key,
+            an anchor, a tag, deep nesting, a number of more than 64 digits.
     """
     return parse_yaml_text(_read_text(path), path)
 
@@ -69,6 +72,8 @@ def parse_yaml_text(text: str, path: Path) -> YamlFile:
     """The same for text that stands, or will stand, at `path`."""
     import yaml
 
+    if (n := len(text.encode("utf-8", "replace"))) > MAX_BYTES:
+        raise _too_large(path, n)
     try:
         walk = _Walk(text)
         return YamlFile(path, walk.document(), walk.lines)
@@ -83,18 +88,27 @@ def _line_of(text: str, position: Any) -> int:
     return text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
 
 
+def _too_large(path: Path, n: int) -> LabelFileError:
+    remedy = "shorten its contexts and explanations"
+    return LabelFileError(path, None, f"a file of {n:,} bytes", f"at most {MAX_BYTES:,} bytes", remedy)
+
+
 def _read_text(path: Path) -> str:
-    if path.is_symlink():
-        found, expected = "a symbolic link", "a file of its own"
-        raise LabelFileError(path, None, found, expected, "put a copy of what it points to in its place")
     try:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            remedy = "put a copy of what it points to in its place"
+            raise LabelFileError(path, None, "a symbolic link", "a file of its own", remedy)
+        if not stat.S_ISREG(mode):  # a pipe would be waited for
+            found = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
+            raise LabelFileError(path, None, found, "a text file", "move it out of the folder of labels")
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise describe_os_error(error, path, "read") from error
+        told = describe_os_error(error, path, "read")
+        raise LabelFileError(path, None, told.found, told.expected, told.remedy) from error
     if len(raw) > MAX_BYTES:
-        n = path.stat().st_size
-        raise LabelFileError(path, None, f"a file of {n:,} bytes", f"at most {MAX_BYTES:,} bytes", "shorten its contexts")
+        raise _too_large(path, path.stat().st_size)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -177,9 +191,11 @@ class _Walk:
             tag = self._parser.resolve(yaml.ScalarNode, event.value, event.implicit)
         if tag not in _TAGS:
             raise _problem(f"the tag {tag}, which is not read here", event)
+        if tag != _TEXT and len(event.value) > MAX_DIGITS:
+            raise _problem(f"a number or date of {len(event.value):,} characters", event)
         try:
             return self._constructor.construct_object(yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, OverflowError) as error:
             raise _problem(f"a value that cannot be read ({error})", event) from error
 
 
