@@ -175,8 +175,9 @@ def _show_ablation(effect: Ablation) -> None:
     say(f"loses: {_tokens(effect.losing)}")
     say(f"gains: {_tokens(effect.gaining)}")
     say(
-        f"controls: {effect.n_draws} draws of features that fire on the same tokens, median size {effect.size_ratio:.2f} of this "
-        f"one's; {effect.n_unmatched} tokens without a match and {effect.n_silent} contexts without a firing were left out"
+        f"controls: {effect.n_draws} draws ({effect.n_distinct} different) of features that fire on the same tokens, median size "
+        f"{effect.size_ratio:.2f} of this one's; {effect.n_unmatched} tokens without a match and {effect.n_silent} "
+        "contexts without a firing were left out"
     )
 
 

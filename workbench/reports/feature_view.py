@@ -91,8 +91,8 @@ def _ablation_lines(effect: Ablation | None) -> list[str]:
         f"Taken out of the residual on {effect.n_tokens} tokens of {effect.n_contexts} contexts: KL of the next token "
         f"{measured(effect.kl)} nats ({against(effect.kl)}); log-probability of the token that came "
         f"{measured(effect.next_token, signed=True)} ({against(effect.next_token)}).",
-        f"Controls: {effect.n_draws} draws of other features that fire on the same tokens, median size "
-        f"{effect.size_ratio:.2f} of this one’s; {effect.n_unmatched} tokens without a match were left out.",
+        f"Controls: {effect.n_draws} draws ({effect.n_distinct} different) of other features that fire on the same tokens, "
+        f"median size {effect.size_ratio:.2f} of this one’s; {effect.n_unmatched} tokens without a match were left out.",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -173,6 +174,48 @@ def test_features_without_a_match_are_not_measured(tiny_model: Any) -> None:
     huge[3] *= 1000
     result = ablation_effects({3: passages_of(tiny_model)}, replace(sae, decoder_directions=huge), tiny_model, n_draws=2)
     assert not result.found and "nothing to compare" in result.missing[3]
+
+
+def test_draws_that_are_the_same_are_one_observation(tiny_model: Any) -> None:
+    """A single feature can stand in for this one: however often it is drawn, p cannot fall below a half."""
+    sae = firing_sae(tiny_model)
+    directions = sae.decoder_directions * 1000
+    directions[[3, 5]] = sae.decoder_directions[[3, 5]]
+    two = replace(sae, decoder_directions=directions)
+    effect = ablation_effects({3: passages_of(tiny_model)}, two, tiny_model, n_draws=39).found[3]
+    assert (effect.n_draws, effect.n_distinct) == (39, 1) and effect.n_tokens > effect.n_contexts > 1
+    for one in (effect.kl, effect.next_token, effect.loss, effect.gain):
+        assert one.p == (1 + (abs(one.control) >= abs(one.value))) / 2
+        assert one.control == pytest.approx(one.control_interval[0]) == pytest.approx(one.control_interval[1])
+
+
+def test_p_is_over_the_distinct_draws_of_all_contexts_together(tiny_model: Any) -> None:
+    sae, passages, n_draws = firing_sae(tiny_model), passages_of(tiny_model)[:1], 400
+    (site,) = ablation._plan({3: passages}, sae, tiny_model, n_draws, 2048, seed=0).sites[3]
+    effect = ablation_effects({3: passages}, sae, tiny_model, n_draws=n_draws).found[3]
+    drawn = {tuple(site.which[edit].tolist()) for edit in site.edit_of[1:]}
+    assert effect.n_distinct == len(drawn) < n_draws
+    sizes = [brute_force(tiny_model, sae, site.ids, dict(zip(site.places.tolist(), one, strict=True)))[0] for one in drawn]
+    assert effect.kl.p == pytest.approx((1 + sum(size >= effect.kl.value for size in sizes)) / (1 + len(drawn)))
+
+    pair = [replace(site, edit_of=torch.tensor(own)) for own in ([0, 1, 1, 2, 2], [0, 1, 2, 2, 1])]
+    assert [ablation._distinct(pair[:1]).numel(), ablation._distinct(pair).numel()] == [2, 4]
+
+
+def test_the_random_ranks_of_one_feature_are_held_at_a_time(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[n_draws, d_sae] of them are 20 MB for 131,072 features."""
+    sae, passages = firing_sae(tiny_model), passages_of(tiny_model)
+    drawn: list[weakref.ref[Tensor]] = []
+    rand = torch.rand
+
+    def counted(*size: int, **options: Any) -> Tensor:
+        assert not any(earlier() is not None for earlier in drawn)
+        drawn.append(weakref.ref(made := rand(*size, **options)))
+        return made
+
+    monkeypatch.setattr(torch, "rand", counted)
+    plan = ablation._plan(dict.fromkeys(range(2, 10), passages), sae, tiny_model, 3, 2048, seed=0)
+    assert len(plan.sites) == len(drawn) > 1
 
 
 def test_a_feature_that_writes_a_token_loses_it(tiny_model: Any) -> None:

@@ -8,7 +8,8 @@ of a context; the rest of the residual, the SAE's error included, stays. With p 
 
 The same is done with controls, so that every number has its null. A control draw ranks all features at random and at each
 edited token takes out the first-ranked of the features that fire there with a contribution |z_g d_g| between half and twice
-this one's: one and the same feature wherever that is possible. Only tokens that have such a feature are edited.
+this one's: one and the same feature wherever that is possible. Only tokens that have such a feature are edited. Where few
+features match, draws repeat: the controls' mean and interval are over all draws, p is over the distinct ones.
 
 All features, contexts and draws go through the later blocks together, from the first edited token on (`models.rerun`).
 """
@@ -103,6 +104,16 @@ class _Site:
 
 
 @dataclass(frozen=True, eq=False)
+class _Match:
+    """One passage of one feature: at each of its `places` the `options`, the feature itself first, and their `codes`."""
+
+    ids: tuple[int, ...]
+    places: list[int]
+    options: list[Tensor]
+    codes: list[Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class _Plan:
     """Sites per feature that has any; how many passages were silent and how many tokens unmatched, per asked feature."""
 
@@ -129,17 +140,17 @@ def _plan(
 ) -> _Plan:
     plan = _Plan({}, {f: len(own) for f, own in passages.items()}, dict.fromkeys(passages, 0), dict.fromkeys(passages, 0))
     lengths = sae.decoder_directions.float().norm(dim=1).cpu()
-    ranks: dict[int, Tensor] = {}
+    matches: dict[int, list[_Match]] = {}
     for feature, ids, codes, usable in _read(passages, sae, model, batch_tokens):
         firing = (usable & (codes[:, feature] > 0)).nonzero().flatten()
         plan.n_silent[feature] += int(not len(firing))
-        if feature not in ranks:
-            drawn = generator(derive_seed("ablation controls", feature, seed))
-            ranks[feature] = torch.rand(n_draws, sae.d_sae, generator=drawn)
-        site = _site(feature, ids, firing, codes, lengths, ranks[feature])
-        plan.n_unmatched[feature] += len(firing) - (0 if site is None else len(site.places))
-        if site is not None:
-            plan.sites.setdefault(feature, []).append(site)
+        match = _match(feature, ids, firing, codes, lengths)
+        plan.n_unmatched[feature] += len(firing) - len(match.places)
+        if match.places:
+            matches.setdefault(feature, []).append(match)
+    for feature, own in matches.items():
+        drawn = generator(derive_seed("ablation controls", feature, seed))
+        plan.sites[feature] = _sites(own, lengths, torch.rand(n_draws, sae.d_sae, generator=drawn))
     return plan
 
 
@@ -183,26 +194,39 @@ def _activations(group: list[tuple[int, ...]], sae: SparseAutoencoder, model: Mo
     return [rows[: len(one)] for one, rows in zip(group, found, strict=True)]
 
 
-def _site(
-    feature: int, ids: tuple[int, ...], firing: Tensor, codes: Tensor, lengths: Tensor, ranks: Tensor
-) -> _Site | None:
-    """The site of those `firing` tokens that have a matched control, None if none has; `ranks` [draws, d_sae]."""
-    places, chosen = [], []
+def _match(feature: int, ids: tuple[int, ...], firing: Tensor, codes: Tensor, lengths: Tensor) -> _Match:
+    """Those `firing` tokens that have a matched control."""
+    match = _Match(ids, [], [], [])
     for place in firing.tolist():
         sizes = codes[place] * lengths
         matched = (sizes >= sizes[feature] / MATCHED_WITHIN) & (sizes <= sizes[feature] * MATCHED_WITHIN)
         matched[feature] = False
         others = matched.nonzero().flatten()
         if len(others):
-            places.append(place)
-            chosen.append(others[ranks[:, others].argmin(dim=1)])
-    if not places:
-        return None
-    at, controls = torch.tensor(places), torch.stack(chosen, dim=1)
-    which = torch.cat([torch.full((1, len(at)), feature), controls])
-    sizes = codes[at, which] * lengths[which]
-    edits, edit_of = which.unique(dim=0, return_inverse=True)
-    return _Site(ids, at, codes[at, edits], edits, edit_of, sizes[1:] / sizes[:1])
+            match.places.append(place)
+            match.options.append(torch.cat([torch.tensor([feature]), others]))
+            match.codes.append(codes[place, match.options[-1]])
+    return match
+
+
+def _sites(matches: Sequence[_Match], lengths: Tensor, ranks: Tensor) -> list[_Site]:
+    """The matches with a control of every draw at each place, the first of the options by `ranks` [n_draws, d_sae]."""
+    sites = []
+    for match in matches:
+        picks = [torch.cat([torch.zeros(1).long(), 1 + ranks[:, options[1:]].argmin(dim=1)]) for options in match.options]
+        chosen = [(a[pick], b[pick]) for a, b, pick in zip(match.options, match.codes, picks, strict=True)]
+        which, codes = (torch.stack(columns, dim=1) for columns in zip(*chosen, strict=True))
+        sizes = codes * lengths[which]
+        edits, edit_of = which.unique(dim=0, return_inverse=True)
+        of_edits = torch.empty(edits.shape).index_copy_(0, edit_of, codes)
+        sites.append(_Site(match.ids, torch.tensor(match.places), of_edits, edits, edit_of, sizes[1:] / sizes[:1]))
+    return sites
+
+
+def _distinct(sites: Sequence[_Site]) -> Tensor:
+    """One control draw (0 to n_draws - 1) of each lot that takes out the same features at all places of all sites."""
+    lots = torch.stack([site.edit_of[1:] for site in sites], dim=1).unique(dim=0, return_inverse=True)[1].tolist()
+    return torch.tensor(list({lot: draw for draw, lot in enumerate(lots)}.values()))
 
 
 # ------------------------------------------------------------------------------------------------------------- how much
@@ -284,6 +308,7 @@ def _take(
 
 def _summary(measured: _Measured, plan: _Plan, feature: int, model: Model, n_tokens: int, seed: int) -> Ablation:
     sites = plan.sites[feature]
+    distinct = _distinct(sites)
     draws = generator(derive_seed("ablation intervals", feature, seed))
     usable = unusable_tokens(model, measured.shift) == 0
     ((gaining, losing),) = largest_and_smallest(model, measured.shift[:1], n=n_tokens)
@@ -293,32 +318,29 @@ def _summary(measured: _Measured, plan: _Plan, feature: int, model: Model, n_tok
         n_unmatched=plan.n_unmatched[feature],
         n_silent=plan.n_silent[feature],
         n_draws=len(measured.kl) - 1,
+        n_distinct=len(distinct),
         size_ratio=float(torch.cat([site.ratios.flatten() for site in sites]).median()),
-        kl=_compared(measured.kl, draws),
-        next_token=_compared(measured.next_token, draws),
+        kl=_compared(measured.kl, distinct, draws),
+        next_token=_compared(measured.next_token, distinct, draws),
         losing=tuple(TokenValue(*one) for one in losing if one[1] < 0),
         gaining=tuple(TokenValue(*one) for one in gaining if one[1] > 0),
-        loss=_strongest(measured.shift[:, usable].amin(dim=1)),
-        gain=_strongest(measured.shift[:, usable].amax(dim=1)),
+        loss=_beside(measured.shift[:, usable].amin(dim=1).double(), distinct, None),
+        gain=_beside(measured.shift[:, usable].amax(dim=1).double(), distinct, None),
     )
 
 
-def _compared(by_context: Tensor, draws: torch.Generator) -> Compared:
+def _compared(by_context: Tensor, distinct: Tensor, draws: torch.Generator) -> Compared:
     """Of [v, n_contexts]: the feature's mean with its interval beside the draws' means; p compares sizes, whatever the sign."""
     own, n = by_context[0], by_context.shape[1]
     ends = None
     if n >= MIN_FOR_INTERVAL:
         low, high = percentile_interval(bootstrap_counts(n, N_BOOTSTRAP, draws) @ own / n)
         ends = (float(low), float(high))
-    return _beside(by_context.mean(dim=1), ends)
+    return _beside(by_context.mean(dim=1), distinct, ends)
 
 
-def _strongest(by_draw: Tensor) -> Compared:
-    return _beside(by_draw.double(), None)
-
-
-def _beside(means: Tensor, ends: tuple[float, float] | None) -> Compared:
+def _beside(means: Tensor, distinct: Tensor, ends: tuple[float, float] | None) -> Compared:
     value, controls = means[0], means[1:]
     low, high = percentile_interval(controls)
-    p = float(rank_p(value.abs(), controls.abs()))
+    p = float(rank_p(value.abs(), controls[distinct].abs()))
     return Compared(float(value), float(controls.mean()), (float(low), float(high)), p, ends)

@@ -97,7 +97,8 @@ class Compared:
     """A measured number beside the same number for matched controls.
 
     `interval` is the 95% bootstrap interval over contexts (None where there is none), `control` the mean over the control
-    draws, `control_interval` their central 95%, and `p` = (1 + number of draws at least as large) / (1 + number of draws).
+    draws, `control_interval` their central 95%, and `p` = (1 + number of draws at least as large) / (1 + number of draws), over
+    distinct draws: those that took out the same features are one.
     """
 
     value: float
@@ -118,7 +119,8 @@ class Ablation:
     changes most (mean change in nats); `loss` and `gain` compare the strongest of them with the strongest of each control draw.
 
     Controls are other features that fire on the same tokens with a contribution (code x decoder length) within a factor of
-    two, taken out in the same way; `size_ratio` is the median size of their contributions relative to this feature's. Tokens
+    two, taken out in the same way: `n_draws` draws, `n_distinct` different ones, so no p is below 1 / (1 + n_distinct).
+    `size_ratio` is the median size of their contributions relative to this feature's. Tokens
     without any such feature are not edited (`n_unmatched`). `n_silent` contexts were left out: read here, without what
     stood before the document, the feature does not fire in them.
     """
@@ -128,6 +130,7 @@ class Ablation:
     n_unmatched: int
     n_silent: int
     n_draws: int
+    n_distinct: int
     size_ratio: float
     kl: Compared
     next_token: Compared

@@ -22,7 +22,7 @@ from workbench.labeling.views.values import (
     usual_from,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
