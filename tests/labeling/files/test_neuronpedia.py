@@ -289,3 +289,47 @@ def test_any_explanation_becomes_a_label_that_can_be_written(text: str, surrogat
     for record in records_of([feature], SAE, HASH).values():
         read = from_text(to_text(record), Path("1.yaml"), trait_categories())
         assert read == record
+
+
+def test_one_json_value_of_much_memory_is_not_read(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.json.gz"
+    bomb.write_bytes(gzip.compress(b'{"x":[' + b"[]," * 6_000_000 + b"[]]}", 1))
+    with pytest.raises(WorkbenchError, match="more than 16,000,000 bytes"):
+        read_features([bomb])
+
+
+def test_imported_explanations_are_bounded_in_length_and_number(tmp_path: Path) -> None:
+    many = [Explanation(f"{i} " + "long " * 3900, f"method-{i}") for i in range(40)]
+    found = records_of([NeuronpediaFeature("m", "s", 17, explanations=tuple(many))], SAE, HASH)
+    labels = found[SAE, 17].labels
+    assert len(labels) == 16 and all(len(label.explanation) == 2000 and label.explanation.endswith("…") for label in labels)
+    write_records(found, tmp_path)
+    assert len(read_folder(tmp_path)[SAE, 17].labels) == 16
+
+
+def test_text_is_measured_as_javascript_does() -> None:
+    whole = "😈 " * 200 + "end of it"
+    label = said(" ".join(whole.split()[:12]) + "…", explanation=whole)
+    (feature,) = upload_of([a_record(label, evidence=evidence_of())], "m", "s").features
+    assert feature.explanations[0].text == label.label  # 609 units, though 409 characters
+    with pytest.raises(WorkbenchError, match="1 to 512 characters"):
+        check_upload(changed(f"{EXPLAINED}.text", "😈" * 257))
+
+
+def test_a_context_that_is_too_long_is_cut_around_its_peak() -> None:
+    for n, peak in ((1200, 1199), (1200, 0), (3000, 1500), (1024, 1023)):
+        values = [0.0] * n
+        values[peak] = 3.0
+        context = Context(tuple(f"{i} " for i in range(n)), tuple(values), peak, "owt", "d")
+        evidence = FeatureEvidence(17, 0.1, 3.0, top=(context,))
+        (feature,) = upload_of([a_record(said("anger"), evidence=evidence)], "m", "s").features
+        shown = feature.activations[0]
+        assert len(shown.tokens) == 1024 and shown.tokens[shown.values.index(3.0)] == f"{peak} "
+
+
+def test_a_feature_that_they_would_refuse_is_listed_and_the_others_go() -> None:
+    bad = replace(said("anger", name=""), feature=18)
+    upload = upload_of([a_record(said("rage"), evidence=evidence_of()),
+                        a_record(bad, feature=18, evidence=evidence_of(18))], "m", "s")  # fmt: skip
+    assert [feature.index for feature in upload.features] == [17]
+    assert "modelName" in upload.left_out[18] and len(to_uploads(upload.features)) == 1

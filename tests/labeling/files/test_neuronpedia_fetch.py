@@ -29,6 +29,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answers)
         self.asked: list[str] = []
         self.broken = ""
+        self.raw: dict[str, bytes] = {}  # whole answers, headers and all, by a part of the address
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -36,15 +37,24 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
+        for part, raw in self.server.raw.items():
+            if part in self.path:
+                self.wfile.write(raw)
+                return
         if self.server.broken and self.server.broken in self.path:
             self.send_error(503)
         elif (data := self._data()) is None:
-            self.send_error(403 if "batch" in self.path else 404)
+            self._absent(403 if "batch" in self.path else 404)
         else:
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+    def _absent(self, code: int) -> None:
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
 
     def _data(self) -> bytes | None:
         row = {"modelId": MODEL, "layer": SOURCE, "index": "650", "description": "dates", "explanationModelName": "g"}
@@ -115,3 +125,24 @@ def test_only_web_addresses_are_asked(server: Server, monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORKBENCH_NEURONPEDIA_URL", "http://127.0.0.1:9")
     with pytest.raises(WorkbenchError, match="cannot be reached"):
         fetch_feature(MODEL, SOURCE, 650)
+
+
+ANSWERS = {
+    "cut short": (b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"modelId": "gpt2-small", "lay', "30 of 500 bytes came"),
+    "a login page": (b"HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n<html>log in</html>", "answered with something else"),
+    "another protocol": (b"SSH-2.0-OpenSSH\r\n\r\n", "cannot be reached"),
+    "throttled": (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nslow down", "answered with status 403"),
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_an_answer_that_is_not_what_was_asked_for_is_not_kept(server: Server, what: str) -> None:
+    raw, message = ANSWERS[what]
+    server.raw = {"api/feature": raw, "batch-1": raw}
+    with pytest.raises(WorkbenchError, match=message):
+        fetch_feature(MODEL, SOURCE, 650)
+    assert cached_files(MODEL, SOURCE) == []
+    with pytest.raises(WorkbenchError, match=message):  # and it is not taken for the end of the list
+        fetch_explanations(MODEL, SOURCE)
+    server.raw = {}
+    assert fetch_feature(MODEL, SOURCE, 650).exists() and len(fetch_explanations(MODEL, SOURCE)) == 2

@@ -14,8 +14,14 @@ from workbench.base.store import describe_os_error
 from workbench.labeling.files.yamlfile import LabelFileError
 
 MAX_BYTES = 256_000_000
+MAX_DOCUMENT_BYTES = 16_000_000  # of one JSON value, which takes up to thirty times as much memory
 MAX_LINE_BYTES = 8_000_000
 _REMEDY = "download or write the file again"
+
+
+def utf16_length(text: str) -> int:
+    """The length of a text in UTF-16 units, in which JavaScript counts: two for a character beyond U+FFFF."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class Field:
@@ -53,11 +59,11 @@ class Field:
         return [self._inner(item, f"{self.name}[{i}]") for i, item in enumerate(value)]
 
     def text(self, *, most: int, least: int = 0) -> str:
-        """Text of so many characters; halves of characters become the replacement character."""
+        """Text of so many characters, counted as JavaScript does; halves of characters become the replacement character."""
         if not isinstance(self.value, str):
             self.refuse("text")
-        if not least <= len(self.value) <= most:
-            self.refuse(f"{least} to {most} characters", f"{len(self.value)} characters")
+        if not least <= (n := utf16_length(self.value)) <= most:
+            self.refuse(f"{least} to {most} characters", f"{n} characters")
         return self.value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def optional_text(self, *, most: int) -> str | None:
@@ -87,8 +93,9 @@ class Field:
         return Field(value, self.path, self.line, name)
 
 
-def read_json_file(path: Path, *, max_bytes: int = MAX_BYTES) -> Field:
-    """The object in a JSON file (also .json.gz)."""
+def read_json_file(path: Path, *, max_bytes: int | None = None) -> Field:
+    """The object in a JSON file (also .json.gz) of at most 16 MB."""
+    max_bytes = MAX_DOCUMENT_BYTES if max_bytes is None else max_bytes
     pieces, n = [], 0
     for line, piece in _lines(path, max_bytes, max_line=max_bytes):
         pieces.append(piece)

@@ -65,7 +65,7 @@ def read_features(paths: Iterable[Path], *, only: frozenset[int] | None = None) 
         WorkbenchError: a damaged file, by file, line and field; files of several models or sources.
     """
     found: dict[int, NeuronpediaFeature] = {}
-    for feature in (feature for path in paths for feature in _features_of(path)):
+    for feature in (feature for path in paths for feature in features_of(path)):
         first = next(iter(found.values()), feature)
         if (feature.model_id, feature.source) != (first.model_id, first.source):
             raise WorkbenchError(
@@ -79,7 +79,8 @@ def read_features(paths: Iterable[Path], *, only: frozenset[int] | None = None) 
     return [found[index] for index in sorted(found)]
 
 
-def _features_of(path: Path) -> Iterator[NeuronpediaFeature]:
+def features_of(path: Path) -> Iterator[NeuronpediaFeature]:
+    """The features in one file, as they stand there."""
     if ".jsonl" in path.suffixes:
         for row in read_json_lines(path):
             yield from_explanation_row(row) if row.has("description") else from_feature(row)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import re
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,13 +14,15 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.settings import cache_dir, setting
 from workbench.base.store import atomic_write
+from workbench.labeling.files.neuronpedia import features_of
+from workbench.labeling.files.yamlfile import LabelFileError
 
 API, EXPORTS = "https://www.neuronpedia.org", "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
 MAX_BYTES = 64_000_000
 MAX_BATCHES = 2000
 TIMEOUT_SECONDS = 60
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_ABSENT = (403, 404)  # the exports answer 403 for files that are not there
+_NO_SUCH_FILE = b"<Code>AccessDenied</Code>"  # how the exports' store says it, with status 403; others say 403 to be left alone
 
 
 def cached_files(model_id: str, source: str) -> list[Path]:
@@ -48,7 +52,7 @@ def fetch_feature(model_id: str, source: str, index: int) -> Path:
         data = _download(url)
         if data is None:
             raise WorkbenchError(f"{url}: there is no such feature", "a feature of that source", "check the names and the number")
-        atomic_write(path, data)
+        _keep(data, path, url)
     return path
 
 
@@ -61,10 +65,11 @@ def fetch_explanations(model_id: str, source: str) -> list[Path]:
         for number in range(MAX_BATCHES):
             path = folder / f"batch-{number}.jsonl.gz"
             if not path.exists():
-                data = _download(f"{host}/v1/{model_id}/{source}/explanations/{path.name}")
+                url = f"{host}/v1/{model_id}/{source}/explanations/{path.name}"
+                data = _download(url)
                 if data is None:
                     break
-                atomic_write(path, data)
+                _keep(data, path, url)
             paths.append(path)
             step()
     if not paths:
@@ -80,20 +85,43 @@ def _host(name: str, default: str) -> str:
     return host
 
 
+def _keep(data: bytes, path: Path, url: str) -> None:
+    """Into the cache, if it is what was asked for: what is kept there is not asked for again."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        atomic_write(trial, data)
+        try:
+            for _ in features_of(trial):
+                pass
+        except LabelFileError as error:
+            remedy = "open the address in a browser: a network's login page may stand in its way"
+            raise WorkbenchError(f"{url} answered with something else ({error.problem})", "Neuronpedia's file", remedy) from error
+    atomic_write(path, data)
+
+
 def _download(url: str) -> bytes | None:
     """The bytes at an address; None when there is nothing."""
     request = urllib.request.Request(url, headers={"User-Agent": "persona-workbench"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            data = answer.read(MAX_BYTES + 1)
+            data, length = answer.read(MAX_BYTES + 1), answer.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
-        if error.code in _ABSENT:
+        if error.code == 404 or (error.code == 403 and _NO_SUCH_FILE in _body(error)):
             return None
         raise WorkbenchError(f"{url} answered with status {error.code}", "status 200", "try again later") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         found = f"{url} cannot be reached ({reason})"
         raise WorkbenchError(found, "an answer", "check the network, or import local files") from None
     if len(data) > MAX_BYTES:
         raise WorkbenchError(f"{url} has more than {MAX_BYTES:,} bytes", "a smaller file", "download and import it in parts")
+    if length is not None and length.isdecimal() and int(length[:18]) != len(data):
+        raise WorkbenchError(f"{url}: {len(data):,} of {int(length[:18]):,} bytes came", "the whole file", "try again")
     return data
+
+
+def _body(error: urllib.error.HTTPError) -> bytes:
+    try:
+        return error.read(10_000)
+    except (OSError, http.client.HTTPException):
+        return b""

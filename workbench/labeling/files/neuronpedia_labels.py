@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from workbench.base.text import clean_text
 from workbench.labeling.evidence import Context, FeatureEvidence
+from workbench.labeling.files.foreignjson import utf16_length
 from workbench.labeling.files.label_part import label_problem
 from workbench.labeling.files.merge import Key, Records
 from workbench.labeling.files.neuronpedia import (
@@ -15,12 +16,15 @@ from workbench.labeling.files.neuronpedia import (
     Activation,
     Explanation,
     NeuronpediaFeature,
+    to_uploads,
 )
 from workbench.labeling.files.record import in_order
+from workbench.labeling.files.yamlfile import LabelFileError
 from workbench.labeling.labels import MAX_CHARACTERS, MAX_WORDS, FeatureLabel, FeatureRecord, preferred
 
 SITE = "neuronpedia"
 MAX_CONTEXTS = 10
+MAX_EXPLANATIONS, MAX_EXPLANATION = 16, 2000  # of what is imported of a feature; the length in characters
 CUT = "…"
 
 
@@ -28,7 +32,8 @@ def records_of(features: Iterable[NeuronpediaFeature], sae_id: str, sae_hash: st
     """The features that have explanations, as records of the SAE that Neuronpedia's source is.
 
     Each explanation is a label of the model that wrote it (author kind "model", name "neuronpedia" when none is named), proposed.
-    One that is longer than a label may be is cut there and kept whole as `explanation`. The texts of activations belong to their
+    One that is longer than a label may be is cut there and kept as `explanation`, of which 2,000 characters are taken; of a
+    feature's explanations the first 16. The texts of activations belong to their
     datasets: as evidence they are named by place, not copied.
     """
     records: dict[Key, FeatureRecord] = {}
@@ -42,7 +47,7 @@ def records_of(features: Iterable[NeuronpediaFeature], sae_id: str, sae_hash: st
 def _labels(feature: NeuronpediaFeature) -> tuple[FeatureLabel, ...]:
     place = f"From Neuronpedia: {feature.model_id}/{feature.source}/{feature.index}."
     made = []
-    for item in (item for item in feature.explanations if _on_one_line(item.text)):
+    for item in [item for item in feature.explanations if _on_one_line(item.text)][:MAX_EXPLANATIONS]:
         name, method = _on_one_line(item.model or ""), _on_one_line(item.method or "")
         author = {"kind": "model", "name": name or SITE} | ({"method": method} if method else {})
         label, explanation = _wording(item.text)
@@ -63,7 +68,7 @@ def _wording(text: str) -> tuple[str, str]:
     label = " ".join(words[:MAX_WORDS])
     if len(words) > MAX_WORDS or len(label) > MAX_CHARACTERS:
         label = label[: MAX_CHARACTERS - 1].rstrip() + CUT
-    return label, text
+    return label, text if len(text) <= MAX_EXPLANATION else text[: MAX_EXPLANATION - 1] + CUT
 
 
 def _evidence(feature: NeuronpediaFeature) -> FeatureEvidence:
@@ -111,8 +116,8 @@ def upload_of(
 
     `model_id` and `source` are Neuronpedia's names, in lower case. It takes only methods and explainers' names that it knows:
     `method` and `explainer` stand in for those of the labels. With `every_author`, all labels that are not rejected. Logits are
-    left out, because label files hold their tokens without values. A feature without a label that counts, or without a context to
-    show, is left out.
+    left out, because label files hold their tokens without values. A feature without a label that counts, without a context to
+    show, or past one of Neuronpedia's limits is left out.
     """
     features, left_out = [], {}
     for record in sorted(records, key=lambda record: record.feature):
@@ -124,12 +129,23 @@ def upload_of(
             continue
         told = dict.fromkeys(_explanation(label, method, explainer) for label in chosen if label is not None)
         density = None if record.evidence is None else record.evidence.density
-        features.append(
-            NeuronpediaFeature(
-                model_id.lower(), source.lower(), record.feature, density, explanations=tuple(told), activations=activations
-            )
+        feature = NeuronpediaFeature(
+            model_id.lower(), source.lower(), record.feature, density, explanations=tuple(told), activations=activations
         )
+        if problem := _upload_problem(feature):
+            left_out[record.feature] = problem
+        else:
+            features.append(feature)
     return Upload(tuple(features), left_out)
+
+
+def _upload_problem(feature: NeuronpediaFeature) -> str | None:
+    """Why Neuronpedia would not take that feature, None when it would."""
+    try:
+        to_uploads([feature])
+    except LabelFileError as error:
+        return f"{error.field}: {error.problem}; expected {error.expected}"
+    return None
 
 
 def _shown(evidence: FeatureEvidence | None) -> list[Context]:
@@ -148,11 +164,14 @@ def _text(label: FeatureLabel) -> str:
     """The label, or the explanation where the label is its beginning."""
     beginning = label.label.removesuffix(CUT)
     whole = bool(label.explanation) and " ".join(label.explanation.split()).startswith(beginning)
-    return label.explanation if whole and len(label.explanation) <= MAX_TEXT else label.label
+    return label.explanation if whole and utf16_length(label.explanation) <= MAX_TEXT else label.label
 
 
 def _activation(context: Context) -> Activation:
-    """The context in tokens that have text; the value of a token without one goes to its neighbour, if it is larger."""
+    """The context in tokens that have text; the value of a token without one goes to its neighbour, if it is larger.
+
+    Of more tokens than Neuronpedia takes, those around the peak.
+    """
     tokens: list[str] = []
     values: list[float] = []
     waiting = 0.0
@@ -165,4 +184,6 @@ def _activation(context: Context) -> Activation:
             values[-1] = max(values[-1], value)
         else:
             waiting = max(waiting, value)
-    return Activation(tuple(tokens[:MAX_TOKENS]), tuple(values[:MAX_TOKENS]))
+    peak = values.index(max(values))
+    start = max(0, min(peak - MAX_TOKENS // 2, len(tokens) - MAX_TOKENS))
+    return Activation(tuple(tokens[start : start + MAX_TOKENS]), tuple(values[start : start + MAX_TOKENS]))
