@@ -70,6 +70,17 @@ def test_single_clouds_are_seldom_split_and_separate_ones_mostly() -> None:
     assert sum(double) >= 4
 
 
+def test_lengths_of_the_embeddings_are_no_senses() -> None:
+    """One cloud of directions with log-normal lengths: a few long vectors alone would be taken for clusters."""
+    contexts, flagged = contexts_about(2, 16, 3), []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        cloud = torch.tensor(rng.standard_normal((16, 64)) * np.exp(rng.normal(0, 0.8, (16, 1))))
+        found = senses_of(evidence(*contexts), BACKGROUND, embed=lambda _, cloud=cloud: cloud, n_null=39, seed=seed)
+        flagged.append(found.is_polysemantic)
+    assert sum(flagged) <= 1  # 4 with their lengths, none without
+
+
 def test_clusters_have_at_least_three_contexts() -> None:
     rng = np.random.default_rng(0)
     points = rng.standard_normal((14, 3))

@@ -72,13 +72,16 @@ def senses_of(
 ) -> Senses:
     """The senses of a feature from the words around its peaks, k = 1 allowed.
 
-    The texts within 7 tokens of each peak are embedded (MiniLM by default), reduced to their first 5 principal components, and
-    split by k-means into 2 to 4 clusters of at least 3 contexts each. The best mean silhouette width (Rousseeuw 1987) is compared
-    with what it is on single clouds: as many draws from one Gaussian with the same covariance, treated in the same way, as in
-    SigClust (Liu et al. 2008). Sixteen contexts in one cloud are split at p <= .05 in 3% of cases, two well separated groups
-    always, overlapping ones in under half. Only if at most `level` of them reach it does the feature have several senses.
-    `background` counts the words of everything that was read: a sense is named by the words most telling of it against the other
-    senses and the background.
+    The texts within 7 tokens of each peak are embedded (MiniLM by default), scaled to unit length, reduced to their first 5
+    principal components, and split by k-means into 2 to 4 clusters of at least 3 contexts each. The best mean silhouette width
+    (Rousseeuw 1987) is compared with what it is on single clouds: as many draws from one Gaussian with the same covariance,
+    treated in the same way from the principal components on, as in SigClust (Liu et al. 2008). Sixteen contexts in one cloud
+    are split at p <= .05 in 3% of cases, two well separated groups always, overlapping ones in under half. The condition is
+    that a single cloud be near to Gaussian: one with heavy tails is split more often (normal directions with log-normal
+    lengths, sigma .5: 2% where the cloud is centred at 0, as unit length takes the lengths away, 28% where it lies far from 0;
+    60 clouds of 16 points in 64 dimensions). Only if at most `level` of those draws reach it does the feature have several
+    senses. `background` counts the words of everything that was read: a sense is named by the words most telling of it against
+    the other senses and the background.
     """
     contexts = [context for context in evidence.contexts if not context.is_withheld]
     if len(contexts) < 2 * MIN_SIZE:
@@ -158,7 +161,8 @@ def _embedded(contexts: Sequence[Context], embed: Callable[[Sequence[str]], Tens
 
         embed = load_minilm()
     around = ["".join(c.tokens[max(c.peak - WINDOW, 0) : c.peak + WINDOW + 1]).strip() for c in contexts]
-    return embed(around).float().cpu().numpy()
+    vectors = embed(around).float()
+    return (vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu().numpy()
 
 
 def _reduced(vectors: np.ndarray) -> np.ndarray:
