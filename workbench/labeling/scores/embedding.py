@@ -1,6 +1,7 @@
 """Detection without a language model: how near a label's words are to the words around the marked token.
 
-What was tried is told in `EmbeddingScorer`; it was chosen on labels of a smaller, earlier reading.
+What was tried is told in `EmbeddingScorer`; it was chosen on labels of a smaller, earlier reading, against negatives of one kind
+of source.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ class EmbeddingScorer:
     Form words ("comma", "capitalised", "second token") are those of `forms.form_words`; a label without any gets no such term.
     Only the order of the scores means something.
 
-    Mean AUROC over 67 labels of an earlier reading on random / neighbour / same-token negatives, and what swapped labels get:
-    label alone, 5 words on either side .64 / .57 / .61; with its explanation .69 / .62 / .64; by distance .70 / .63 / .65
-    (reach 1 to 12 all within .01); the marked word three times .71 / .64 / .65; best matching word instead of the mean
-    .69 / .64 / .64; first principal components taken out .69 / .62 / .64; form as word vectors .71 / .65 / .66; form as words
-    .76 / .66 / .68 (kept). Swapped labels stay at .53 / .52 / .54 throughout.
+    Mean AUROC over 67 labels of an earlier reading on random / neighbour / same-token negatives. These negatives came from one
+    kind of source, the contexts in which the feature fires from all, so that whatever tells the kinds of source apart counts
+    too: the numbers set the variants side by side and say nothing of negatives drawn from all sources. Label alone, 5 words on
+    either side .64 / .57 / .61; with its explanation .69 / .62 / .64; by distance .70 / .63 / .65 (reach 1 to 12 all within
+    .01); the marked word three times .71 / .64 / .65; best matching word instead of the mean .69 / .64 / .64; first principal
+    components taken out .69 / .62 / .64; form as word vectors .71 / .65 / .66; form as words .76 / .66 / .68 (kept). On those
+    same negatives swapped labels got .53 / .52 / .54 with every variant.
     """
 
     reach: float = 6.0
