@@ -148,7 +148,7 @@ def bookkeeping(folder: Path, index: Any, floor_per_token: float) -> dict[str, A
     tally = Tally(index.d_sae, int(index.document["vocab_size"]), Sizes())
     costs = []
     for number in range(len(index.document["shards"])):
-        shard = Shard.load(shard_folder(folder, number))
+        shard = Shard.load(shard_folder(folder, number), d_sae=tally.d_sae, vocab_size=tally.vocab_size)
         costs.append(seconds_of(lambda piece=shard: tally.add(piece))[0] / shard.n_tokens)
     return {
         "first_seconds_per_token": round(costs[0], 7),

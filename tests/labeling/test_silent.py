@@ -103,7 +103,7 @@ def test_an_index_of_the_old_schema_is_counted_anew_without_the_model(world, ind
     with pytest.raises(WorkbenchError, match="another sizes"):
         build_index(sae, model, documents, tmp_path, **{**SETTINGS, "n_top": 5})
     monkeypatch.setattr(Encoder, "shard", lambda *_: pytest.fail("something was read through the model"))
-    again = build_index(sae, model, [replace(one, activations=None) for one in documents], tmp_path, **SETTINGS)
+    again = build_index(sae, model, documents, tmp_path, **SETTINGS)
     assert again.key == index.key and again.collection([0], n_neighbours=0).random
     for name in ("feature_index.json", "feature_index.safetensors", "settings.json", "words.json"):
         assert (tmp_path / name).read_bytes() == (index.folder / name).read_bytes()

@@ -18,7 +18,7 @@ from workbench.base.store import atomic_write, content_hash, make_folder, read_j
 from workbench.base.tensors import save_artifact
 from workbench.labeling.contexts.coactivation import CoActivation, coactivation, share_to_read
 from workbench.labeling.contexts.collection import _tokenised
-from workbench.labeling.contexts.encoding import Encoder
+from workbench.labeling.contexts.encoding import Encoder, given_hash, roles_of
 from workbench.labeling.contexts.index import FeatureIndex
 from workbench.labeling.contexts.opening import KIND, SCHEMA, schema_of
 from workbench.labeling.contexts.places import Places
@@ -71,12 +71,13 @@ def build_index(
     settings = _settings(sae, model, sizes, n_tokens, batch_tokens, shard_tokens, seed)
     _claim(place, settings)
     encoder = Encoder(sae, model, batch_tokens=batch_tokens)
-    tally = Tally(sae.d_sae, max(model.vocab_size, len(model.tokenizer)), sizes, seed)
+    vocab_size = max(model.vocab_size, len(model.tokenizer))
+    tally = Tally(sae.d_sae, vocab_size, sizes, seed)
     written: list[dict[str, Any]] = []
     n_triples, n_pairs = 0, 0.0
     with track("Indexing features", n_tokens, "tokens") as step:
         for number, part in enumerate(_parts(_tokenised(model, documents), n_tokens, shard_tokens)):
-            shard = _shard(shard_folder(place, number), part, encoder)
+            shard = _shard(shard_folder(place, number), part, encoder, vocab_size)
             tally.add(shard)
             tally.read_words(model.tokenizer, shard)
             written.append({"n_tokens": shard.n_tokens, "sha256": shard_hash(shard_folder(place, number))})
@@ -85,7 +86,10 @@ def build_index(
             step(shard.n_tokens)
     if not tally.pools.tokens.sum():
         raise WorkbenchError("there is no text to read features in", "documents, chats or rollouts", "give texts or a vector")
-    shards = (Shard.load(shard_folder(place, number)) for number in range(len(written)))
+    _nothing_left(place, len(written))
+    shards = (
+        Shard.load(shard_folder(place, number), d_sae=sae.d_sae, vocab_size=vocab_size) for number in range(len(written))
+    )
     together = coactivation(shards, sae.d_sae, share_to_read(n_triples, n_pairs), seed=seed)
     _finish(place, tally, together, settings, written, model, sae)
     return FeatureIndex.open(place, model=model, sae=sae)
@@ -152,22 +156,34 @@ def _parts(
         yield part
 
 
-def _shard(folder: Path, part: list[TokenDocument], encoder: Encoder) -> Shard:
+def _shard(folder: Path, part: list[TokenDocument], encoder: Encoder, vocab_size: int) -> Shard:
     """The piece of these documents: from disk when it was finished before."""
     if not is_written(folder):
         shutil.rmtree(folder, ignore_errors=True)
         shard = encoder.shard(part)
         shard.save(folder)
         return shard
-    shard = Shard.load(folder)
+    shard = Shard.load(folder, d_sae=encoder.sae.d_sae, vocab_size=vocab_size)
     names = tuple((document.id, document.source, document.group) for document in part)
-    if shard.documents != names or shard.ids.tolist() != [token for document in part for token in document.ids]:
+    same = (shard.documents == names and shard.ids.tolist() == [token for document in part for token in document.ids]
+            and np.array_equal(shard.roles, roles_of(part)) and shard.given in (None, given_hash(part)))  # fmt: skip
+    if not same:
         raise WorkbenchError(
             f"{folder} was read from other documents than those given now",
-            "the documents that the index was begun with, in the same order",
+            "the documents that the index was begun with, in the same order, with the same roles and activations",
             "give those, or begin anew in another folder",
         )
     return shard
+
+
+def _nothing_left(folder: Path, n_pieces: int) -> None:
+    """Refuse to finish an index with fewer pieces than were written for it."""
+    if is_written(shard_folder(folder, n_pieces)):
+        raise WorkbenchError(
+            f"{folder} holds more pieces than the {n_pieces} that these documents make",
+            "all the documents that the index was begun with",
+            "give those, or build the smaller index in another folder",
+        )
 
 
 def _finish(

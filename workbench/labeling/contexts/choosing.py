@@ -143,7 +143,10 @@ class Chooser:
                 "the pieces beside the index, as they were written",
                 "restore it, or delete that folder and run `workbench features index` again",
             )
-        self._shards[number] = Shard.load(folder)
+        shard = Shard.load(folder, d_sae=self.d_sae, vocab_size=int(self.document["vocab_size"]))
+        if shard.n_tokens != self.document["shards"][number]["n_tokens"]:
+            raise WorkbenchError(f"{folder} has {shard.n_tokens} tokens", "as many as the index says", "build the index again")
+        self._shards[number] = shard
         if len(self._shards) > SHARDS_IN_MEMORY:
             self._shards.popitem(last=False)
         return self._shards[number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.base.tensors import tensor_hash
 from workbench.labeling.contexts.shards import Shard
 from workbench.labeling.contexts.streams import TokenDocument
 from workbench.labeling.tokens import special_ids
@@ -131,11 +133,10 @@ def _joined(
     documents: Sequence[TokenDocument], parts: list[Sparse], counted: list[np.ndarray], firsts: list[np.ndarray], n_first: int
 ) -> Shard:
     per_token = np.concatenate([part[0] for part in parts])
-    roles = [np.array(d.roles or (0,) * len(d.ids), np.uint8) for d in documents]
     return Shard(
         documents=tuple((document.id, document.source, document.group) for document in documents),
         ids=np.concatenate([np.array(document.ids, np.int32) for document in documents]),
-        roles=np.concatenate(roles),
+        roles=roles_of(documents),
         counted=np.concatenate(counted),
         starts=np.concatenate([[0], np.cumsum([len(document.ids) for document in documents])]).astype(np.int64),
         code_starts=np.concatenate([[0], np.cumsum(per_token)]).astype(np.int64),
@@ -143,4 +144,19 @@ def _joined(
         values=np.concatenate([part[2] for part in parts]),
         first_features=np.concatenate([np.zeros(0, np.int32), *firsts]),
         n_first=n_first,
+        given=given_hash(documents),
     )
+
+
+def given_hash(documents: Sequence[TokenDocument]) -> str:
+    """SHA-256 of the activations that the documents bring, in their order; those that bring none count as such."""
+    digest = hashlib.sha256()
+    for document in documents:
+        found = document.activations
+        digest.update(b"none" if found is None else tensor_hash(found[: len(document.ids)]).encode())
+    return digest.hexdigest()
+
+
+def roles_of(documents: Sequence[TokenDocument]) -> np.ndarray:
+    """The role of every token of the documents, one behind the other (uint8)."""
+    return np.concatenate([np.array(document.roles or (0,) * len(document.ids), np.uint8) for document in documents])

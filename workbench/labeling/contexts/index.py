@@ -134,7 +134,10 @@ class FeatureIndex:
     @cached_property
     def background(self) -> Counter[str]:
         """How often each word was read."""
-        return Counter({str(word): int(n) for word, n in read_json(self.folder / "words.json").items()})
+        words = read_json(self.folder / "words.json")
+        if not (isinstance(words, dict) and all(type(n) is int and n > 0 for n in words.values())):
+            raise WorkbenchError(f"{self.folder / 'words.json'} does not count words", "word: count", "build the index again")
+        return Counter(words)
 
     @cached_property
     def chooser(self) -> Chooser:
