@@ -16,6 +16,7 @@ from workbench.base.tensors import load_artifact, save_artifact
 from workbench.decomposition.decompose import decompose
 from workbench.decomposition.result import _OTHER_ARRAYS, FEATURE_ARRAYS, SCHEMA, CausalRow, Decomposition
 from workbench.decomposition.shares import feature_replicates, group_shares, has_replicates
+from workbench.maths.statistics import percentile_interval
 from workbench.personas.vectors import PersonaVector
 
 Planted = Callable[..., World]
@@ -97,6 +98,22 @@ def test_a_file_of_schema_2_loads_without_its_direction(parts: Decomposition, tm
     again = Decomposition.load(tmp_path)
     assert again.direction.shape == parts.direction.shape and again.direction.isnan().all()
     assert torch.equal(again.share, parts.share)
+
+
+def test_a_file_of_schema_3_gets_the_basic_intervals_of_its_replicates(parts: Decomposition, tmp_path: Path) -> None:
+    """It held percentiles; what loads now is what decomposing again would give."""
+    parts.save(tmp_path)
+    document, tensors = load_artifact(tmp_path, "decomposition", SCHEMA)
+    place, replicates = parts.replicate_features, parts.replicate_shares.double()
+    low, high = percentile_interval(replicates)
+    old = {name: tensors[name].clone() for name in ("share_low", "share_high")}
+    old["share_low"][place], old["share_high"][place] = low.to(old["share_low"]), high.to(old["share_high"])
+    ends = [end.item() for end in percentile_interval(parts.replicate_error.double())]
+    save_artifact(tmp_path, "decomposition", 3, {**document, "share_error_interval": ends}, {**tensors, **old})
+    again = Decomposition.load(tmp_path)
+    torch.testing.assert_close(again.share_low[place], parts.share_low[place], atol=1e-5, rtol=0)
+    torch.testing.assert_close(again.share_high[place], parts.share_high[place], atol=1e-5, rtol=0)
+    assert again.share_error_interval == pytest.approx(parts.share_error_interval, abs=1e-9)
 
 
 def test_the_direction_is_the_vector_at_the_saes_hook(planted: Planted) -> None:

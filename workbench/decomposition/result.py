@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,7 +19,7 @@ from workbench.base.tensors import load_artifact, register_migration, save_artif
 if TYPE_CHECKING:
     import pandas as pd
 
-KIND, SCHEMA = "decomposition", 3
+KIND, SCHEMA = "decomposition", 4
 
 # One value per feature of the SAE; the order is the order in which tables print them.
 FEATURE_ARRAYS = (
@@ -230,8 +231,21 @@ def _without_direction(document: dict[str, Any], tensors: dict[str, Tensor]) -> 
     return document, {**tensors, "direction": torch.full((document["sae"]["d_model"],), torch.nan)}
 
 
+def _basic_intervals(document: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Schema 3 had percentile intervals of shares: mirrored at the share they are the basic ones of the same replicates."""
+    share, low, high = (tensors[name] for name in ("share", "share_low", "share_high"))
+    document = copy.deepcopy(document)
+    groups = (document.get("audit") or {}).get("groups") or {"groups": ()}
+    for group in groups["groups"]:
+        group["interval"] = [2 * group["share"] - end for end in reversed(group["interval"])]
+    if (error := document.get("share_error_interval")) is not None:
+        document["share_error_interval"] = [2 * document["share_error"] - end for end in reversed(error)]
+    return document, {**tensors, "share_low": (2 * share - high).to(low), "share_high": (2 * share - low).to(low)}
+
+
 register_migration(KIND, 1, _without_placebos)
 register_migration(KIND, 2, _without_direction)
+register_migration(KIND, 3, _basic_intervals)
 
 
 def _value(entry: Tensor) -> float | bool | None:
