@@ -71,3 +71,35 @@ def test_token_counts_miss_no_more_than_they_say():
     for pair, n in true.items():
         assert n - counts.missed[pair[0]] <= found.get(pair, 0) <= n
     assert max(Counter(feature for feature, _ in found).values()) <= 8
+
+
+def test_an_offer_copies_what_is_kept_once_at_most():
+    import tracemalloc
+
+    from workbench.labeling.contexts.places import BLOCK, BestPlaces
+
+    rng, best, n = np.random.default_rng(0), BestPlaces(8, 8), 6 * BLOCK
+    groups = np.repeat(np.arange(n // 8), 8)
+
+    def some(group):
+        score, text = rng.integers(0, 1 << 60, (2, len(group)))
+        return Places(group, score, np.arange(len(group)), np.arange(len(group)), np.zeros(len(group), np.int64), text)
+
+    best.offer(some(groups))
+    kept, few = best.kept, some(groups[::64])
+    size = sum(getattr(kept, name).nbytes for name in ("group", "score", "token", "document", "source", "text"))
+    assert len(kept) == n and size == 40 * n
+    tracemalloc.start()
+    best.offer(few)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * size
+    assert len(best.kept) == n and (np.diff(best.kept.group) >= 0).all()
+
+
+def test_the_estimate_covers_a_measured_index():
+    from workbench.labeling.contexts.tallies import Sizes
+
+    on_disk, in_memory = Sizes().bytes_per_feature()
+    assert 10_300 < on_disk < 13_000 and on_disk < in_memory  # 8,192 features over 731,000 tokens took 10,300 bytes each
+    assert Sizes(n_top=40).bytes_per_feature()[1] > 1.4 * in_memory

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
 
 CORPORA = ("owt", "wikipedia")
-BYTES_PER_FEATURE = 7_000
 BYTES_PER_TRIPLE = 8
 
 
@@ -56,6 +55,7 @@ class IndexJob:
 
     def plan(self) -> dict[str, Any]:
         """About how long it takes and how much disk and memory, from the SAE's card; nothing is loaded."""
+        from workbench.labeling.contexts.tallies import Sizes
         from workbench.saes.registry import find_sae as entry_of
 
         from .inputs import find_sae
@@ -63,6 +63,7 @@ class IndexJob:
 
         site = find_sae(self.sae, self.model)
         entry = entry_of(site.reference)
+        on_disk, in_memory = Sizes().bytes_per_feature()
         active = float(entry.card.get("l0") or 50.0)
         seconds = {"chats": self.chats * 64 / SAMPLED_TOKENS_PER_SECOND, "reading": self.tokens / FORWARD_TOKENS_PER_SECOND}
         return {
@@ -70,8 +71,8 @@ class IndexJob:
             "folder": str(self.out or index_folder(site.id)),
             "steps": [{"step": name, "seconds": round(value, 1)} for name, value in seconds.items()],
             "seconds": round(sum(seconds.values()), 1),
-            "disk_bytes": int(self.tokens * active * BYTES_PER_TRIPLE + entry.d_sae * BYTES_PER_FEATURE),
-            "memory_bytes": int(entry.d_sae * BYTES_PER_FEATURE),
+            "disk_bytes": int(self.tokens * active * BYTES_PER_TRIPLE + entry.d_sae * on_disk),
+            "memory_bytes": int(entry.d_sae * in_memory),
             "note": "an estimate from speeds measured with the default model on two cores; memory beside model and SAE",
         }
 

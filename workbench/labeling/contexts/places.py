@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15))
 
 
+BLOCK = 1 << 17
+"""Rows that are sorted at a time: what is kept is never copied more than once."""
+
+
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Places in documents, one a row, all int64: `group` (what they compete in), `score` (the largest ones are kept), `token`
-    (number in the whole index), `document` and `source` (numbers as well), and `text`, the hash of the window around it."""
+    """Places in documents, one a row: `group` (what they compete in), `score` (the largest ones are kept), `token` (number in the
+    whole index), `document` and `source` (numbers as well), and `text`, the hash of the window around it; int64, but for
+    `document` and `source`, which are kept as int32."""
 
     group: np.ndarray
     score: np.ndarray
@@ -20,6 +26,10 @@ class Places:
     document: np.ndarray
     source: np.ndarray
     text: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("document", "source"):
+            object.__setattr__(self, name, getattr(self, name).astype(np.int32, copy=False))
 
     def __len__(self) -> int:
         return len(self.group)
@@ -58,18 +68,25 @@ class BestPlaces:
         return (groups[at] != group) | (score > least[at])
 
     def offer(self, places: Places) -> None:
-        """Take places in; only the groups that they belong to are sorted again."""
+        """Take places in; only the groups that they belong to are sorted again, BLOCK rows or so at a time."""
         if not len(places):
             return
-        touched = np.unique(places.group)
-        at = np.minimum(np.searchsorted(touched, self.kept.group), len(touched) - 1)
-        again = touched[at] == self.kept.group
-        renewed = self._best(Places.joined([self.kept[again], places]))
-        merged = Places.joined([self.kept[~again], renewed])
-        self.kept = merged[np.argsort(merged.group, kind="stable")]
+        places = places[np.argsort(places.group, kind="stable")]
+        edges = np.unique(np.sort(np.concatenate([self.kept.group, places.group]))[::BLOCK][1:])
+        old, new = _slices(self.kept.group, edges), _slices(places.group, edges)
+        self.kept = Places.joined([self._merged(self.kept[a], places[b]) for a, b in zip(old, new, strict=True)])
         starts, sizes = _segments(self.kept.group)
         filled = sizes >= self.capacity
         self.full = self.kept.group[starts[filled]], self.kept.score[starts[filled] + self.capacity - 1]
+
+    def _merged(self, kept: Places, places: Places) -> Places:
+        if not len(places):
+            return kept
+        touched = np.unique(places.group)
+        at = np.minimum(np.searchsorted(touched, kept.group), len(touched) - 1)
+        again = touched[at] == kept.group
+        merged = Places.joined([kept[~again], self._best(Places.joined([kept[again], places]))])
+        return merged[np.argsort(merged.group, kind="stable")]
 
     def _best(self, places: Places) -> Places:
         places = places[np.lexsort((places.token, -places.score, places.group))]
@@ -126,6 +143,12 @@ def window_bounds(token: np.ndarray, start: np.ndarray, stop: np.ndarray, contex
     """
     begin = np.maximum(np.minimum(token - (2 * context) // 3, stop - context), start)
     return begin, np.minimum(begin + context, stop)
+
+
+def _slices(keys: np.ndarray, edges: np.ndarray) -> list[slice]:
+    """The parts of sorted keys between the edges, each edge the beginning of a part."""
+    ends = [0, *np.searchsorted(keys, edges).tolist(), len(keys)]
+    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def _segments(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
