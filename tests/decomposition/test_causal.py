@@ -240,6 +240,7 @@ def test_a_saved_distribution_loads_the_same_and_refuses_another_sae(model, plan
     loaded = ControlDistribution.load(controls.save(tmp_path / "controls.json"))
     assert loaded == controls
     loaded.check(control_key(model, planted, trait_of(), kl=KL))
+    loaded.check(control_key(model, replace(planted, id="/another/folder/it/was/moved/to"), trait_of(), kl=KL))
     for other in (
         control_key(model, replace(planted, weights_hash="cd" * 32), trait_of(), kl=KL),
         control_key(model, planted, trait_of(PAIRS[:9]), kl=KL),

@@ -118,7 +118,7 @@ class ControlDistribution:
 
     def check(self, key: dict[str, Any]) -> None:
         """Raise WorkbenchError unless this distribution was measured for exactly `key`."""
-        wrong = [name for name in key if self.key.get(name) != key[name]]
+        wrong = [name for name in identity(key) if self.key.get(name) != key[name]]
         if wrong:
             found = ", ".join(f"{name} {_short(self.key.get(name))}" for name in wrong)
             expected = ", ".join(f"{name} {_short(key[name])}" for name in wrong)
@@ -127,6 +127,11 @@ class ControlDistribution:
                 expected,
                 "compute it again for this SAE, model and pair set",
             )
+
+
+def identity(key: dict[str, Any]) -> dict[str, Any]:
+    """What of a key decides: the SAE's weights, not the name or folder that it was loaded by."""
+    return {name: value for name, value in key.items() if name != "sae_id"}
 
 
 def _short(value: Any) -> str:
@@ -260,7 +265,7 @@ def controls_cache(cache: str | Path | None = None) -> Path:
 
 
 def _parts_folder(cache: str | Path | None, key: dict[str, Any], drawn: Sequence[int], dtype: str) -> Path:
-    return controls_cache(cache) / "parts" / content_hash({**key, "features": list(drawn), "dtype": dtype})[:24]
+    return controls_cache(cache) / "parts" / content_hash({**identity(key), "features": list(drawn), "dtype": dtype})[:24]
 
 
 def _dose_key(model: Model, sae: SparseAutoencoder, kl: float) -> str:

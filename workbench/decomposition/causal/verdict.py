@@ -32,6 +32,7 @@ from workbench.decomposition.causal.controls import (
     control_distribution,
     control_key,
     controls_cache,
+    identity,
     pair_weights,
     sealed_pairs,
     shipped_path,
@@ -150,7 +151,7 @@ def known_controls(
 
 def cached_path(key: dict[str, Any], cache: str | Path | None = None) -> Path:
     """Where a computed distribution is kept for later vectors."""
-    return controls_cache(cache) / f"{content_hash(key)[:24]}.json"
+    return controls_cache(cache) / f"{content_hash(identity(key))[:24]}.json"
 
 
 def features_to_match(decomposition: Decomposition, n: int = N_MATCHED) -> list[int]:

@@ -124,7 +124,8 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     older = isinstance(found, dict) and schema_of(found) < SCHEMA
     if older:
         found = {**found, "schema": SCHEMA}
-    differing = [name for name in settings if not isinstance(found, dict) or found.get(name) != settings[name]]
+    known = found if isinstance(found, dict) else {}
+    differing = [name for name in settings if name not in known or _nameless(known[name]) != _nameless(settings[name])]
     if differing:
         name = differing[0]
         had = found.get(name) if isinstance(found, dict) else None
@@ -136,6 +137,12 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     if older:
         (folder / f"{KIND}.json").unlink(missing_ok=True)
         write_json(path, settings)
+
+
+def _nameless(setting: Any) -> Any:
+    """Without the name or folder that an SAE or a model was loaded by: their weights decide."""
+    named = isinstance(setting, dict) and "weights_hash" in setting
+    return {key: value for key, value in setting.items() if key not in ("id", "name")} if named else setting
 
 
 def _parts(
