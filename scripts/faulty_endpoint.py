@@ -7,8 +7,8 @@ early, cuts its JSON short, sends JSON of another shape and lets requests time o
 cut off or no object at all, which costs one request to repair it. Half-way the run is interrupted and started again.
 
 `lost`: features without their own right label at the end. `repeated`: requests that were answered and yet sent once more.
-`leaked`: files, labels and messages (standard error, the log, the error about an endpoint that sends the key back where its answer
-is cut) in which the beginning of the environment's key turns up.
+`leaked`: files, labels and messages (standard error, the log, the error about an endpoint that sends the key back where its
+answer is cut) in which the beginning of the environment's key turns up.
 """
 
 from __future__ import annotations
