@@ -85,7 +85,7 @@ def scores(features: list[int], labels: Any, model: Any, sae: Any) -> tuple[dict
     apart = open_index("soft-frozen", model, frozen).collection(top)
     theirs, _ = explained_labels(top, apart, make_explainer("offline", apart.background), score=False)
     soft = score_table(theirs.values(), apart, scorer, seed=SEED).record()
-    hard = {sort: hard_mean(shipped, sort) for sort in SORTS}
+    hard: dict[str, Any] = {sort: hard_mean(shipped, sort) for sort in SORTS}
     hard |= {"offline": hard_mean(offline, "shipped"), "soft_frozen": hard_mean(soft, "shipped")}
     hard["shipped_minus_one_token"] = {name: shipped["columns"][name]["shipped_minus"]["one_token"] for name in HARD}
     return {"shipped": shipped, "offline": offline, "soft_frozen": soft}, hard
@@ -129,7 +129,7 @@ def made_of_traits(features: list[int], labels: Any) -> dict[str, Any]:
 
 def benchmarks() -> dict[str, Any]:
     """{index_vs_floor, index_peak_bytes, index, faulty_endpoint}."""
-    index = printed("benchmarks/feature_index.py", "--tokens", "131072", "--memory-tokens", "65536")
+    index = printed("benchmarks/feature_index.py", "--tokens", "65536", "--memory-tokens", "32768")
     faulty = printed("scripts/faulty_endpoint.py", "--json")
     return {"index_vs_floor": index["index_vs_floor"], "index_peak_bytes": index["index_peak_bytes"], "index": index,
             "faulty_endpoint": faulty}  # fmt: skip
