@@ -49,7 +49,8 @@ def made_of_line() -> str:
     named = ", ".join(trait for trait, part in whole.items() if part["n_features"]) or "none"
     drawn = "; ".join(f"{trait} {_drawn(part)}" for trait, part in whole.items())
     return (
-        f"Traits with a labelled feature that shows one of their sub-traits, by its reader: {named}. By the words of the labels "
+        f"Traits with a labelled feature that shows one of their sub-traits, by its reader (by its words where no reader said): "
+        f"{named}. By the words of the labels "
         f"alone, with the assigner's uncertainty in the interval: {drawn}."
     )
 
