@@ -17,6 +17,7 @@ from workbench.base.tensors import load_artifact, save_artifact
 from workbench.cli import stages
 from workbench.cli.stages import JobConfig
 from workbench.decomposition.decompose import decompose
+from workbench.decomposition.result import SCHEMA
 from workbench.saes.formats import saelens
 from workbench.saes.registry import load_sae
 
@@ -86,7 +87,7 @@ def test_placebos_give_the_background_and_a_file_gets_the_comparison(workbench, 
 
 
 def test_an_older_file_takes_its_direction_from_the_run(workbench, made) -> None:
-    document, tensors = load_artifact(made["a"], "decomposition", 3)
+    document, tensors = load_artifact(made["a"], "decomposition", SCHEMA)
     del tensors["direction"]
     save_artifact(made["a"], "decomposition", 2, document, tensors)
     assert compare(workbench, made["run"], made["b"], "--json").json["kind"] == "traits"
@@ -96,8 +97,8 @@ def test_an_older_file_takes_its_direction_from_the_run(workbench, made) -> None
 
 def test_an_sae_off_the_shelf_is_given_as_a_folder(workbench, made) -> None:
     for name in ("a", "b"):
-        document, tensors = load_artifact(made[name], "decomposition", 3)
-        save_artifact(made[name], "decomposition", 3, {**document, "sae": {**document["sae"], "id": "local/x-0"}}, tensors)
+        document, tensors = load_artifact(made[name], "decomposition", SCHEMA)
+        save_artifact(made[name], "decomposition", SCHEMA, {**document, "sae": {**document["sae"], "id": "local/x-0"}}, tensors)
     assert_refused(compare(workbench, made["a"], made["b"]), "the SAE local/x-0 of a is not to be found", "--sae")
     assert compare(workbench, made["a"], made["b"], "--sae", made["sae1"]).code == 0
 

@@ -92,7 +92,7 @@ def test_a_whole_session_on_a_terminal(tmp_path: Path) -> None:
     one.press("manip\n")
     one.wait_for("category: manipulation")
     one.press("?")
-    one.wait_for("Ctrl-U clears it")
+    one.wait_for("Ctrl-U clears")
     one.press("z")
     one.wait_for("no action has the key z")
     one.press("m")
