@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from workbench.reports.intervals import GroupIntervals
 from workbench.reports.shares import CategoryName, category_name, finite, interval, slices
 
-NOTHING = GroupIntervals({}, np.zeros((0, 0)), np.zeros(0))
+NOTHING = GroupIntervals({}, np.zeros((0, 0)), np.zeros(0), np.zeros(0), 0.0)
 TAXONOMY = {
     "cruel": CategoryName("Cruelty", "trait"),
     "style": CategoryName("Style", "other"),
@@ -51,7 +51,7 @@ def test_the_interval_of_a_sum_is_taken_over_sums():
     random = np.random.default_rng(0)
     first = random.normal(0.2, 0.05, 4_000)
     shares = np.stack([first, 0.5 - first], axis=1)  # they always sum to .5: the sum has no spread at all
-    known = GroupIntervals({3: 0, 8: 1}, shares, np.full(4_000, 0.1))
+    known = GroupIntervals({3: 0, 8: 1}, shares, np.full(4_000, 0.1), np.array([0.2, 0.3]), 0.1)
     low, high = known.total([3, 8])
     assert math.isclose(low, 0.5) and math.isclose(high, 0.5)
     low, high = known.total([3])
@@ -60,12 +60,13 @@ def test_the_interval_of_a_sum_is_taken_over_sums():
 
 
 def test_the_remainder_follows_from_the_identity():
-    known = GroupIntervals({0: 0}, np.array([[0.2], [0.3], [0.4]]), np.array([0.1, 0.1, 0.1]))
-    assert np.allclose(known.remainder([0]), np.quantile([0.7, 0.6, 0.5], [0.025, 0.975]))
+    known = GroupIntervals({0: 0}, np.array([[0.2], [0.3], [0.4]]), np.array([0.1, 0.1, 0.1]), np.array([0.25]), 0.1)
+    low, high = np.quantile([0.7, 0.6, 0.5], [0.025, 0.975])
+    assert np.allclose(known.remainder([0]), (2 * 0.65 - high, 2 * 0.65 - low))  # mirrored at the vector's own remainder, .65
 
 
 def test_no_interval_is_claimed_where_replicates_are_missing():
-    known = GroupIntervals({0: 0}, np.array([[0.2], [0.3]]), np.array([0.1, 0.1]))
+    known = GroupIntervals({0: 0}, np.array([[0.2], [0.3]]), np.array([0.1, 0.1]), np.array([0.2]), 0.1)
     assert known.total([0, 5]) is None and known.remainder([5]) is None
     assert NOTHING.total([0]) is None and NOTHING.remainder([]) is None
 

@@ -16,44 +16,51 @@ Interval = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class GroupIntervals:
-    """95% percentile intervals of groups of features: in each replicate the shares are summed, then ranked.
+    """95% basic bootstrap intervals of groups of features: in each replicate the shares are summed, and then ranked.
 
-    `columns` maps a feature to its column in `shares` [n_bootstrap, m]; `error` is [n_bootstrap]. A group which
-    holds a feature without replicates has no interval (None): nothing is filled in.
+    `columns` maps a feature to its column in `shares` [n_bootstrap, m] and `points` [m], the vector's own shares; `error` is
+    [n_bootstrap], `error_point` the vector's own. A group which holds a feature without replicates has no interval (None):
+    nothing is filled in.
     """
 
     columns: dict[int, int]
     shares: np.ndarray
     error: np.ndarray
+    points: np.ndarray
+    error_point: float
 
     @classmethod
     def of(cls, parts: Decomposition) -> GroupIntervals:
         features = [int(feature) for feature in parts.replicate_features]
         columns = {feature: column for column, feature in enumerate(features)}
-        return cls(
-            columns, np.asarray(parts.replicate_shares, float), np.asarray(parts.replicate_error, float)
-        )
+        points = np.asarray(parts.share, float)[features] if features else np.zeros(0)
+        replicates = np.asarray(parts.replicate_shares, float), np.asarray(parts.replicate_error, float)
+        return cls(columns, *replicates, points, np.nan if parts.share_error is None else parts.share_error)
 
     def total(self, features: Iterable[int]) -> Interval:
         """The interval of the summed share of `features`."""
-        summed = self._replicates(features)
-        return None if summed is None else _ends(summed)
+        found = self._summed(features)
+        return None if found is None else _ends(*found)
 
     def remainder(self, labelled: Iterable[int]) -> Interval:
         """The interval of all other features: 1 - error - sum over `labelled`, in each replicate (the identity)."""
-        summed = self._replicates(labelled)
-        return None if summed is None or len(self.error) != len(summed) else _ends(1.0 - self.error - summed)
+        found = self._summed(labelled)
+        if found is None or len(self.error) != len(found[0]):
+            return None
+        return _ends(1.0 - self.error - found[0], 1.0 - self.error_point - found[1])
 
-    def _replicates(self, features: Iterable[int]) -> np.ndarray | None:
+    def _summed(self, features: Iterable[int]) -> tuple[np.ndarray, float] | None:
+        """(sum in every replicate, sum of the vector's own shares)."""
         wanted = list(features)
         if self.shares.size == 0 or any(feature not in self.columns for feature in wanted):
             return None
-        return self.shares[:, [self.columns[feature] for feature in wanted]].sum(axis=1)
+        chosen = [self.columns[feature] for feature in wanted]
+        return self.shares[:, chosen].sum(axis=1), float(self.points[chosen].sum())
 
 
-def _ends(replicates: np.ndarray) -> Interval:
+def _ends(replicates: np.ndarray, point: float) -> Interval:
     known = replicates[np.isfinite(replicates)]
-    if len(known) < 2:
+    if len(known) < 2 or not np.isfinite(point):
         return None
     low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
+    return float(2 * point - high), float(2 * point - low)
