@@ -80,8 +80,9 @@ def benchmark(*arguments: str) -> dict[str, Any]:
 def blind_figures(report: dict[str, Any]) -> dict[str, Any]:
     """Shares of features called evil by a reader who saw their contexts only, mixed and unnamed.
 
-    `blind_evil_share` is over the verified features (null when none was verified), `_top` over the thirty of largest
-    share in the run that was read, `_other` over quiet features as dense as those, `_random` over features drawn at random.
+    `blind_evil_share` is over the verified features (null when none was verified), `_top` over the thirty of largest share in
+    evil's vector with four answers a cell, which is the one that was read, `_other` over quiet features as dense as those,
+    `_random` over features drawn at random.
     """
     path = EVIDENCE / "blind_reading.json"
     read = {row["feature"]: row for row in read_json(path)["items"]} if path.exists() else {}

@@ -76,7 +76,7 @@ def main_job_table() -> str:
             f"{e['n_verified']} / {number(e['n_expected_by_chance'])}",
         ),
         ("features moved further than placebos move them (q .05) / by a placebo: median, most", _placebos(report)),
-        ("called evil by a blind reader: verified / 30 largest / 20 random", _blind(e)),
+        ("called evil by a blind reader: verified / 30 largest with four answers a cell / 20 random", _blind(e)),
         (
             "SAE on held-out text: variance explained, L0",
             f"{number(e['variance_explained'])}, {number(e['l0'], 1)}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from workbench.base.provenance import provenance
 from workbench.base.store import atomic_write, content_hash, make_folder, read_json, sha256_file, write_json
 from workbench.base.tensors import save_artifact
 from workbench.labeling.contexts.coactivation import CoActivation, coactivation, share_to_read
-from workbench.labeling.contexts.collection import _tokenised
+from workbench.labeling.contexts.collection import batches
 from workbench.labeling.contexts.encoding import Encoder, given_hash, roles_of
 from workbench.labeling.contexts.index import FeatureIndex
 from workbench.labeling.contexts.opening import KIND, SCHEMA, schema_of
@@ -76,7 +76,7 @@ def build_index(
     written: list[dict[str, Any]] = []
     n_triples, n_pairs = 0, 0.0
     with track("Indexing features", n_tokens, "tokens") as step:
-        for number, part in enumerate(_parts(_tokenised(model, documents), n_tokens, shard_tokens)):
+        for number, part in enumerate(batches(model, documents, n_tokens, shard_tokens)):
             shard = _shard(shard_folder(place, number), part, encoder, vocab_size)
             tally.add(shard)
             tally.read_words(model.tokenizer, shard)
@@ -143,24 +143,6 @@ def _nameless(setting: Any) -> Any:
     """Without the name or folder that an SAE or a model was loaded by: their weights decide."""
     named = isinstance(setting, dict) and "weights_hash" in setting
     return {key: value for key, value in setting.items() if key not in ("id", "name")} if named else setting
-
-
-def _parts(
-    documents: Iterator[TokenDocument], n_tokens: int, shard_tokens: int
-) -> Iterator[list[TokenDocument]]:
-    """Documents in groups of about `shard_tokens` tokens, until `n_tokens` have been handed out."""
-    part: list[TokenDocument] = []
-    total = size = 0
-    for document in documents:
-        if total >= n_tokens:
-            break
-        part.append(document)
-        total, size = total + len(document.ids), size + len(document.ids)
-        if size >= shard_tokens:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
 
 
 def _shard(folder: Path, part: list[TokenDocument], encoder: Encoder, vocab_size: int) -> Shard:

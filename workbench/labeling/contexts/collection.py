@@ -73,7 +73,7 @@ def collect_evidence(
     tracked = list(dict.fromkeys([*asked, *(other for near in neighbours.values() for other in near)]))
     reading = Reading(sae, model, tracked, context, capacity=2 * max(n_top, n_held_out))
     with track("Reading contexts", n_tokens, "tokens") as step:
-        for batch in _batches(model, documents, n_tokens, batch_tokens):
+        for batch in batches(model, documents, n_tokens, batch_tokens):
             reading.read(batch)
             step(sum(len(document.ids) for document in batch))
     if not reading.n_tokens:
@@ -93,7 +93,7 @@ def _checked(features: Iterable[int], sae: SparseAutoencoder) -> list[int]:
     return asked
 
 
-def _batches(
+def batches(
     model: Model, documents: Iterable[TokenDocument | TextDocument | str], n_tokens: int, batch_tokens: int
 ) -> Iterator[list[TokenDocument]]:
     """Documents in groups of about `batch_tokens` tokens, until `n_tokens` have been handed out."""
