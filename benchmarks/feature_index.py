@@ -5,7 +5,8 @@
 index_vs_floor    processor seconds of the model and the encoder alone / processor seconds of `build_index` over as many tokens in
                   the same batches: 1 is the speed of the floor. The floor runs on the first 32,768 tokens before and
                   after the index and is scaled up; its rounds are in `floor_seconds_per_token`. `clock_ratio`: of the clock.
-index_peak_bytes  peak memory of a process of its own that builds the index, minus that of one that only runs the floor.
+index_peak_bytes  what building the index takes beyond the model and the SAE: the peak memory of a process of its own, its high-water
+                  mark set back (Linux) when both stand; `floor_peak_bytes`: the same of the floor.
 bookkeeping       processor seconds per token of the tally on the first piece, on which nearly every place is kept, and on the
                   last one; the mean of all pieces as a share of the floor.
 
@@ -17,10 +18,10 @@ object.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -165,15 +166,26 @@ def peak_bytes(size: dict[str, int], side: str) -> int:
 
 
 def one_side(side: str, tokens: int, d_sae: int, d_model: int, blocks: int) -> int:
-    """Run the floor or the index over some tokens in this process; returns its peak memory in bytes."""
+    """Run the floor or the index over some tokens in this process; returns its peak memory in bytes beyond what model and SAE
+    take."""
     model = made_model(d_model, blocks)
     sae = made_sae(model, d_sae, list(made_documents(BATCH_TOKENS)))
+    model.norm_medians([sae.hook])
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    standing = resident_peak()
     if side == "floor":
         floor(model, sae, list(made_documents(2 * BATCH_TOKENS)))
     else:
         with tempfile.TemporaryDirectory() as folder:
             build_index(sae, model, made_documents(tokens), folder, n_tokens=tokens, batch_tokens=BATCH_TOKENS)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resident_peak() - standing
+
+
+def resident_peak() -> int:
+    """The high-water mark of this process's resident memory, in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def main() -> None:
@@ -197,8 +209,8 @@ def main() -> None:
         result = {"size": size, "threads": torch.get_num_threads(), "cores": os.cpu_count(), **compared(size, Path(folder))}
     if not given.no_memory:
         memory = {**size, "tokens": given.memory_tokens or size["tokens"]}
-        both = {side: peak_bytes(memory, side) for side in ("floor", "index")}
-        result |= {"index_peak_bytes": both["index"] - both["floor"], "peak_bytes": both, "memory_tokens": memory["tokens"]}
+        result |= {f"{side}_peak_bytes": peak_bytes(memory, side) for side in ("floor", "index")}
+        result |= {"memory_tokens": memory["tokens"]}
     print(json.dumps(result, indent=2))
 
 

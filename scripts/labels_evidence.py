@@ -3,7 +3,7 @@
     python scripts/label_reading.py index CHATS.parquet default; ... index CHATS.parquet soft-frozen     # where features fire
     python scripts/label_reading.py choose; ... sheets 4; readers; ... apply READINGS.json ...           # the labels that ship
     python scripts/evidence.py labels                      # 10 CPU minutes
-    python scripts/labels_evidence.py --benchmark          # only the speed of the index and the faulty endpoint
+    python scripts/labels_evidence.py --benchmark          # only the index's speed (a CPU hour) and the faulty endpoint
 
 Scores are detection AUROC by the offline embedder on held-out contexts, of the features of largest share of the seven traits.
 """
@@ -129,7 +129,7 @@ def made_of_traits(features: list[int], labels: Any) -> dict[str, Any]:
 
 def benchmarks() -> dict[str, Any]:
     """{index_vs_floor, index_peak_bytes, index, faulty_endpoint}."""
-    index = printed("benchmarks/feature_index.py", "--tokens", "65536", "--memory-tokens", "32768")
+    index = printed("benchmarks/feature_index.py", "--memory-tokens", "131072")
     faulty = printed("scripts/faulty_endpoint.py", "--json")
     return {"index_vs_floor": index["index_vs_floor"], "index_peak_bytes": index["index_peak_bytes"], "index": index,
             "faulty_endpoint": faulty}  # fmt: skip
