@@ -5,8 +5,8 @@
 index_vs_floor    processor seconds of the model and the encoder alone / processor seconds of `build_index` over as many tokens in
                   the same batches: 1 is the speed of the floor. The floor runs on the first 32,768 tokens before and
                   after the index and is scaled up; its rounds are in `floor_seconds_per_token`. `clock_ratio`: of the clock.
-index_peak_bytes  what building the index takes beyond the model and the SAE: the peak memory of a process of its own, its high-water
-                  mark set back (Linux) when both stand; `floor_peak_bytes`: the same of the floor.
+index_peak_bytes  what building the index takes beyond the model and the SAE: the peak memory of a process of its own, its
+                  high-water mark set back (Linux) when both stand; `floor_peak_bytes`: the same of the floor.
 bookkeeping       processor seconds per token of the tally on the first piece, on which nearly every place is kept, and on the
                   last one; the mean of all pieces as a share of the floor.
 
