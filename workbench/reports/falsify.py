@@ -27,8 +27,6 @@ ORDER = (FAIL, NOT_TESTED, PASS, SHOWN)
 LEVELS = {FAIL: "poor", NOT_TESTED: "unknown", PASS: "good", SHOWN: "unknown"}
 MARKS = {FAIL: "✕", PASS: "✓", NOT_TESTED: "?", SHOWN: "·"}
 _FILL = {FAIL: "wbf-fail", PASS: "wbf-pass", NOT_TESTED: "wbf-paper", SHOWN: "wbf-paper"}
-_COLOURS = """<style>.wbf-fail{fill:#d5462b}.wbf-pass{fill:#2f8f6b}.wbf-on{fill:#fff}
-@media screen and (prefers-color-scheme:dark){.wbf-fail{fill:#c8452c}.wbf-pass{fill:#2a7f60}}</style>"""
 _CELL, _LINE, _LEFT, _TOP = 38, 24, 176, 148
 
 
@@ -100,7 +98,7 @@ def verdict_grid(rows: Mapping[str, Mapping[str, str]], *, title: str) -> Figure
     """
     checks = [name for name in CRITERIA if any(name in row for row in rows.values())]
     top = _TOP if title else _TOP - 34
-    body = [_COLOURS, words(title, 8, 20, font_size=14)]
+    body = [words(title, 8, 20, font_size=14)]
     for j, name in enumerate(checks):
         x = _LEFT + (j + 0.5) * _CELL
         body.append(words(name.replace("_", " "), x, top - 10, font_size=12, transform=f"rotate(-50 {x} {top - 10})"))

@@ -1,7 +1,6 @@
-"""Small pieces of SVG: tags, scales, ticks, colours. No numbers of ours are computed here.
+"""Small pieces of SVG: tags, scales, ticks. No numbers of ours are computed here.
 
-Colours follow Okabe and Ito (2008), darkened or lightened until text and marks reach a contrast of 3:1 on
-white and on near black; every colour is doubled by a pattern or a word, so that nothing depends on hue.
+Colours come from `templates/tokens.css`; every colour is doubled by a pattern or a word, so that nothing depends on hue.
 """
 
 from __future__ import annotations
@@ -12,30 +11,11 @@ from html import escape
 from pathlib import Path
 
 from workbench.reports.text import clean
-
-STYLE = """
-.wbf{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;font-size:13px}
-.wbf-paper{fill:#fff}.wbf-ink{fill:#1f2328}.wbf-soft{fill:#59616b}.wbf-num{font-variant-numeric:tabular-nums}
-.wbf-grid{stroke:#e3e6ea;stroke-width:1}.wbf-axis{stroke:#8a919a;stroke-width:1}.wbf-link{stroke:#b4bac2;stroke-width:1}
-.wbf-whisker{stroke:#1f2328;stroke-width:1.4;fill:none}
-.wbf-trait{fill:#c8500a}.wbf-other{fill:#0072b2}.wbf-unclear{fill:#8c939c}.wbf-open{fill:#dfe3e8}.wbf-error{fill:#59616b}
-.wbf-total{fill:#1f2328}.wbf-stripe{stroke:#fff;stroke-width:2.2}.wbf-edge{fill:none;stroke:#8a919a;stroke-width:1}
-.wbf-line-a{stroke:#c8500a;stroke-width:2;fill:none}.wbf-line-b{stroke:#0072b2;stroke-width:2;fill:none;stroke-dasharray:6 4}
-.wbf-line-c{stroke:#59616b;stroke-width:1.6;fill:none;stroke-dasharray:1.5 4}
-.wbf-band{fill:#c8500a;opacity:.16}.wbf-dot{fill:#0072b2;opacity:.42}.wbf-mark{fill:#c8500a;stroke:#fff;stroke-width:1}
-.wbf-ref{stroke:#59616b;stroke-width:1.2;stroke-dasharray:2 4}
-@media screen and (prefers-color-scheme:dark){
-.wbf-paper{fill:#15181c}.wbf-ink{fill:#eceff2}.wbf-soft{fill:#a9b1bb}.wbf-grid{stroke:#2a3037}.wbf-axis{stroke:#69727d}
-.wbf-link{stroke:#4b545e}.wbf-whisker{stroke:#eceff2}.wbf-trait{fill:#f2894a}.wbf-other{fill:#56b4e9}.wbf-unclear{fill:#8c949e}
-.wbf-open{fill:#343b44}.wbf-error{fill:#a9b1bb}.wbf-total{fill:#eceff2}.wbf-stripe{stroke:#15181c}.wbf-edge{stroke:#69727d}
-.wbf-line-a{stroke:#f2894a}.wbf-line-b{stroke:#56b4e9}.wbf-line-c{stroke:#a9b1bb}.wbf-band{fill:#f2894a;opacity:.2}.wbf-dot{fill:#56b4e9;opacity:.5}
-.wbf-mark{fill:#f2894a;stroke:#15181c}.wbf-ref{stroke:#a9b1bb}}
-""".strip()
-
+from workbench.reports.tokens import figure_css
 
 @dataclass(frozen=True)
 class Figure:
-    """One drawing. `inline` is for pages which carry `STYLE` once; `svg` stands alone (notebook, docs, files)."""
+    """One drawing. `inline` is for pages which carry tokens.css and figure.css once; `svg` stands alone (notebook, docs, files)."""
 
     inline: str
     title: str
@@ -43,7 +23,7 @@ class Figure:
     @property
     def svg(self) -> str:
         head, rest = self.inline.split(">", 1)
-        return f"{head}><style>{STYLE}</style>{rest}"
+        return f"{head}><style>{figure_css()}</style>{rest}"
 
     def save(self, path: str | Path) -> Path:
         from workbench.base.store import atomic_write
