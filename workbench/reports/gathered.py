@@ -1,0 +1,56 @@
+"""What a report takes from other values: views that may travel, the history of labels, the shares per sub-trait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.decomposition.result import Decomposition
+    from workbench.labeling.labels import FeatureLabel, LabelSet
+    from workbench.labeling.taxonomy.values import MadeOf
+    from workbench.labeling.views.view import FeatureView
+
+N_CONTEXTS = 6
+"""Contexts per kind of source that a report keeps of a view."""
+
+
+def shown_views(views: Mapping[int, FeatureView], shown: Iterable[int]) -> dict[int, FeatureView]:
+    """The views of the features shown, in their order, with the strongest contexts and only text that may be passed on."""
+    return {feature: _travelling(views[feature]) for feature in shown if feature in views}
+
+
+def _travelling(view: FeatureView) -> FeatureView:
+    kept = {kind: listed[:N_CONTEXTS] for kind, listed in view.contexts.items()}
+    return replace(view, contexts=kept).without_foreign_text()
+
+
+def history_of(shown: Iterable[int], labels: LabelSet, store: LabelSet | None) -> dict[int, tuple[FeatureLabel, ...]]:
+    """Every label of each feature, newest first (unknown dates last): those of `labels` and of `store`, each once.
+
+    A store of another SAE adds nothing.
+    """
+    stores = [labels] if store is None or store.sae_hash != labels.sae_hash else [labels, store]
+    found: dict[int, tuple[FeatureLabel, ...]] = {}
+    for feature in shown:
+        said = {
+            (tuple(sorted(one.author.items())), one.label, one.status): one for known in stores for one in known.all_of(feature)
+        }
+        if said:
+            found[feature] = tuple(sorted(said.values(), key=lambda one: one.date, reverse=True))
+    return found
+
+
+def made_of_labels(parts: Decomposition, labels: LabelSet, trait: Any) -> MadeOf | None:
+    """The share per sub-trait by the categories as they stand; None without shares, labels or a taxonomy."""
+    from workbench.labeling.taxonomy.made_of import made_of
+
+    if not parts.has_shares or not len(labels) or not getattr(trait, "taxonomy", ()):
+        return None
+    try:
+        return made_of(parts, labels, trait)
+    except WorkbenchError:
+        return None
