@@ -26,7 +26,7 @@ APART = ("effects", "provenance")
 
 def evidence() -> dict[str, Any]:
     """{effects: what the sub-personas do, mixtures: what every method reads back}."""
-    from workbench.cli.mixtures_job import Mixing, run_mixed
+    from workbench.cli.studies.mixtures import Mixing, run_mixed
 
     started = time.perf_counter()
     value, result = run_mixed(Mixing(dtype=DTYPE, batch_size=BATCH, out=RUN))

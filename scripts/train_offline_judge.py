@@ -21,7 +21,7 @@ import torch
 
 from workbench.base.provenance import made
 from workbench.base.store import read_json, sha256_file, write_json
-from workbench.cli.judge_commands import run_validate
+from workbench.cli.personas.judge import run_validate
 from workbench.models.assets import asset_path
 from workbench.personas.judges.agreement import auroc
 from workbench.personas.judges.embedding import N_LAYERS, Embedder

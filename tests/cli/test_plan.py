@@ -6,7 +6,7 @@ from tests.tiny import tiny_model
 from workbench.base.runs import RunFolder
 from workbench.cli import stages
 from workbench.cli.plan import SAMPLED_TOKENS_PER_SECOND, plan_job
-from workbench.cli.sae_jobs import TRAINED_TOKENS_PER_SECOND
+from workbench.cli.saes.training import TRAINED_TOKENS_PER_SECOND
 from workbench.cli.stages import JobConfig
 
 

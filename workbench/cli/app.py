@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import (
-    assets_commands,
-    audit,
-    decompositions_commands,
-    doctor,
-    falsify,
-    features_commands,
-    judge_commands,
-    lab,
-    labels_commands,
-    sae_shelf,
-    traits_commands,
-    vectors_commands,
-)
+from .features import commands as features_commands
+from .house import assets as assets_commands
+from .house import doctor
+from .labels import commands as labels_commands
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
+from .personas import judge as judge_commands
+from .personas import traits as traits_commands
+from .personas import vectors as vectors_commands
+from .saes import shelf as sae_shelf
+from .studies import audit, falsify, lab
+from .studies import decompositions as decompositions_commands
 
 if TYPE_CHECKING:
     from .stages import JobConfig, JobResult
@@ -116,7 +112,7 @@ def extract(
     from workbench.personas.traits import list_traits
 
     from .console import emit
-    from .panel_job import run_all, show_all
+    from .personas.panel import run_all, show_all
 
     value = run_all(flags, list_traits())
     emit(value, as_json=flags.as_json, show=lambda: show_all(value))
@@ -204,7 +200,7 @@ def transfer(
 
     from .console import emit
     from .stages import check_trait
-    from .transfer_job import run_transfer, show_transfer
+    from .studies.transfer import run_transfer, show_transfer
 
     names = [check_trait(name) for name in traits or list_traits()]
     value = run_transfer(flags, to, names, n_segments=n_segments)

@@ -1,0 +1,1 @@
+"""Commands of `workbench features`: the index of all features, and a feature from all sides."""

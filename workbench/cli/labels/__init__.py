@@ -1,0 +1,1 @@
+"""Commands of `workbench labels`: label files, explanations, scores, annotation."""

@@ -1,0 +1,1 @@
+"""Commands of `workbench sae`: the shelf, training, evaluation."""

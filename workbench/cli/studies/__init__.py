@@ -1,0 +1,1 @@
+"""Commands that check a finished vector or decomposition, or the method itself."""
