@@ -3,7 +3,8 @@
 
 const STYLE = `
 .wa { color-scheme: light dark; background: var(--jp-layout-color0, Canvas); color: var(--jp-content-font-color0, CanvasText);
-  font: 14px/1.5 var(--jp-content-font-family, system-ui, sans-serif); padding: 12px; border: 1px solid; border-radius: 4px; }
+  font: 14px/1.5 var(--jp-content-font-family, system-ui, sans-serif); padding: 12px; border: 1px solid #8a919a; border-radius: 4px; }
+[data-jp-theme-light="true"] .wa { color-scheme: light; } [data-jp-theme-light="false"] .wa { color-scheme: dark; }
 .wa:focus-visible, .wa :focus-visible { outline: 2px solid #2878d0; outline-offset: 1px; }
 .wa h3 { margin: 0; font-size: 16px; } .wa p, .wa ol { margin: 6px 0; } .wa progress { width: 100%; }
 .wa ol { padding-left: 0; list-style: none; max-height: 22em; overflow-y: auto; }
@@ -12,7 +13,7 @@ const STYLE = `
 .wa mark::before { content: "«"; } .wa mark::after { content: "»"; }
 .wa .value { font-variant-numeric: tabular-nums; margin-right: 8px; }
 .wa .row { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; margin: 6px 0; }
-.wa button, .wa input, .wa select { font: inherit; color: inherit; background: transparent; border: 1px solid; border-radius: 3px;
+.wa button, .wa input, .wa select { font: inherit; color: inherit; background: transparent; border: 1px solid #8a919a; border-radius: 3px;
   padding: 3px 8px; min-height: 28px; max-width: 100%; }
 .wa option { background: var(--jp-layout-color0, Canvas); color: var(--jp-content-font-color0, CanvasText); }
 .wa button:disabled { opacity: 0.45; } .wa input { flex: 1 1 16em; min-width: 0; } .wa kbd { font-weight: bold; margin-right: 4px; }
