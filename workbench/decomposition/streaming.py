@@ -86,7 +86,7 @@ class CodeReader:
             raise WorkbenchError(
                 f"the mean of decoded codes and the decoded mean code differ by {gap:.1e} of the mean activation",
                 f"at most {MAX_GAP:.0e}: a decoder is affine",
-                f"check the weights of {self.sae.id} for values that are not finite (`workbench sae evaluate` measures its fit)",
+                f"check the weights of {self.sae.id} for values that are not finite (`workbench sae eval` measures its fit)",
             )
 
 
