@@ -8,9 +8,10 @@ from typing import Any
 
 from workbench.base.store import content_hash
 
-#: Sources (the part before the first colon) whose text may be passed on: the model's own rollouts, CC0 OpenWebText, and text that
-#: was written for this project. Contexts from anywhere else are stored by document and position only.
-REDISTRIBUTABLE = ("rollouts", "owt", "written")
+#: Sources (the part before the first colon) whose text may be passed on: the model's own rollouts, its answers to prompts that
+#: were written for this project, CC0 OpenWebText, and text that was written for this project. Contexts from anywhere else are
+#: stored by document and position only.
+REDISTRIBUTABLE = ("rollouts", "chats-written", "owt", "written")
 
 PEAK_OPEN, PEAK_CLOSE = "«", "»"
 

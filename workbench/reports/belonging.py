@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 
@@ -53,6 +53,20 @@ def is_falsification_of(found: Falsification, parts: Decomposition) -> bool:
     """Whether those checks were made of the vector and the SAE of this decomposition, by their hashes."""
     same_vector = bool(parts.vector.get("sha256")) and found.vector.get("sha256") == parts.vector.get("sha256")
     return found.trait == parts.trait and same_vector and found.sae.get("weights_hash") == parts.sae.get("weights_hash")
+
+
+def identity(parts: Decomposition) -> dict[str, str]:
+    """What a study of a decomposition is of: trait, vector and SAE, the last two by hash. Kept with the study as `of`."""
+    return {
+        "trait": parts.trait,
+        "vector": str(parts.vector.get("sha256")),
+        "sae": str(parts.sae.get("weights_hash")),
+    }
+
+
+def is_audit_of(found: Mapping[str, Any], parts: Decomposition) -> bool:
+    """Whether a study says that it is of this decomposition; one that does not say is of none."""
+    return bool(parts.vector.get("sha256")) and found.get("of") == identity(parts)
 
 
 def _refuse(what: str, found_id: object, found_hash: object, parts: Decomposition, remedy: str) -> None:

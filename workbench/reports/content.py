@@ -142,7 +142,7 @@ def report(
 
     belong_together(vector, parts, labels, views=views, falsification=falsification, made_of=made_of)
     labels = labels.for_trait(vector.trait)
-    owner = trait if trait is not None else _find_trait(vector.trait)
+    owner = trait if trait is not None else find_trait(vector.trait)
     taxonomy = taxonomy_of(owner)
     shown = _shown_features(parts, labels, n_features)
     made = Report(
@@ -159,7 +159,7 @@ def report(
     return replace(made, warnings=cautions(made))
 
 
-def _find_trait(name: str) -> object | None:
+def find_trait(name: str) -> object | None:
     """The trait of this name when there is one; an imported vector may carry a name that nobody described."""
     from workbench.personas.traits import load_trait
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.reports.shares import Slice, finite, interval
 
 if TYPE_CHECKING:
+    from workbench.decomposition.falsify import Falsification
     from workbench.decomposition.result import Decomposition
     from workbench.labeling.labels import LabelSet
     from workbench.personas.vectors import PersonaVector
@@ -34,7 +35,32 @@ def report_json(report: Report) -> dict[str, Any]:
         "made_of": [slice_json(row) for row in report.slices],
         "groups": plain(parts.audit.get("groups")),
         "warnings": [str(warning) for warning in parts.warnings],
+        "cautions": [{"claim": one.claim, "text": one.text} for one in report.warnings],
+        "examples": [one.to_json() for one in report.examples],
+        "sub_traits": plain(report.made_of.to_dict()) if report.made_of else None,
+        "audit": _audit_json(report.audit),
+        "falsification": _falsification_json(report.falsification),
+        "n_views": len(report.views),
     }
+
+
+def _audit_json(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What was audited, without the single answers and features."""
+    if audit is None:
+        return None
+    screen, second = audit.get("screen") or {}, audit.get("second_sae") or {}
+    return plain({
+        "behaviour": audit.get("behaviour"),
+        "screen": {key: screen.get(key) for key in ("dose_norms", "persona_effect", "totals", "agreement")} if screen else None,
+        "second_sae": {key: second.get(key) for key in ("sae", "n_verified", "n_confirmed")} if second else None,
+    })  # fmt: skip
+
+
+def _falsification_json(found: Falsification | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    checks = [{"name": one.name, "verdict": one.verdict} for one in found.checks]
+    return plain({"colour": found.colour, "headline": found.headline(), "counts": found.counts, "checks": checks})
 
 
 def counted_categories(labels: LabelSet) -> dict[int, str]:
@@ -67,6 +93,8 @@ def feature_json(feature: int, parts: Decomposition, labels: LabelSet) -> dict[s
         "in_v_up": None if _at(parts.share_up, feature) is None else bool(parts.in_v_up[feature]),
         "causal_odd": finite(effect.odd) if effect else None,
         "causal_interval": interval(effect.interval) if effect else None,
+        "causal_p": finite(effect.p) if effect else None,
+        "causal_q": finite(effect.q) if effect else None,
         "damage": finite(effect.damage) if effect else None,
         "verified": bool(effect.verified) if effect and effect.verified is not None else None,
     }

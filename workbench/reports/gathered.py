@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from workbench.base.errors import WorkbenchError
-
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from workbench.decomposition.result import Decomposition
     from workbench.labeling.labels import FeatureLabel, LabelSet
     from workbench.labeling.taxonomy.values import MadeOf
@@ -44,13 +44,12 @@ def history_of(shown: Iterable[int], labels: LabelSet, store: LabelSet | None) -
     return found
 
 
-def made_of_labels(parts: Decomposition, labels: LabelSet, trait: Any) -> MadeOf | None:
+def made_of_labels(
+    parts: Decomposition, labels: LabelSet, trait: Any, *, placebo_shares: Tensor | None = None
+) -> MadeOf | None:
     """The share per sub-trait by the categories as they stand; None without shares, labels or a taxonomy."""
     from workbench.labeling.taxonomy.made_of import made_of
 
     if not parts.has_shares or not len(labels) or not getattr(trait, "taxonomy", ()):
         return None
-    try:
-        return made_of(parts, labels, trait)
-    except WorkbenchError:
-        return None
+    return made_of(parts, labels, trait, placebo_shares=placebo_shares)

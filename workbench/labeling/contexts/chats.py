@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from workbench.models.model import Model
 
 N_CHAT_TOKENS = 64
+SOURCE = "chats-written"
+"""Prompts that were written for this project, answered by the model: text that may be passed on."""
 
 
 def held_out_prompts(n: int, *, seed: int = 0) -> list[tuple[str, str]]:
@@ -35,7 +37,7 @@ def held_out_chats(model: Model, n: int, folder: str | Path, *, seed: int = 0) -
     data = DataMix(max_new_tokens=N_CHAT_TOKENS, chat_batch=32)
     responses = answers(model, [("chats", pair) for pair in prompts], data, Path(folder), seed)
     dialogues = ((system, user, response) for (system, user), response in zip(prompts, responses, strict=True))
-    yield from chat_stream(model, dialogues)
+    yield from chat_stream(model, dialogues, source=SOURCE)
 
 
 def _n_pairs() -> int:

@@ -116,9 +116,14 @@ def misplaced_number(file: YamlFile, record: FeatureRecord) -> LabelFileError | 
 
 
 def load_labels(
-    sae_id: str, shelf: str | os.PathLike[str] | None = None, *, sae_hash: str | None = None
+    sae_id: str,
+    shelf: str | os.PathLike[str] | None = None,
+    *,
+    sae_hash: str | None = None,
+    features: Iterable[int] | None = None,
 ) -> LabelSet:
-    """The labels of an SAE that can be found, one for each feature; an empty set when there are none.
+    """The labels of an SAE that can be found, one for each feature (of `features` alone, if given); an empty set when there are
+    none.
 
     Where a feature has several labels, the one that counts (`labels.precedence`) is in `labels` and all are in `records`; a
     feature whose labels were all rejected is in `records` alone. `shelf` is a folder like `feature_labels/`; without it every
@@ -134,7 +139,10 @@ def load_labels(
     records: dict[int, FeatureRecord] = {}
     stale: list[Path] = []
     taxonomies = trait_categories()
+    wanted = None if features is None else set(map(int, features))
     for path in (path for root in roots for path in label_files(set_folder(root, sae_id))):
+        if wanted is not None and int(path.stem) not in wanted:
+            continue
         record = load_label_file(path, taxonomies=taxonomies)
         _check_owner(record, sae_id, path)
         sae_hash = sae_hash or record.sae_hash

@@ -56,12 +56,12 @@ def feature_views(
 ) -> list[FeatureView]:
     """A view per feature, in the order asked.
 
-    Where the features fire is taken from `index`, or from `collection` (which has no tallies by position, role and trait, and no
-    partners); with neither, OpenWebText documents set aside for labels are read. Per kind of source at most `n_contexts`
-    contexts are shown. The ablation effect is measured on at most `n_ablation` contexts (0: not at all), strong and weak ones in
-    turns, against `n_draws` draws of matched controls: on the marked token and the 7 before it as far as the feature fires there,
-    behind up to 48 tokens of the document (of the context, where there is no index). `n_nearest` is the length of the lists of
-    neighbours and tokens.
+    Where the features fire is taken from `index`, or from `collection` (which has no histogram, no tallies by position, role and
+    trait, and no partners); with neither, OpenWebText documents set aside for labels are read. Per kind of source at most
+    `n_contexts` contexts are shown. The ablation effect is measured on at most `n_ablation` contexts (0: not at all), strong and
+    weak ones in turns, against `n_draws` draws of matched controls: on the marked token and the 7 before it as far as the feature
+    fires there, behind up to 48 tokens of the document (of the context, where there is no index). `n_nearest` is the length of
+    the lists of neighbours and tokens.
 
     Raises:
         WorkbenchError: a feature that the SAE or the collection does not have, an SAE of another model width, an index of
@@ -86,6 +86,7 @@ def feature_views(
             contexts=seen.contexts,
             direction=near[feature],
             usual=usual,
+            histogram=seen.histogram,
             by_position=seen.by_position,
             by_role=seen.by_role,
             by_trait=seen.by_trait,

@@ -28,7 +28,7 @@ SPAN = 8
 """Tokens that may be edited in a context: the marked one and those before it."""
 N_BEFORE = 48
 """Tokens before the marked one that are read with it."""
-_COUNTED = ("by_position", "by_role", "by_trait", "partners")
+_COUNTED = ("histogram", "by_position", "by_role", "by_trait", "partners")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Known:
     n_tokens: int
     contexts: Mapping[str, tuple[Context, ...]]
     passages: tuple[Passage, ...]
+    histogram: tuple[tuple[float, float, int], ...] = ()
     by_position: tuple[Tally, ...] = ()
     by_role: tuple[Tally, ...] = ()
     by_trait: Mapping[str, tuple[Tally, ...]] = field(default_factory=dict)
@@ -141,6 +142,7 @@ def known_from_index(
             n_tokens=stats.n_tokens,
             contexts=contexts,
             passages=tuple(passages[token] for token in edited[feature]),
+            histogram=stats.histogram,
             by_position=counted.by_position,
             by_role=counted.by_role,
             by_trait=counted.by_trait,

@@ -22,7 +22,8 @@ from workbench.labeling.views.values import (
     usual_from,
 )
 
-SCHEMA = 2
+SCHEMA = 3
+_READABLE = (2, SCHEMA)  # schema 2 had no histogram
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class FeatureView:
 
     `sae` {id, weights_hash, hook} and `model` (name) say whose feature it is; `density`, `max_activation` and `n_tokens` are as
     in `FeatureEvidence`. `contexts` are those of the explaining half per kind of source ("corpus", "chat", "rollouts"), strongest
-    first. `direction` holds neighbours and lens tokens, `usual` what they are for other features. `by_position`, `by_role` and
+    first. `direction` holds neighbours and lens tokens, `usual` what they are for other features. `histogram` counts its firings
+    per occupied bin of activations as (low, high, count); a bin is a quarter of a doubling wide. `by_position`, `by_role` and
     `by_trait` say where it fires (`by_trait`: trait -> arms), `partners` which features fire on the same tokens, most above
     expectation first, and `ablation` what taking it out does to the next token.
     """
@@ -45,6 +47,7 @@ class FeatureView:
     contexts: Mapping[str, tuple[Context, ...]]
     direction: Direction
     usual: Usual
+    histogram: tuple[tuple[float, float, int], ...] = ()
     by_position: tuple[Tally, ...] = ()
     by_role: tuple[Tally, ...] = ()
     by_trait: Mapping[str, tuple[Tally, ...]] = field(default_factory=dict)
@@ -59,7 +62,7 @@ class FeatureView:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> FeatureView:
         """What `to_dict` gave. Raises WorkbenchError for another kind of document, or one of another schema."""
-        if document.get("kind") != "feature_view" or document.get("schema") != SCHEMA:
+        if document.get("kind") != "feature_view" or document.get("schema") not in _READABLE:
             raise WorkbenchError(
                 f"a document of kind {document.get('kind')!r}, schema {document.get('schema')!r}",
                 f"a feature_view of schema {SCHEMA}",
@@ -92,6 +95,7 @@ def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
         "contexts": {kind: tuple(map(_context, listed)) for kind, listed in values["contexts"].items()},
         "direction": direction_from(values["direction"]),
         "usual": usual_from(values["usual"]),
+        "histogram": tuple((low, high, n) for low, high, n in values.get("histogram", ())),
         "by_position": _tallies(values["by_position"]),
         "by_role": _tallies(values["by_role"]),
         "by_trait": {trait: _tallies(rows) for trait, rows in values["by_trait"].items()},
