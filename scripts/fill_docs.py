@@ -709,7 +709,7 @@ def filled(text: str) -> str:
 
 def main() -> int:
     changed = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = path.read_text(encoding="utf-8")
         if (new := filled(text)) != text:
             changed.append(path)

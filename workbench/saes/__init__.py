@@ -1,0 +1,1 @@
+"""Sparse autoencoders: read, found, trained, measured."""
