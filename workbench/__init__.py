@@ -53,8 +53,9 @@ _HOMES = {
     "feature_view": "labeling.views.build",
     "feature_views": "labeling.views.build",
     "annotate": "labeling.annotating.notebook",
-    "report": "reports.content",
+    "report": "notebook",
     "Report": "reports.content",
+    "TraitReports": "reports.several",
 }
 
 # Parts that are used as a namespace of their own: wb.lab.run(...).

@@ -24,6 +24,7 @@ from .config import JobConfig
 from .console import note
 from .explainer_choice import ExplainerChoice
 from .judge_choice import JudgeChoice, choose_judge, what_was_judged
+from .run_views import index_sources, keep_views, opened_index
 
 STAGES = ("vector", "decomposition", "labels", "report")
 REPORT_HTML, REPORT_JSON = "report.html", "report.json"
@@ -100,6 +101,9 @@ def _run_stage(job: Job, run: RunFolder, stage: str, key: str) -> None:
 
 class Job:
     """The work of one configuration in one folder; models, SAE and artefacts are loaded when first needed."""
+
+    labels: Any
+    """The LabelSet that the label stage made."""
 
     def __init__(self, config: JobConfig, folder: Path, *, sae_needed: bool = True) -> None:
         self.config = config
@@ -216,20 +220,13 @@ class Job:
 
         return Decomposition.load(self.folder / "decomposition")
 
-    @cached_property
-    def labels(self) -> Any:
-        from workbench.labeling.files.store import load_labels
-
-        found = load_labels(self.sae_site.id, self.folder / "labels", sae_hash=self.parts.sae["weights_hash"])
-        return found.for_trait(self.trait.name)
-
     def key(self, stage: str) -> str:
         """The content hash of all that `stage` depends on, the files of the stages before it included."""
         sources: dict[str, Callable[[], dict[str, Any]]] = {
             "vector": self._vector_sources,
             "decomposition": lambda: self._sae_sources("vector") | {"seed": self.config.seed, "placebos": self._placebos_hash()},
             "labels": self._label_sources,
-            "report": lambda: {name: self._files_hash(name) for name in STAGES[:3]} | {"trait": self.trait.hash},
+            "report": self._report_sources,
         }
         return content_hash({"stage": stage, "version": __version__, **sources[stage]()})
 
@@ -247,13 +244,22 @@ class Job:
         }
 
     def _sae_sources(self, before: str) -> dict[str, Any]:
-        return {before: self._files_hash(before), "sae": self.sae_site.sha256, "n_features": self.config.n_features}
+        return {before: self.made_from(before), "sae": self.sae_site.sha256, "n_features": self.config.n_features}
 
     def _label_sources(self) -> dict[str, Any]:
-        found = self._sae_sources("decomposition") | {"shelf": inputs.labels_hash(self.sae_site.id)}
+        found = self._sae_sources("decomposition") | {"shelf": inputs.labels_hash(self.sae_site.id), **index_sources(self)}
         return found if self.explainer.name == "offline" else found | {"explainer": self.explainer.identity()}
 
-    def _files_hash(self, stage: str) -> str:
+    def _report_sources(self) -> dict[str, Any]:
+        """The files of all stages, what studies left in the folder, and the store with the history of the labels."""
+        studies = {name: inputs.folder_hash(self.folder / name, "*.json") for name in ("views", "audit", "falsify")}
+        beside = inputs.folder_hash(self.folder.parent / "falsify" / self.trait.name, "falsification.json")
+        made = {name: self.made_from(name) for name in STAGES[:3]}
+        shelf = inputs.labels_hash(self.sae_site.id)
+        shown = {"trait": self.trait.hash, "n_features": self.config.n_features}
+        return {**made, **studies, **shown, "falsify beside": beside, "shelf": shelf}
+
+    def made_from(self, stage: str) -> str:
         """The hash of a stage's files as they are now: editing one (a label, say) renews what is made from it."""
         return inputs.folder_hash(self.folder / stage)
 
@@ -304,6 +310,7 @@ class Job:
         from workbench.labeling.files.store import replace_labels
         from workbench.labeling.label import label
 
+        index = opened_index(self)
         self.labels = label(
             self.parts,
             self.sae,
@@ -312,18 +319,20 @@ class Job:
             n_features=self.config.n_features,
             explainer=self.explainer.make,
             vector=self.vector,
+            index=index,
         )
         replace_labels(self.labels, self.folder / "labels")
+        views = keep_views(self, index)
         rows = self.labels.table()
         folder = str(self.folder / "labels")
-        summary = {"trait": self.trait.name, "sae": self.labels.sae_id, "labels": rows, "folder": folder}
-        return {"files": ["labels"], "summary": summary}
+        summary = {"trait": self.trait.name, "sae": self.labels.sae_id, "labels": rows, "folder": folder, "views": str(views)}
+        return {"files": ["labels", views.relative_to(self.folder).as_posix()], "summary": summary}
 
     def _make_report(self) -> dict[str, Any]:
-        from workbench.reports.content import report
+        from workbench.reports.folders import report_of_folder
 
         path = (self.folder / REPORT_HTML).resolve()
-        made = report(self.vector, self.parts, self.labels, trait=self.trait).save(path)
+        made = report_of_folder(self.folder, trait=self.trait, n_features=self.config.n_features).save(path)
         value = {**made.to_json(), "report": str(path)}
         write_json(self.folder / REPORT_JSON, value)
         return {"files": [REPORT_HTML, REPORT_JSON]}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workbench.labeling.labels import FeatureLabel, LabelSet
     from workbench.labeling.taxonomy.values import MadeOf
     from workbench.labeling.views.view import FeatureView
+    from workbench.personas.vectors import PersonaVector
 
 N_CONTEXTS = 6
 """Contexts per kind of source that a report keeps of a view."""
@@ -53,3 +54,13 @@ def made_of_labels(
     if not parts.has_shares or not len(labels) or not getattr(trait, "taxonomy", ()):
         return None
     return made_of(parts, labels, trait, placebo_shares=placebo_shares)
+
+
+def vector_of(parts: Decomposition) -> PersonaVector:
+    """The vector of a decomposition that came alone: its direction at the SAE's hook, without evidence and without rollouts."""
+    from workbench.models.hookpoints import HookPoint
+    from workbench.personas.vectors import PersonaVector
+
+    return PersonaVector.from_direction(
+        parts.direction, trait=parts.trait, model=dict(parts.vector["model"]), hook=HookPoint.parse(parts.sae["hook"])
+    )

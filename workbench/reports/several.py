@@ -8,9 +8,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.base import display
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.reports.contract import plain
+from workbench.reports.limits import MAX_TRAITS
 from workbench.reports.shares import finite
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from workbench.labeling.labels import FeatureLabel
     from workbench.reports.content import Report
 
-MAX_TRAITS = 7
 N_SHARED = 40
 """Shared features that a page lists; `n_shared` counts them all."""
 Q_LEVEL = 0.05
@@ -70,8 +70,8 @@ class SharedPair:
         return plain(asdict(self))
 
 
-@dataclass(frozen=True)
-class TraitReports:
+@dataclass(frozen=True, repr=False)
+class TraitReports(Shown):
     """The reports of 1 to 7 traits on one SAE and what they have in common. `cosines [n][n]` are those of the vectors.
 
     `shared`: features of two traits or more, those of the most traits first, then of the largest mean |share| (the first
@@ -132,9 +132,6 @@ class TraitReports:
         saved = replace(self, path=Path(path))
         atomic_write(Path(path), saved.html())
         return saved
-
-    def _repr_html_(self) -> str | None:
-        return display.html_for(self)
 
 
 def trait_reports(

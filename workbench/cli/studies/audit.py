@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.base.errors import WorkbenchError
+from workbench.base.store import write_json
 
 from ..options import JobFlags, TraitArgument, job_command
 
@@ -51,6 +52,7 @@ def _made(job: Job, features: int, controls: int, full: bool, second: str | None
     from workbench.decomposition.causal.controls import require_pairs
     from workbench.decomposition.causal.screen import screen
     from workbench.reports.audit import audit_figure
+    from workbench.reports.belonging import identity
 
     from ..remembered import remembered
 
@@ -59,11 +61,12 @@ def _made(job: Job, features: int, controls: int, full: bool, second: str | None
     prepared = None if second is None else _prepared(job, second)
 
     def screened() -> dict[str, Any]:
-        return screen(job.parts, job.model, job.sae, job.trait, n_features=features, n_controls=controls, seed=config.seed)
+        found = screen(job.parts, job.model, job.sae, job.trait, n_features=features, n_controls=controls, seed=config.seed)
+        return {**found, "of": identity(job.parts)}
 
     def audited() -> dict[str, Any]:
         tokens = sampled_tokens(job.vector, job.sae.hook, job.model)
-        return audit(job.parts, job.model, job.sae, job.trait, tokens, seed=config.seed)
+        return {**audit(job.parts, job.model, job.sae, job.trait, tokens, seed=config.seed), "of": identity(job.parts)}
 
     found = {
         "screen": remembered(place / "screen.json", sources | {"features": features, "controls": controls}, screened),
@@ -71,9 +74,11 @@ def _made(job: Job, features: int, controls: int, full: bool, second: str | None
     }
     if full:
         answers = sources | {"features": features, "controls": controls, "sampling": [config.n_samples, config.max_new_tokens]}
-        found["answers"] = remembered(place / "answers.json", answers, lambda: _answers(job, found["screen"]))
+        told_of = {"of": identity(job.parts)}
+        found["answers"] = remembered(place / "answers.json", answers, lambda: {**_answers(job, found["screen"]), **told_of})
     if prepared is not None:
-        found["second_sae"] = _second(job, *prepared)
+        found["second_sae"] = {**_second(job, *prepared), "of": identity(job.parts)}
+        write_json(place / "second_sae.json", found["second_sae"])
     figure = audit_figure(found["behaviour"], found["screen"]).save(place / "audit.svg")
     told = {"trait": job.trait.name, "sae": job.parts.sae["id"], "model": config.model}
     return {**told, **found, "figure": str(figure), "folder": str(place)}
@@ -141,7 +146,8 @@ def _sources(job: Job) -> dict[str, Any]:
     from ..inputs import folder_hash
 
     made_from = {"vector": folder_hash(job.folder / "vector"), "decomposition": folder_hash(job.folder / "decomposition")}
-    return {**made_from, "trait": job.trait.hash, "sae": job.sae_site.sha256, "seed": job.config.seed, "dtype": job.config.dtype}
+    settings = {"seed": job.config.seed, "dtype": job.config.dtype, "says whose": True}
+    return {**made_from, **settings, "trait": job.trait.hash, "sae": job.sae_site.sha256}
 
 
 def _plan(job: Job, features: int, controls: int) -> dict[str, Any]:

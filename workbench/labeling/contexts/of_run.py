@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.labeling.contexts.building import build_index
 from workbench.labeling.contexts.chats import held_out_chats
 from workbench.labeling.contexts.index import FeatureIndex
+from workbench.labeling.contexts.sizes import RunSizes
 from workbench.labeling.contexts.streams import (
     MAX_CHAT_TOKENS,
     TokenDocument,
@@ -22,21 +22,6 @@ if TYPE_CHECKING:
     from workbench.models.model import Model
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.interface import SparseAutoencoder
-
-
-@dataclass(frozen=True)
-class RunSizes:
-    """How much is read beside the rollouts: `n_chats` chats are sampled, `n_text_tokens` tokens of OpenWebText go through the
-    model; `n_top` and `per_bin` contexts are kept as in `build_index`."""
-
-    n_chats: int = 48
-    n_text_tokens: int = 40_000
-    n_top: int = 12
-    per_bin: int = 2
-
-    def to_dict(self) -> dict[str, int]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def run_index(
