@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.reports.figures import _frame, _path
-from workbench.reports.svg import Figure, Scale, drawing, tag, words
+from workbench.reports.shares import finite
+from workbench.reports.svg import Figure, Scale, drawing, percent, signed, tag, words
 
 _WIDTH, _HEIGHT = 880, 268
 
@@ -55,3 +56,32 @@ def _agreement(screen: Mapping[str, Any]) -> list[str]:
     body = _frame(x, y, "predicted, nats per token", "measured")
     body.append(tag("path", d=_path([(x(v), y(v)) for v in (min(values), max(values))]), class_="wbf-whisker"))
     return body + [tag("circle", cx=x(row["predicted"]), cy=y(row["specific"]), r=2.8, class_="wbf-dot") for row in rows]
+
+
+def audit_sentences(audit: Mapping[str, Any]) -> list[str]:
+    """What the audit found, in words: the vector's own effect, how few features keep it, and what random mixtures keep."""
+    behaviour = audit.get("behaviour") or {}
+    told = []
+    if own := behaviour.get("vector"):
+        low, high = own["interval"]
+        told.append(
+            f"Added at a quarter of the median norm, the whole vector shifts sealed pairs by {signed(own['odd'], 2)} "
+            f"[{signed(low, 2)}, {signed(high, 2)}] nats per token toward the trait (control pairs: {signed(own['control_odd'], 2)}, "
+            "not subtracted here)."
+        )
+    if found := behaviour.get("denoised"):
+        low, high = found["interval"]
+        mixed = found["mixtures_kept"]
+        told.append(
+            f"Its {found['k']} largest features alone keep {percent(found['effect_kept'], 0)} [{percent(low, 0)[:-1]}, "
+            f"{percent(high, 0)[:-1]}] of that at equal dose; random vectors that are as close to it keep {percent(mixed['mean'], 0)} "
+            f"on average and {percent(mixed['most'], 0)} at most (p {mixed['p']:.2g})."
+        )
+    agreement = (audit.get("screen") or {}).get("agreement") or {}
+    correlation, beyond = finite(agreement.get("predicted")), finite(agreement.get("beyond_controls"))
+    if correlation is not None and beyond is not None:
+        told.append(
+            f"Predicted and measured effects of single features correlate at {signed(correlation, 2)}; {percent(beyond, 0)} of them "
+            f"do more than their controls at p .05 (chance alone: {percent(finite(agreement.get('by_chance')), 0)})."
+        )
+    return told

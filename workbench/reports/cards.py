@@ -3,42 +3,71 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from workbench.reports.card_figures import activation_histogram, firing_rates
 from workbench.reports.evidence import control_effects
+from workbench.reports.feature_view import ablation_lines, direction_lists
 from workbench.reports.figures import strip
+from workbench.reports.passages import Passage, passage
 from workbench.reports.shares import CategoryName, category_name
-from workbench.reports.tables import share_text, signed
+from workbench.reports.svg import percent, signed
+from workbench.reports.tables import change_of, share_text
 from workbench.reports.text import clean, clean_token
 
 if TYPE_CHECKING:
-    from workbench.labeling.files.store import Context, FeatureEvidence
+    from workbench.labeling.evidence import Context
+    from workbench.labeling.labels import FeatureLabel
+    from workbench.labeling.views.values import Tally
+    from workbench.labeling.views.view import FeatureView
     from workbench.reports.content import Report
 
-MAX_TOKENS_LISTED = 16
+N_TOKENS, N_NEIGHBOURS = 12, 6
+KINDS = {"rollouts": "In the replies behind the vector", "chat": "In other chats", "corpus": "In plain text"}
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A run of text in a context: plain when `strength` is None, else shaded by strength in [0, 1]."""
+class TokenList:
+    """Tokens (or features) with a number each, and what is usual for other features."""
 
-    text: str
-    strength: float | None = None
-    value: str = ""
-    peak: bool = False
+    name: str
+    tokens: tuple[tuple[str, str], ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
-class Passage:
-    """One context as it is shown; without pieces its text may not be passed on."""
+class Picture:
+    """A small figure under a heading, with a caption where one is needed."""
 
-    pieces: tuple[Piece, ...]
-    source: str
-    value: str
+    title: str
+    drawing: Markup
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Near:
+    """Another feature: how near it is, its label, and whether this page has a card of it."""
+
+    feature: int
+    cosine: str
+    label: str
+    in_page: bool
+
+
+@dataclass(frozen=True)
+class Said:
+    """One label in the history of a feature."""
+
+    date: str
+    label: str
+    author: str
+    status: str
+    score: str
+    counts: bool
 
 
 @dataclass(frozen=True)
@@ -49,91 +78,154 @@ class Card:
     title: str
     category: CategoryName
     share: str
+    ends: str
+    change: str
+    verified: bool | None
     facts: tuple[tuple[str, str], ...]
     explanation: str
     notes: str
-    promoted: tuple[str, ...]
-    suppressed: tuple[str, ...]
-    top: tuple[Passage, ...]
-    quantiles: tuple[Passage, ...]
+    lists: tuple[TokenList, ...]
+    contexts: tuple[tuple[str, tuple[Passage, ...]], ...]
+    pictures: tuple[Picture, ...]
     effect: Markup | None
     effect_text: str
+    ablation: tuple[str, ...]
+    near: tuple[Near, ...]
+    history: tuple[Said, ...]
+    missing: tuple[str, ...]
+    cautions: tuple[str, ...]
 
 
-def card(report: Report, row: dict[str, Any], *, n_contexts: int, window: int) -> Card:
-    """The card of one table row; at most `n_contexts` contexts per list, `window` tokens either side of the peak."""
-    label = report.label(row["feature"])
-    evidence = label.evidence if label else None
-    highest = _highest(evidence)
+def shown_cards(report: Report, *, n_contexts: int, window: int) -> list[Card]:
+    """One card per feature about which there is something to say: a label, a view or a causal test."""
+    known = [row for row in report.features if has_card(report, row)]
+    pages = {row["feature"] for row in known}
+    return [card(report, row, pages, n_contexts=n_contexts, window=window) for row in known]
 
-    def passages(contexts: Sequence[Context]) -> tuple[Passage, ...]:
-        return tuple(passage(context, window=window, highest=highest) for context in contexts[:n_contexts])
 
+def has_card(report: Report, row: dict[str, Any]) -> bool:
+    """Whether there is anything to say of that feature beside its line in the table."""
+    return bool(row["label"]) or row["causal_odd"] is not None or row["feature"] in report.views
+
+
+def card(report: Report, row: dict[str, Any], pages: set[int], *, n_contexts: int, window: int) -> Card:
+    """The card of one feature; at most `n_contexts` contexts of each kind, cut to `window` tokens either side of the peak.
+
+    `pages` are the features that have a card of their own, for links.
+    """
+    feature = row["feature"]
+    label, view = report.label(feature), report.views.get(feature)
+    drawing, text = _effect(report, row)
     return Card(
-        row["feature"],
-        clean(row["label"] or "no label yet"),
-        category_name(report.taxonomy, row["category"]),
-        share_text(row["share"]),
-        _facts(report, row),
-        clean(label.explanation if label else ""),
-        clean(label.notes if label else ""),
-        _tokens(evidence, "promoted"),
-        _tokens(evidence, "suppressed"),
-        passages(evidence.top if evidence else ()),
-        passages(evidence.quantiles if evidence else ()),
-        *_effect(report, row),
-    )
+        feature=feature,
+        title=clean(label.label if label and label.label else "No label", limit=300),
+        category=category_name(report.taxonomy, row["category"]),
+        share=percent(row["share"], 2),
+        ends=f"[{signed(100 * row['share_interval'][0], 2)}, {signed(100 * row['share_interval'][1], 2)}]"
+        if row["share_interval"] else "",
+        change=change_of(report, feature),
+        verified=row["verified"],
+        facts=_facts(row, label, view),
+        explanation=clean(label.explanation) if label else "",
+        notes=clean(label.notes) if label else "",
+        lists=tuple(_lists(label, view)),
+        contexts=tuple(_contexts(label, view, n_contexts, window)),
+        pictures=tuple(_pictures(report, view)),
+        effect=drawing,
+        effect_text=text,
+        ablation=tuple(ablation_lines(view.ablation)) if view else (),
+        near=_near(report, view, pages),
+        history=tuple(_said(one, label) for one in report.label_history.get(feature, ())),
+        missing=tuple(f"{name.replace('_', ' ').capitalize()}: {why}." for name, why in view.missing.items()) if view else (),
+        cautions=report.warnings_on(feature),
+    )  # fmt: skip
 
 
-def _highest(evidence: FeatureEvidence | None) -> float:
-    values = [value for context in (evidence.contexts if evidence else ()) for value in context.values]
-    return max([*values, (evidence.max_activation or 0.0) if evidence else 0.0, 1e-9])
-
-
-def _tokens(evidence: FeatureEvidence | None, kind: str) -> tuple[str, ...]:
-    return tuple(clean_token(token) for token in getattr(evidence, kind, ())[:MAX_TOKENS_LISTED])
-
-
-def _facts(report: Report, row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    label = report.label(row["feature"])
-    facts = [("Author", "nobody has labelled this feature")]
+def _facts(row: dict[str, Any], label: FeatureLabel | None, view: FeatureView | None) -> tuple[tuple[str, str], ...]:
+    facts = []
     if label:
-        facts = [
-            ("Author", f"{label.author.get('kind')}: {label.author.get('name')}"),
-            ("Status", label.status),
-        ]
-        facts.append(("Label score", _score(row["label_score"])))
-    if label and label.evidence and label.evidence.density is not None:
-        facts.append(("Fires on", f"{share_text(label.evidence.density)} of the tokens read"))
+        author = f"{label.author.get('kind')}: {label.author.get('name')}; {label.status}"
+        facts += [("Label by", author), ("Label score", score_text(row["label_score"]))]
+    density = view.density if view else label.evidence.density if label and label.evidence else None
+    n_tokens = view.n_tokens if view else label.evidence.n_tokens if label and label.evidence else 0
+    if density is not None:
+        facts.append(("Fires on", f"{share_text(density)} of {n_tokens:,} tokens read"))
+    if row["cosine"] is not None:
+        facts.append(("Cosine with the vector", signed(row["cosine"], 2)))
     return tuple((name, clean(text)) for name, text in facts)
 
 
-def _score(score: dict[str, Any] | None) -> str:
-    if not score or score["value"] is None:
+def score_text(score: Any) -> str:
+    """A label's score with interval and kind."""
+    if not score or score.get("value") is None:
         return "not scored"
-    ends = f" [{score['interval'][0]:.2f}, {score['interval'][1]:.2f}]" if score["interval"] else ""
-    return f"{score['value']:.2f}{ends} ({str(score['kind']).replace('_', ' ')})"
+    ends = score.get("interval")
+    shown = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
+    return f"{score['value']:.2f}{shown} ({str(score.get('kind')).replace('_', ' ')})"
 
 
-def passage(context: Context, *, window: int, highest: float) -> Passage:
-    """One context, cut around its peak; neighbouring tokens on which the feature is silent are joined."""
-    first, last = max(0, context.peak - window), context.peak + window + 1
-    pieces: list[Piece] = [Piece("… ")] if first > 0 and context.tokens else []
-    for index, (token, value) in enumerate(zip(context.tokens, context.values, strict=False)):
-        if first <= index < last:
-            _append(pieces, clean_token(token), float(value), index == context.peak, highest)
-    if last < len(context.tokens):
-        pieces.append(Piece(" …"))
-    source = f"{context.source} · {context.document[:12]}"
-    return Passage(tuple(pieces), clean(source, limit=90), f"{context.peak_value:.2f}")
+def _lists(label: FeatureLabel | None, view: FeatureView | None) -> Iterator[TokenList]:
+    if view:
+        for name, tokens, note in direction_lists(view, N_TOKENS):
+            yield TokenList(name, tuple(tokens), note)
+    elif label and label.evidence:
+        for name, tokens in (("Makes likelier", label.evidence.promoted), ("Makes unlikelier", label.evidence.suppressed)):
+            if tokens:
+                yield TokenList(name, tuple((clean_token(token), "") for token in tokens[:N_TOKENS]))
 
 
-def _append(pieces: list[Piece], text: str, value: float, peak: bool, highest: float) -> None:
-    if value <= 0 and not peak:
-        silent = pieces and pieces[-1].strength is None
-        pieces[-1:] = [Piece(pieces[-1].text + text)] if silent else [*pieces[-1:], Piece(text)]
+def _contexts(
+    label: FeatureLabel | None, view: FeatureView | None, n: int, window: int
+) -> Iterator[tuple[str, tuple[Passage, ...]]]:
+    evidence = label.evidence if label else None
+    groups: list[tuple[str, Sequence[Context]]] = []
+    if view and view.contexts:
+        groups = [(KINDS.get(kind, kind), listed) for kind, listed in view.contexts.items()]
+    elif evidence:
+        groups = [("Where it fires hardest", evidence.top)]
+    if evidence and evidence.quantiles:
+        groups.append(("From weak to strong", evidence.quantiles))
+    values = [value for _, listed in groups for context in listed for value in context.values]
+    highest = max([*values, (view.max_activation if view else evidence.max_activation if evidence else None) or 0.0, 1e-9])
+    for name, listed in groups:
+        if listed[:n]:
+            yield clean(name), tuple(passage(context, window=window, highest=highest) for context in listed[:n])
+
+
+def _pictures(report: Report, view: FeatureView | None) -> Iterator[Picture]:
+    if view is None:
         return
-    pieces.append(Piece(text, round(min(1.0, max(0.0, value / highest)), 2), f"{value:.2f}", peak))
+    name = f"feature {view.feature}"
+    if view.histogram:
+        drawing = activation_histogram(view.histogram, name=name)
+        yield Picture("How strongly it fires", Markup(drawing.inline), "Tokens per activation, on a logarithmic scale.")
+    if view.by_role:
+        drawing = firing_rates(view.by_role, title=f"How often {name} fires, by speaker")
+        yield Picture("By speaker", Markup(drawing.inline), "Share of tokens on which it fires, 95% interval.")
+    if arms := _arms(view.by_trait, report.trait):
+        drawing = firing_rates(arms, title=f"How often {name} fires, by trait", highlight=report.trait)
+        yield Picture("By trait", Markup(drawing.inline), "Replies under instructions of each trait; of other traits the positive arm.")
+
+
+def _arms(by_trait: Any, trait: str) -> list[Tally]:
+    """All arms of this trait, then the positive arm of every other."""
+    own = [replace(one, name=f"{trait} {one.name}") for one in by_trait.get(trait, ())]
+    others = [(name, one) for name, arms in by_trait.items() if name != trait for one in arms if one.name == "positive"]
+    return [*own, *(replace(one, name=name) for name, one in others)]
+
+
+def _near(report: Report, view: FeatureView | None, pages: set[int]) -> tuple[Near, ...]:
+    listed = (*view.direction.nearest[:N_NEIGHBOURS], *view.direction.opposite[:2]) if view else ()
+    labels = {one.feature: report.label(one.feature) for one in listed}
+    words = {feature: clean(label.label, limit=120) if label and label.label else "" for feature, label in labels.items()}
+    return tuple(Near(one.feature, signed(one.cosine, 2), words[one.feature], one.feature in pages) for one in listed)
+
+
+def _said(one: FeatureLabel, counting: FeatureLabel | None) -> Said:
+    author = clean(f"{one.author.get('kind')}: {one.author.get('name')}", limit=80)
+    counts = counting is not None and (one.label, one.author, one.status) == (counting.label, counting.author, counting.status)
+    return Said(clean(one.date, limit=10) or "undated", clean(one.label, limit=300), author, clean(one.status, limit=40),
+                score_text(one.score), counts)  # fmt: skip
 
 
 def _effect(report: Report, row: dict[str, Any]) -> tuple[Markup | None, str]:
@@ -146,10 +238,10 @@ def _effect(report: Report, row: dict[str, Any]) -> tuple[Markup | None, str]:
     ends = row["causal_interval"] or (None, None)
     drawing = strip(controls, odd, ends[0], ends[1], name=f"feature {row['feature']}") if controls else None
     shown = f" [{signed(ends[0], 3)}, {signed(ends[1], 3)}]" if ends[0] is not None else ""
-    limit = "" if math.isnan(found.q) else f": q {found.q:.3f} against matched control features, limit .05"
+    limit = "" if math.isnan(found.q) else f": q {found.q:.3f} against {len(controls) or 'matched'} control features, limit .05"
     outcome = {True: "passes", False: "does not pass", None: "was not judged by"}[row["verified"]]
     text = (
-        f"Odd effect {signed(odd, 3)}{shown} nats per token toward the trait’s replies, control pairs subtracted, at KL "
-        f"{found.kl:.2g}; damage (even part) {signed(row['damage'], 3)}. It {outcome} the rule{limit}."
+        f"Pushed the way {report.trait} moves it: {signed(odd, 3)}{shown} nats per token toward the trait’s replies, control "
+        f"pairs subtracted, at KL {found.kl:.2g}; damage {signed(row['damage'], 3)}. It {outcome} the rule{limit}."
     )
     return (Markup(drawing.inline) if drawing else None), text

@@ -10,8 +10,7 @@ from typing import Any
 
 from workbench.models.hookpoints import HookPoint
 from workbench.reports.shares import finite, interval
-from workbench.reports.svg import percent
-from workbench.reports.tables import signed
+from workbench.reports.svg import percent, signed
 
 Point = tuple[float, float, float | None, float | None]
 

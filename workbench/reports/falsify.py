@@ -32,11 +32,11 @@ _CELL, _LINE, _LEFT, _TOP = 38, 24, 176, 148
 
 def render(found: Falsification, *, command: str = "") -> str:
     """The whole page as one HTML file without network or script; every word of the vector's is escaped."""
-    from workbench.reports.html import environment, still_page
+    from workbench.reports.html import assets, environment
 
     groups = [(verdict, [_row(one) for one in found.checks if one.verdict == verdict]) for verdict in ORDER]
     return environment().get_template("falsify.html.jinja").render(
-        **still_page(), trait=found.trait, vector=found.vector, sae=found.sae, colour=found.colour, counts=found.counts,
+        **assets(script=False), trait=found.trait, vector=found.vector, sae=found.sae, colour=found.colour, counts=found.counts,
         headline=_sentence(found), groups=[(verdict, rows) for verdict, rows in groups if rows], notes=found.notes,
         picture=_trusted(falsification_figure(found)), command=command, levels=LEVELS,
         provenance=[("The vector", flat_rows(found.vector)), ("The SAE", flat_rows(found.sae)),
@@ -70,6 +70,11 @@ def _red(failed: tuple[str, ...]) -> str:
     if about == {True}:
         return "What failed speaks about the decomposition: do not read its features as they stand. The vector itself is not red."
     return "The vector is not what it claims to be" + (", nor is its decomposition." if True in about else ".")
+
+
+def verdict_rows(found: Falsification) -> list[dict[str, Any]]:
+    """The checks for a table, what failed first: name, question, verdict, value, rule, reason, and what would test it."""
+    return [_row(one) for verdict in ORDER for one in found.checks if one.verdict == verdict]
 
 
 def _row(one: Check) -> dict[str, Any]:

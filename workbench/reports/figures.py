@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-from workbench.reports.shares import Slice
+from workbench.reports.shares import GROUP_NAMES, Slice
 from workbench.reports.svg import Figure, Scale, drawing, percent, tag, words
 
-_ROW, _TOP, _LABELS, _PLOT_END, _WIDTH = 28, 34, 196, 664, 912
+_ROW, _TOP, _LABELS, _PLOT_END, _WIDTH = 26, 24, 190, 522, 776
 
 
 def waterfall(slices: Sequence[Slice], *, trait: str) -> Figure:
@@ -87,31 +88,21 @@ def _waterfall_row(row: Slice, start: float, scale: Scale, top: float, key: str)
     left, right = sorted((scale(start), scale(start + row.value)))
     box = {"x": left, "y": top + 5.0, "width": max(right - left, 1.5), "height": _ROW - 10.0, "rx": 1.5}
     pattern = f"url(#{key}n)" if row.value < 0 else f"url(#{key}e)" if row.group == "error" else None
+    base, soft = top + 17.5, {"class_": "wbf-soft wbf-num", "font_size": 11.5}
     body = [
-        words(row.name, _LABELS - 14, top + 18.5, anchor="end"),
+        words(_cut(row.name), _LABELS - 12, base, anchor="end"),
         tag("rect", class_=f"wbf-{row.group}", **box),
         tag("rect", class_="wbf-edge", **box) if row.group == "open" else "",
         tag("rect", fill=pattern, **box) if pattern else "",
-        words(
-            percent(row.value),
-            _PLOT_END + 66,
-            top + 18.5,
-            anchor="end",
-            class_="wbf-ink wbf-num",
-            font_weight=600,
-        ),
-        words(
-            _interval_text(row.low, row.high).strip(),
-            _PLOT_END + 76,
-            top + 18.5,
-            class_="wbf-soft wbf-num",
-            font_size=11.5,
-        ),
-        words(
-            _counted(row), _WIDTH - 4.0, top + 18.5, anchor="end", class_="wbf-soft wbf-num", font_size=11.5
-        ),
+        words(percent(row.value), _PLOT_END + 58, base, anchor="end", class_="wbf-ink wbf-num", font_weight=600),
+        words(_interval_text(row.low, row.high).strip(), _PLOT_END + 68, base, **soft),
+        words(_counted(row), _WIDTH - 4.0, base, anchor="end", **soft),
     ]
     return [*body, *_whisker(row, start, scale, top + _ROW / 2)]
+
+
+def _cut(name: str, limit: int = 27) -> str:
+    return name if len(name) <= limit else name[: limit - 1].rstrip() + "…"
 
 
 def _counted(row: Slice) -> str:
@@ -132,18 +123,30 @@ def _link(x: float, top: float) -> str:
 
 def _total_row(total: float, scale: Scale, top: float) -> list[str]:
     left, right = sorted((scale(0.0), scale(total)))
+    base = top + 17.5
     return [
-        words("the whole vector", _LABELS - 14, top + 18.5, anchor="end", font_weight=600),
+        words("the whole vector", _LABELS - 12, base, anchor="end", font_weight=600),
         tag("rect", x=left, y=top + 10.0, width=right - left, height=_ROW - 20.0, rx=1.5, class_="wbf-total"),
-        words(
-            percent(total),
-            _PLOT_END + 66,
-            top + 18.5,
-            anchor="end",
-            class_="wbf-ink wbf-num",
-            font_weight=600,
-        ),
+        words(percent(total), _PLOT_END + 58, base, anchor="end", class_="wbf-ink wbf-num", font_weight=600),
     ]
+
+
+def made_of_strip(slices: Sequence[Slice], *, trait: str) -> Figure:
+    """The waterfall in small, by kind of label, for a line of an overview: 0 to 1 on every line alike, no words inside."""
+    rows = [(group, math.fsum(row.value for row in slices if row.group == group)) for group in GROUP_NAMES]
+    rows = [row for row in rows if any(one.group == row[0] for one in slices)]
+    ends = list(accumulate(value for _, value in rows))
+    scale, key = Scale(min(0.0, *ends), max(1.0, *ends), 1, 259), _key(trait, slices)
+    body = [*_hatch(key), *(tag("line", x1=scale(v), x2=scale(v), y1=0, y2=44, class_="wbf-grid") for v in (0.0, 0.5, 1.0))]
+    for (group, value), start, n in zip(rows, [0.0, *ends], range(9), strict=False):
+        left, right = sorted((scale(start), scale(start + value)))
+        box = {"x": left, "y": 1.0 + 8.6 * n, "width": max(right - left, 1.0), "height": 7.6}
+        pattern = f"url(#{key}n)" if value < 0 else f"url(#{key}e)" if group == "error" else None
+        body.append(tag("rect", class_=f"wbf-{group}", **box))
+        body.append(tag("rect", class_="wbf-edge", **box) if group == "open" else "")
+        body.append(tag("rect", fill=pattern, **box) if pattern else "")
+    spoken = "; ".join(f"{GROUP_NAMES[group]} {percent(value)}" for group, value in rows)
+    return drawing(260, 45, body, title=f"What {trait} is made of, by kind of label", description=spoken)
 
 
 def layer_curve(
@@ -237,10 +240,8 @@ def strip(
     reach = [*controls, value, 0.0, *(edge for edge in (low, high) if edge is not None)]
     pad = (max(reach) - min(reach)) * 0.04 or 1.0
     x = Scale(min(reach) - pad, max(reach) + pad, 10, 430)
-    body = [tag("line", x1=x(0.0), x2=x(0.0), y1=6, y2=52, class_="wbf-axis")]
-    body += [
-        tag("circle", cx=x(v), cy=24.0 + _jitter(k), r=2.4, class_="wbf-dot") for k, v in enumerate(controls)
-    ]
+    dots = "".join(f"M{x(v):.0f} {24.0 + _jitter(k):.0f}h0" for k, v in enumerate(controls))
+    body = [tag("line", x1=x(0.0), x2=x(0.0), y1=6, y2=52, class_="wbf-axis"), tag("path", d=dots, class_="wbf-dots")]
     if low is not None and high is not None:
         body.append(tag("path", d=f"M{x(low):.1f} 24H{x(high):.1f}", class_="wbf-whisker"))
     body.append(_diamond(x(value), 24.0))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workbench.reports.shares import finite, interval
-from workbench.reports.svg import percent
-from workbench.reports.tables import signed
+from workbench.reports.svg import percent, signed
 
 if TYPE_CHECKING:
     from workbench.reports.content import Report

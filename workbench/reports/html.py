@@ -9,40 +9,68 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 from workbench.reports.text import MAX_CHARACTERS, clean, clean_token
+from workbench.reports.tokens import template_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
     from workbench.reports.content import Report
+    from workbench.reports.several import TraitReports
 
 MAX_BYTES = 3_000_000
+MAX_TABLE = 500_000
 # (contexts shown per list, tokens either side of the peak), tried in turn until the page is small enough.
-_BUDGETS = ((8, 24), (6, 18), (4, 14), (2, 10), (1, 6), (0, 0))
+_BUDGETS = ((6, 24), (4, 20), (3, 16), (2, 12), (1, 8), (0, 0))
 
 
 def render(report: Report) -> str:
-    """The whole page; contexts are shortened step by step when it would exceed 3 MB.
+    """The page of one trait; contexts are shortened step by step when it would exceed 3 MB.
 
     Raises WorkbenchError when it is too large even without contexts.
     """
+    return _rendered([report], None)
+
+
+def render_traits(several: TraitReports) -> str:
+    """The page of several traits: an overview, what they share, and a chapter for each. Of one trait: its own page."""
+    return _rendered(several.traits, several if len(several.traits) > 1 else None)
+
+
+def _rendered(reports: Sequence[Report], several: TraitReports | None) -> str:
     from workbench.reports.page import page
 
     template = environment().get_template("page.html.jinja")
-    data = embedded(_shortened(report.to_json()))
+    downloads = _downloads(several or reports[0])
     for n_contexts, window in _BUDGETS:
-        text = template.render(page(report, n_contexts=n_contexts, window=window), **_assets(), data=data)
+        view = page(reports, several, n_contexts=n_contexts, window=window)
+        text = template.render(view, **assets(), **downloads)
         if len(text.encode()) < MAX_BYTES:
             return text
     raise WorkbenchError(
-        f"the report on {report.trait!r} exceeds 3 MB even without contexts",
+        f"the report on {', '.join(repr(one.trait) for one in reports)} exceeds 3 MB even without contexts",
         "a page that can be mailed",
         "show fewer features: report(..., n_features=30) with labels of those features only",
     )
+
+
+def _downloads(value: Report | TraitReports) -> dict[str, Any]:
+    """What can be taken out of the page: the JSON object once, and tables of it as CSV."""
+    from workbench.reports.downloads import tables
+
+    found = tables(value)
+    kept = {name: text for name, text in found.items() if len(text.encode()) <= MAX_TABLE}
+    return {
+        "data": embedded(_shortened(value.to_json())),
+        "data_tables": embedded(kept),
+        "table_names": [(name, name.removesuffix(".csv").replace("_", " ")) for name in kept],
+        "left_out": ", ".join(name for name in found if name not in kept),
+    }
 
 
 @cache
@@ -67,36 +95,17 @@ def _finalize(value: Any) -> Any:
     return clean(value, limit=2 * MAX_CHARACTERS) if type(value) is str else value
 
 
-def _source(name: str) -> str:
-    env = environment()
-    assert env.loader is not None
-    return env.loader.get_source(env, name)[0]
-
-
 @cache
-def _assets() -> dict[str, Any]:
+def assets(*, script: bool = True) -> dict[str, Any]:
+    """{css, js, policy}: what a page carries. Without `script` its policy runs none."""
     from markupsafe import Markup
 
-    from workbench.reports.svg import STYLE
-
-    script = "\n" + _source("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return {"css": Markup(_source("page.css") + STYLE), "js": Markup(script), "policy": policy}
-
-
-@cache
-def still_page() -> dict[str, Any]:
-    """{css, policy} of a page without any script."""
-    from markupsafe import Markup
-
-    from workbench.reports.svg import STYLE
-
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-    return {"css": Markup(_source("page.css") + STYLE), "policy": policy}
+    css = "\n".join(template_text(f"{name}.css") for name in ("tokens", "figure", "components", "page"))
+    code = "\n" + template_text("page.js") if script else ""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    run = f"script-src 'sha256-{digest}'; " if script else ""
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {run}base-uri 'none'; form-action 'none'"
+    return {"css": Markup(css), "js": Markup(code), "policy": policy}
 
 
 def _shortened(value: Any) -> Any:

@@ -64,3 +64,32 @@ def _spoken(values: Sequence[Sequence[float | None]], names: Sequence[Sequence[s
     low, high = min(known), max(known)
     return (f"{len(values)} rows; from {low[0]:.2f} ({names[0][low[1]]}, {names[1][low[2]]}) "
             f"to {high[0]:.2f} ({names[0][high[1]]}, {names[1][high[2]]})")  # fmt: skip
+
+
+def pair_matrix(
+    names: Sequence[str], cells: Sequence[Sequence[tuple[float | None, str, str]]], *, title: str, description: str
+) -> Figure:
+    """What every two of `names` have in common: a cell is (how strong its colour is, between -1 and 1, its word, a smaller word).
+
+    The smaller word is what chance gives. A cell without a strength has no colour.
+    """
+    width, height, left, top = 62, 40, 104, 78
+    n = len(names)
+    body = []
+    for i, name in enumerate(names):
+        shown = name if len(name) <= 15 else name[:14] + "…"
+        x, y = left + (i + 0.5) * width, top + i * height
+        body.append(words(shown, left - 8, y + height / 2 + 4, anchor="end", font_size=12.5))
+        body.append(words(shown, x - 8, top - 8, font_size=12.5, transform=f"rotate(-38 {x - 8} {top - 8})"))
+        for j, (value, word, small) in enumerate(cells[i]):
+            box = {"x": float(left + j * width + 1), "y": float(y + 1), "width": width - 2, "height": height - 2, "rx": 2}
+            if value is not None:
+                strength = f"{min(abs(value), 1.0) * 0.5:.3f}"
+                body.append(tag("rect", **box, class_="wbf-trait" if value >= 0 else "wbf-other", fill_opacity=strength))
+            body.append(tag("rect", **box, class_="wbf-edge", stroke_opacity=0.3))
+            middle = left + (j + 0.5) * width
+            base = y + (18 if small else 25)
+            body.append(words(word, middle, base, anchor="middle", class_="wbf-ink wbf-num", font_size=13))
+            if small:
+                body.append(words(small, middle, y + 32, anchor="middle", class_="wbf-soft wbf-num", font_size=11))
+    return drawing(left + n * width + 44, top + n * height + 4, body, title=title, description=description)

@@ -14,10 +14,10 @@ from workbench.reports.text import clean, readable
 
 GROUP_NAMES = {
     "trait": "labelled as a sub-trait",
-    "other": "labelled as something else (style, topic, …)",
+    "other": "labelled style, topic or other",
     "unclear": "labelled unclear",
     "open": "without a label",
-    "error": "the SAE's own error",
+    "error": "missed by the SAE",
 }
 _ORDER = list(GROUP_NAMES)
 
@@ -104,7 +104,7 @@ def slices(
     rows = [_labelled(key, ids, shares, taxonomy, intervals) for key, ids in members.items()]
     rows.append(_unlabelled(shares, set(categories), intervals))
     value, ends = error
-    rows.append(Slice("error", "SAE error", "error", value, *(ends or (None, None))))
+    rows.append(Slice("error", "Missed by the SAE", "error", value, *(ends or (None, None))))
     return tuple(sorted(rows, key=lambda row: (_ORDER.index(row.group), -row.value)))
 
 
@@ -115,7 +115,7 @@ def _labelled(key, ids, shares, taxonomy, intervals: GroupIntervals) -> Slice:
 
 def _unlabelled(shares, labelled: set[int], intervals: GroupIntervals) -> Slice:
     ids = [feature for feature, share in enumerate(shares) if feature not in labelled and share != 0]
-    return _sum("unlabelled", "Features without a label", "open", ids, shares, intervals.remainder(labelled))
+    return _sum("unlabelled", "Without a label", "open", ids, shares, intervals.remainder(labelled))
 
 
 def _sum(key, name, group, ids, shares, ends: Interval) -> Slice:
@@ -128,3 +128,27 @@ def group_total(rows: Iterable[Slice], group: str) -> tuple[float, int]:
     """Sum of the shares of one group, and how many features it holds."""
     chosen = [row for row in rows if row.group == group]
     return math.fsum(row.value for row in chosen), sum(row.n_features for row in chosen)
+
+
+def compact(
+    rows: Sequence[Slice], members: Mapping[str, Sequence[int]], intervals: GroupIntervals, limit: int
+) -> tuple[Slice, ...]:
+    """The same shares in at most `limit` rows: the smallest categories of a kind become one row, with an interval of their sum.
+
+    `members` are the features of each category. Nothing is left out; with few categories the rows stay as they are.
+    """
+    shown = list(rows)
+    for group, name in (("other", "other labels"), ("trait", "sub-traits"), ("unclear", "unclear labels")):
+        of_group = sorted((row for row in shown if row.group == group), key=lambda row: abs(row.value))
+        small = of_group[: len(shown) - limit + 1] if len(shown) > limit else []
+        if len(small) < 2:
+            continue
+        ids = [feature for row in small for feature in members.get(row.id, ())]
+        low, high = intervals.total(ids) or (None, None)
+        total = math.fsum(row.value for row in small)
+        positive, negative = math.fsum(row.positive for row in small), math.fsum(row.negative for row in small)
+        merged = Slice(f"small-{group}", f"{len(small)} small {name}", group, total, low, high, len(ids), positive, negative)
+        place = max(n for n, row in enumerate(shown) if row.group == group)
+        shown.insert(place + 1, merged)
+        shown = [row for row in shown if row not in small]
+    return tuple(shown)

@@ -13,6 +13,7 @@ from pathlib import Path
 from workbench.reports.text import clean
 from workbench.reports.tokens import figure_css
 
+
 @dataclass(frozen=True)
 class Figure:
     """One drawing. `inline` is for pages which carry tokens.css and figure.css once; `svg` stands alone (notebook, docs, files)."""
@@ -108,3 +109,9 @@ def percent(value: float | None, digits: int = 1) -> str:
     text = f"{100 * value:.{digits}f}"
     text = text.removeprefix("-") if float(text) == 0 else text
     return text.replace("-", "−") + "%"
+
+
+def signed(value: float | None, digits: int) -> str:
+    """A number with a real minus sign, and none before a zero."""
+    text = "" if value is None else f"{value:.{digits}f}"
+    return text.removeprefix("-") if text and float(text) == 0 else text.replace("-", "−")

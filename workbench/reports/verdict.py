@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workbench.reports.content import card_figure, counted_categories
+from workbench.reports.contract import card_figure, counted_categories
 from workbench.reports.intervals import GroupIntervals
 from workbench.reports.shares import Slice, finite, group_total, interval
 from workbench.reports.svg import percent
@@ -84,53 +84,68 @@ def overall(found: list[Light]) -> str:
     return max((light.level for light in found), key=_BADNESS.index)
 
 
+def weakest(found: list[Light]) -> Light:
+    """The light that makes the whole as weak as it is."""
+    return max(found, key=lambda light: _BADNESS.index(light.level))
+
+
 def answer(report: Report) -> str:
-    """One sentence: how |v|^2 splits into labelled sub-traits, other labelled features, the rest and the error."""
+    """The answer in a sentence or two: how |v|^2 splits into labelled sub-traits, other labels, no label and the error."""
     if not report.slices:
         return (
             f"What the {report.trait} vector is made of is unknown here: shares need the token activations behind the "
             "vector, and this one came without them. Cosines and pursuit below describe its direction only."
         )
-    pieces = [
-        _trait_piece(report),
-        *(piece for piece in map(_plain_piece(report), ("other", "unclear", "open")) if piece),
-    ]
+    pieces = [_trait_piece(report), *filter(None, map(_plain_piece(report), ("other", "unclear", "open")))]
     ends = _ends(interval(report.parts.share_error_interval))
-    error = f"{percent(finite(report.parts.share_error))}{ends} is the SAE’s own error"
-    return f"Of the squared length of the {report.trait} vector, {', '.join(pieces)}, and {error}."
+    return f"{', '.join(pieces)}. The SAE misses {percent(finite(report.parts.share_error))}{ends}."
+
+
+def brief(report: Report) -> str:
+    """The same for one line of an overview: what its labels say, largest category first."""
+    rows = sorted((row for row in report.slices if row.group in ("trait", "other")), key=lambda row: -abs(row.value))
+    if not report.slices:
+        return "Shares are unknown: the vector came without its token activations."
+    _, count = group_total(report.slices, "trait")
+    none = "" if count else f"No feature is labelled as a sub-trait of {report.trait}. "
+    named = ", ".join(f"{row.name.lower()} {percent(row.value)}" for row in rows[:3])
+    return f"{none}Largest labels: {named}." if named else f"{none}No feature has a label that says what it is."
 
 
 def _trait_piece(report: Report) -> str:
     value, count = group_total(report.slices, "trait")
+    whole = f"of the {report.trait} vector’s squared length is carried by"
     if not count:
-        return f"nothing is carried by features labelled as sub-traits of {report.trait}"
+        return f"None {whole} features labelled as its sub-traits"
     rows = sorted((row for row in report.slices if row.group == "trait"), key=lambda row: -row.value)
-    named = ", ".join(f"{row.name.lower()} {percent(row.value)}{_ends(_pair(row))}" for row in rows[:3])
-    more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
-    ends = _ends(_group_ends(report, "trait"))
-    return f"{percent(value)}{ends} is carried by {_features(count)} labelled as sub-traits of {report.trait} ({named}{more})"
+    named = ", ".join(f"{row.name.lower()} {percent(row.value)}{_ends(_pair(row))}" for row in rows[:2])
+    more = f" and {len(rows) - 2} more" if len(rows) > 2 else ""
+    ends = _ends(group_ends(report, "trait"))
+    return f"{percent(value)}{ends} {whole} {_features(count)} labelled as its sub-traits ({named}{more})"
 
 
 def _plain_piece(report: Report):
-    words = {
-        "other": "labelled style, topic or something else",
-        "unclear": "labelled unclear",
-        "open": "without a label",
-    }
+    words = {"other": "labelled style, topic or other", "unclear": "labelled unclear", "open": "without a label"}
 
     def piece(group: str) -> str:
         value, count = group_total(report.slices, group)
-        return f"{percent(value)} by {_features(count)} {words[group]}" if count else ""
+        return f"{percent(value)} by {_features(count) if group == 'other' else f'{count:,}'} {words[group]}" if count else ""
 
     return piece
 
 
-def _group_ends(report: Report, group: str) -> list[float] | None:
+def members_by_category(report: Report) -> dict[str, list[int]]:
+    """The features of each category whose label counts."""
+    members: dict[str, list[int]] = {}
+    for feature, category in counted_categories(report.labels).items():
+        members.setdefault(category, []).append(feature)
+    return members
+
+
+def group_ends(report: Report, group: str) -> list[float] | None:
     """The interval of a whole group, asked from the decomposition (never a sum of the ends of its members)."""
     categories = {row.id for row in report.slices if row.group == group}
-    members = [
-        feature for feature, category in counted_categories(report.labels).items() if category in categories
-    ]
+    members = [feature for category, ids in members_by_category(report).items() if category in categories for feature in ids]
     return interval(GroupIntervals.of(report.parts).total(members))
 
 

@@ -2,94 +2,188 @@
 (() => {
   const root = document.documentElement;
   root.classList.add("js");
-  const find = (selector, from = document) => Array.from(from.querySelectorAll(selector));
-  const table = document.getElementById("features");
+  const all = (selector, from = document) => Array.from(from.querySelectorAll(selector));
+  const at = (id) => document.getElementById(id);
+  const address = (hash) => { try { history.replaceState(null, "", hash); } catch { location.replace(hash); } };
 
-  if (table) {
-    const body = table.tBodies[0], rows = Array.from(body.rows), heads = find("th", table.tHead);
-    const search = document.getElementById("search"), category = document.getElementById("category");
-    const only = document.getElementById("only"), count = document.getElementById("count");
-    const key = (row, column) => {
-      const raw = row.cells[column].dataset.sort;
-      return raw === undefined || raw === "" ? null : raw;
-    };
-    const compare = (numeric) => (a, b) => numeric ? Number(a) - Number(b) : a.localeCompare(b);
-    const sortBy = (head) => {
-      const column = heads.indexOf(head), numeric = head.classList.contains("num");
+  // ---- tables: sort, filter, columns; what is chosen stands in the address, #TRAIT/features?sort=share&q=...
+  const tables = new Map();
+  const BY = ["q", "category", "change", "verified", "trait"];
+
+  class FeatureTable {
+    constructor(section) {
+      this.section = section;
+      this.name = section.dataset.table;
+      this.table = section.querySelector("table.features");
+      this.body = this.table.tBodies[0];
+      this.rows = Array.from(this.body.rows);
+      this.heads = all("th", this.table.tHead);
+      this.inputs = Object.fromEntries(all("[data-by]", section).map((input) => [input.dataset.by, input]));
+      this.boxes = all("[data-column]", section);
+      this.count = section.querySelector(".count");
+      this.plain = this.read();
+      for (const head of this.heads) head.querySelector("button").addEventListener("click", () => { this.turn(head); this.tell(); });
+      for (const input of Object.values(this.inputs)) input.addEventListener(input.type === "search" ? "input" : "change", () => { this.filter(); this.tell(); });
+      for (const box of this.boxes) box.addEventListener("change", () => { this.columns(); this.tell(); });
+      this.filter();
+      this.columns();
+    }
+
+    read() {
+      const head = this.heads.find((one) => one.hasAttribute("aria-sort"));
+      const state = { sort: head ? head.dataset.key : "", dir: head ? head.getAttribute("aria-sort") : "" };
+      for (const [name, input] of Object.entries(this.inputs)) state[name] = input.type === "checkbox" ? (input.checked ? "1" : "") : input.value;
+      state.columns = this.boxes.filter((box) => box.checked).map((box) => box.dataset.column).join(" ");
+      return state;
+    }
+
+    apply(given) {
+      const state = { ...this.plain, ...given };
+      for (const [name, input] of Object.entries(this.inputs)) {
+        if (input.type === "checkbox") input.checked = state[name] === "1"; else input.value = state[name] || "";
+      }
+      const wanted = state.columns.split(" ");
+      for (const box of this.boxes) box.checked = wanted.includes(box.dataset.column);
+      const head = this.heads.find((one) => one.dataset.key === state.sort);
+      if (head) this.sort(head, state.dir === "ascending");
+      this.filter();
+      this.columns();
+    }
+
+    tell() {
+      const now = this.read();
+      const changed = Object.entries(now).filter(([name, value]) => value !== this.plain[name]);
+      const query = new URLSearchParams(changed).toString();
+      address(`#${this.section.id}${query ? "?" + query : ""}`);
+    }
+
+    turn(head) {
       const current = head.getAttribute("aria-sort");
-      const falling = current ? current === "ascending" : numeric && head.dataset.first !== "ascending";
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-      const order = compare(numeric), sign = falling ? -1 : 1;
-      rows.sort((left, right) => {
-        const a = key(left, column), b = key(right, column);
+      this.sort(head, current ? current === "descending" : "rising" in head.dataset);
+    }
+
+    sort(head, rising) {
+      const column = head.cellIndex, numeric = head.classList.contains("num"), sign = rising ? 1 : -1;
+      for (const other of this.heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+      const keyed = this.rows.map((row) => [row.cells[column].dataset.sort || null, row]);
+      keyed.sort(([a], [b]) => {
         if (a === null || b === null) return (a === null) - (b === null);  // unknown stays last, both ways
-        return sign * order(a, b);
+        return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b));
       });
-      body.append(...rows);
-    };
-    const show = () => {
-      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      this.rows = keyed.map(([, row]) => row);
+      this.body.append(...this.rows);
+    }
+
+    filter() {
+      const state = this.read(), words = (state.q || "").toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
-      for (const row of rows) {
-        const text = row.dataset.text;
-        const keep = words.every((word) => text.includes(word))
-          && (!category.value || row.dataset.category === category.value)
-          && (!only.checked || row.dataset.verified === "1");
+      for (const row of this.rows) {
+        const keep = words.every((word) => row.dataset.text.includes(word))
+          && BY.slice(1).every((name) => !state[name] || row.dataset[name] === state[name]);
         row.hidden = !keep;
         shown += keep;
       }
-      count.textContent = `${shown} of ${rows.length} features shown`;
-    };
-    heads.forEach((head) => head.querySelector("button")?.addEventListener("click", () => sortBy(head)));
-    search.addEventListener("input", show);
-    category.addEventListener("change", show);
-    only.addEventListener("change", show);
-    show();
+      this.count.textContent = `${shown} of ${this.rows.length} features shown`;
+    }
+
+    columns() {
+      for (const box of this.boxes) {
+        const head = this.heads.find((one) => one.dataset.key === box.dataset.column), column = head.cellIndex;
+        for (const row of [this.table.tHead.rows[0], ...this.rows]) {
+          row.cells[column].classList.toggle("on", box.checked);
+          row.cells[column].classList.toggle("off", !box.checked);
+        }
+      }
+      this.fit();
+    }
+
+    fit() {
+      const box = this.table.parentElement;
+      box.classList.remove("many");
+      box.classList.toggle("many", this.table.offsetWidth > box.clientWidth + 1);
+    }
+  }
+  for (const section of all("[data-table]")) tables.set(section.id, new FeatureTable(section));
+
+  // ---- addresses: open the card, set the table, and say in the bar where we are
+  let quiet = false;
+  const go = () => {
+    const [name, query] = location.hash.slice(1).split("?");
+    let id = name;
+    try { id = decodeURIComponent(name); } catch { /* an address that somebody mistyped */ }
+    const target = id && at(id);
+    if (!target) return;
+    if (tables.has(id)) tables.get(id).apply(Object.fromEntries(new URLSearchParams(query || "")));
+    if (target.tagName === "TR" && target.hidden) tables.get(target.closest("[data-table]").id).apply({});
+    if (target.matches("details.card")) {
+      quiet = true;
+      target.open = true;
+      target.querySelector("summary").focus({ preventScroll: true });
+    }
+    if (query !== undefined || target.matches("details.card")) target.scrollIntoView({ behavior: "instant" });
+  };
+  addEventListener("hashchange", go);
+  const cards = all("details.card");
+  for (const card of cards) {
+    card.addEventListener("toggle", () => { if (!quiet && card.open) address("#" + card.id); quiet = false; });
+  }
+  for (const button of all(".open-all")) {
+    const own = all("details.card", button.closest(".cards"));
+    button.addEventListener("click", () => {
+      const open = own.some((card) => !card.open);
+      for (const card of own) if (card.open !== open) { quiet = true; card.open = open; }
+      button.textContent = open ? "Close all" : "Open all";
+    });
   }
 
-  const cards = find("details.card");
-  const openAll = document.getElementById("open-all");
-  openAll?.addEventListener("click", () => {
-    const open = cards.some((card) => !card.open);
-    cards.forEach((card) => { card.open = open; });
-    openAll.textContent = open ? "Close all" : "Open all";
-  });
-  const follow = () => {
-    const target = location.hash.startsWith("#card-") && document.getElementById(location.hash.slice(1));
-    if (target && target.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }
+  const bar = document.querySelector(".bar");
+  const links = all("a", bar).map((link) => [link, at(link.hash.slice(1))]).filter(([, target]) => target);
+  const mark = () => {
+    const line = bar.offsetHeight + 40;
+    const above = (target) => target.getBoundingClientRect().top <= line;
+    const chapter = all("article.chapter").filter(above).pop();
+    const ended = all("main > section").filter(above).pop();
+    const late = ended && chapter && chapter.compareDocumentPosition(ended) & Node.DOCUMENT_POSITION_FOLLOWING;
+    const inside = chapter && !late ? chapter : null;
+    const many = Boolean(bar.querySelector(".traits"));
+    for (const list of all(".parts", bar)) if (many) list.hidden = !inside || list.dataset.chapter !== inside.id;
+    const within = inside ? links.filter(([link, target]) => link.closest(".parts") && inside.contains(target) && above(target)) : [];
+    const part = within.length ? within[within.length - 1][0] : null;
+    for (const [link, target] of links) {
+      const here = link === part || (inside ? link.closest(".traits") && target === inside : target === (ended || null));
+      if (here) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
+    }
+    root.style.setProperty("--bar", bar.offsetHeight + "px");
   };
-  addEventListener("hashchange", follow);
-  follow();
-  let closed = [];
-  addEventListener("beforeprint", () => {
-    closed = find("details").filter((item) => !item.open);
-    closed.forEach((item) => { item.open = true; });
-  });
-  addEventListener("afterprint", () => { closed.forEach((item) => { item.open = false; }); closed = []; });
+  let waiting = false;
+  const soon = () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; mark(); }); } };
+  addEventListener("scroll", soon, { passive: true });
+  addEventListener("resize", () => { for (const one of tables.values()) one.fit(); soon(); });
 
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const save = (name, kind, text) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: kind }));
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  };
-  const cell = (value) => {
-    if (value === null || value === undefined) return "";
-    if (typeof value === "number" || typeof value === "boolean") return String(value);
-    const text = typeof value === "string" ? value : JSON.stringify(value);
-    const inert = /^[=+\-@\t\r]/.test(text) ? "'" + text : text;  // a spreadsheet must not run it
-    return '"' + inert.replaceAll('"', '""') + '"';
-  };
-  const csv = () => {
-    if (!data.features.length) return "";
-    const names = Object.keys(data.features[0]);
-    return [names, ...data.features.map((row) => names.map((name) => row[name]))]
-      .map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
-  };
-  const name = document.getElementById("data").dataset.name;
-  document.getElementById("get-json")?.addEventListener("click", () => save(name + ".json", "application/json", JSON.stringify(data, null, 2)));
-  document.getElementById("get-csv")?.addEventListener("click", () => save(name + ".csv", "text/csv", csv()));
+  // ---- copy and take along
+  const json = () => JSON.parse(at("data-json").textContent), csv = () => JSON.parse(at("data-tables").textContent);
+  for (const button of all("[data-copy]")) {
+    button.addEventListener("click", async () => {
+      const source = at(button.dataset.copy);
+      try { await navigator.clipboard.writeText(source.textContent); button.textContent = "Copied"; } catch {
+        getSelection().selectAllChildren(source);
+        button.textContent = "Selected: copy with Ctrl+C";
+      }
+      setTimeout(() => { button.textContent = "Copy"; }, 3000);
+    });
+  }
+  for (const button of all("[data-save]")) {
+    button.addEventListener("click", () => {
+      const table = button.dataset.csv;
+      const [text, kind] = table ? [csv()[table], "text/csv"] : [JSON.stringify(json(), null, 2), "application/json"];
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: kind + ";charset=utf-8" }));
+      link.download = button.dataset.save;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    });
+  }
+  mark();
+  go();
 })();

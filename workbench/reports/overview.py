@@ -1,0 +1,121 @@
+"""What the first screen of several traits shows, and what the traits have in common beside chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from workbench.reports.chapter import overview_row
+from workbench.reports.matrices import pair_matrix
+from workbench.reports.measures import drawn
+from workbench.reports.svg import percent, signed
+
+if TYPE_CHECKING:
+    from workbench.reports.several import SharedPair, TraitReports
+
+N_SHARED = 12
+
+
+def overview(several: TraitReports, slugs: dict[str, str]) -> dict[str, Any]:
+    """Everything that `overview.html.jinja` shows."""
+    pairs = {frozenset(pair.traits): pair for pair in several.pairs}
+    return {
+        "rows": [overview_row(one, slugs[one.trait]) for one in several.traits],
+        "names": several.names,
+        "shared_sentence": shared_sentence(several),
+        "cosines": _cosines(several, pairs),
+        "overlap": _overlap(several, pairs),
+        "has_background": any(pair.background_median is not None for pair in several.pairs),
+        "shared": [_shared(one, several, slugs) for one in several.shared[:N_SHARED]],
+        "n_shared": len(several.shared),
+        "pairs": [_pair(pair, slugs) for pair in several.pairs],
+        "comparison_warnings": several.comparison.warnings if several.comparison else (),
+    }
+
+
+def shared_sentence(several: TraitReports) -> str:
+    """What the traits share, in a sentence or two that say what chance would give."""
+    if not several.pairs:
+        return ""
+    most = max(several.pairs, key=lambda pair: pair.cosine)
+    told = f"Their vectors are most alike for {most.traits[0]} and {most.traits[1]} (cosine {signed(most.cosine, 2)}"
+    if most.background_median is not None:
+        told += f"; the middle one among placebo contrasts: {signed(most.background_median, 2)}"
+    told += "). "
+    counted = [pair for pair in several.pairs if pair.n_shared is not None and pair.n_expected is not None]
+    if not counted:
+        return told + "Whether they share features beyond chance is unknown: that takes placebo contrasts of this SAE."
+    n = len(several.shared)
+    features = f"{n} feature{'' if n == 1 else 's'}" if n else "No feature"
+    return told + (
+        f"{features} move{'s' if n < 2 else ''} in two traits or more, the same way, as placebo contrasts move "
+        f"{'it' if n < 2 else 'them'} not (q .05)."
+    )
+
+
+def _cosines(several: TraitReports, pairs: dict[frozenset[str], SharedPair]) -> Markup | None:
+    if not several.cosines:
+        return None
+    names = several.names
+
+    def cell(i: int, j: int) -> tuple[float | None, str, str]:
+        if i == j:
+            return None, "", ""
+        pair = pairs.get(frozenset((names[i], names[j])))
+        chance = pair.background_median if pair else None
+        value = several.cosines[i][j]
+        return value, signed(value, 2), "" if chance is None else f"({signed(chance, 2)})"
+
+    cells = [[cell(i, j) for j in range(len(names))] for i in range(len(names))]
+    spoken = "; ".join(f"{pair.traits[0]} and {pair.traits[1]} {pair.cosine:.2f}" for pair in several.pairs)
+    return drawn(pair_matrix(names, cells, title="Cosines of the traits’ vectors", description=spoken))
+
+
+def _overlap(several: TraitReports, pairs: dict[frozenset[str], SharedPair]) -> Markup | None:
+    counted = [pair for pair in several.pairs if pair.n_shared is not None]
+    if not counted:
+        return None
+    names, most = several.names, max(pair.n_shared or 0 for pair in counted)
+    own = {trait: n for pair in counted if pair.n_specific for trait, n in zip(pair.traits, pair.n_specific, strict=True)}
+
+    def cell(i: int, j: int) -> tuple[float | None, str, str]:
+        if i == j:
+            return None, str(own.get(names[i], "–")), "of its own"
+        pair = pairs.get(frozenset((names[i], names[j])))
+        if pair is None or pair.n_shared is None:
+            return None, "–", ""
+        chance = "" if pair.n_expected is None else f"({pair.n_expected:.1f})"
+        return pair.n_shared / max(most, 1), str(pair.n_shared), chance
+
+    cells = [[cell(i, j) for j in range(len(names))] for i in range(len(names))]
+    spoken = "; ".join(f"{pair.traits[0]} and {pair.traits[1]} {pair.n_shared}" for pair in counted)
+    return drawn(pair_matrix(names, cells, title="Features that two traits share", description=spoken))
+
+
+def _shared(one: Any, several: TraitReports, slugs: dict[str, str]) -> dict[str, Any]:
+    first = one.traits[0]
+    return {
+        "feature": one.feature,
+        "label": one.label.label if one.label else "",
+        "traits": one.traits,
+        "shares": [percent(share, 2) for share in one.shares],
+        "inside": [name in one.traits for name in several.names],
+        "slug": slugs[first],
+        "linked": any(row["feature"] == one.feature for row in several[first].features),
+    }
+
+
+def _pair(pair: SharedPair, slugs: dict[str, str]) -> dict[str, str]:
+    def known(value: float | None, digits: int) -> str:
+        return "–" if value is None else signed(value, digits)
+
+    return {
+        "names": f"{pair.traits[0]} and {pair.traits[1]}",
+        "cosine": signed(pair.cosine, 2),
+        "background": "–" if pair.background_median is None else
+        f"{known(pair.background_median, 2)}, {known(pair.background_q95, 2)}",
+        "p": "–" if pair.p is None else f"{pair.p:.2g}",
+        "shared": "–" if pair.n_shared is None else str(pair.n_shared),
+        "expected": known(pair.n_expected, 1),
+    }  # fmt: skip
