@@ -37,3 +37,8 @@ def included(path: Path) -> str:
     """A file of the repository without its title (the page has its own); its links to docs/ lead there."""
     text = path.read_text(encoding="utf-8").split("\n", 1)[1]
     return text.replace("](docs/", "](")
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """The finished page; the theme's search dialog gets the name that it lacks."""
+    return output.replace('data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"', 1)

@@ -27,7 +27,7 @@ class _Inline(InlineProcessor):
 
 def block(source: str, *_: Any, **__: Any) -> str:
     """The formatter of a ```math block: one formula."""
-    return f'<div class="formula">{_mathml(source.strip(), "block")}</div>'
+    return f'<div class="formula" tabindex="0" role="group" aria-label="Formula">{_mathml(source.strip(), "block")}</div>'
 
 
 def _mathml(latex: str, display: str) -> str:
