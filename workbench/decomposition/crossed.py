@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from workbench.base.display import Shown
 from workbench.maths.crossed import crossed_test
 from workbench.maths.statistics import benjamini_hochberg
 
@@ -15,8 +16,8 @@ from .rows import RowCodes
 from .shares import Design
 
 
-@dataclass(frozen=True, eq=False)
-class CrossedTests:
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossedTests(Shown):
     """Per feature `[d_sae]`: p, and Benjamini-Hochberg q over active features; where it never fires p is 1 and q NaN.
 
     `question_df`, `instruction_df`: how much the features had in common, see `maths.crossed.CrossedTest`.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.provenance import provenance
@@ -157,8 +158,8 @@ def _bare(parts: Decomposition, vector: Any, sae: Any, *, n_atoms: int, seed: in
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Nulls:
+@dataclass(frozen=True, eq=False, repr=False)
+class Nulls(Shown):
     """What the shares are compared with, and how finely."""
 
     placebos: PlaceboCodes | None

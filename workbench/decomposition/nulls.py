@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.maths.signflips import sign_flip_test
 from workbench.maths.statistics import benjamini_hochberg
 
@@ -19,8 +20,8 @@ from .shares import Design, balanced_weights, question_contributions
 N_SAME = 512
 """Features that an arm is tested against itself on: exact p for all of them would take longer than all else."""
 
-@dataclass(frozen=True, eq=False)
-class FeatureTests:
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureTests(Shown):
     """Per feature `[d_sae]`: p, max-T family-wise p, BH q (NaN for a feature that never fires), and how exact."""
 
     p_value: Tensor

@@ -16,6 +16,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.provenance import provenance
@@ -35,8 +36,8 @@ MIN_PLACEBOS = 8
 _TENSORS = ("vectors", "delta_codes", "errors")
 
 
-@dataclass(frozen=True, eq=False)
-class PlaceboCodes:
+@dataclass(frozen=True, eq=False, repr=False)
+class PlaceboCodes(Shown):
     """Every placebo contrast on one SAE: `vectors [n, d_model]`, and per feature `[n, d_sae]` its difference of mean codes
     (`delta_codes`, positive minus negative arm) with the standard error over questions (`errors`)."""
 
@@ -163,8 +164,8 @@ def standard_errors(contributions: Tensor) -> Tensor:
     return (contributions.std(dim=0) * n**0.5).float() if n > 1 else torch.full(contributions.shape[1:], torch.inf)
 
 
-@dataclass(frozen=True, eq=False)
-class Specificity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Specificity(Shown):
     """Per feature `[d_sae]`: how many of its own placebo spreads it moves (`score`, signed), p and BH q over active features
     (NaN where it is silent); and how many features each placebo would have got by the same rule, left out of its own null."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from workbench.base.display import html_for
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.tensors import load_artifact, register_migration, save_artifact
 
@@ -59,7 +59,7 @@ class CausalRow:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Decomposition:
+class Decomposition(Shown):
     """A persona vector v taken apart on an SAE: v = sum_j delta_code_j d_j + d_error, exactly.
 
     `share[j]` = delta_code_j <d_j, v> / |v|^2 and `share_error` = <d_error, v> / |v|^2 sum to 1 (off by
@@ -215,9 +215,6 @@ class Decomposition:
             f"Decomposition({self.trait!r} on {self.sae.get('id')!r}: {self.d_sae} features, "
             f"{self.n_questions} questions, share of the SAE's error {error}, {len(self.causal)} causal rows)"
         )
-
-    def _repr_html_(self) -> str | None:
-        return html_for(self)
 
 
 def _without_placebos(document: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

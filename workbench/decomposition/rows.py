@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 
@@ -22,8 +23,8 @@ CHECK_EVERY = 64
 """One row in so many has some tokens decoded one by one as well."""
 
 
-@dataclass(frozen=True, eq=False)
-class RowCodes:
+@dataclass(frozen=True, eq=False, repr=False)
+class RowCodes(Shown):
     """Per response: `means [n, d_model]` and `errors [n, d_model]` (float64), `codes` sparse `[n, d_sae]` float32.
 
     Each is the mean over the response's stored (non-sink) tokens; `errors` is the mean of h - decode(encode(h)). A decoder is

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.maths.identity import Shares, shares
 from workbench.maths.statistics import basic_interval, bootstrap_counts, category_codes
@@ -22,8 +23,8 @@ N_REPLICATE_FEATURES = 500
 N_TOP = 10
 
 
-@dataclass(frozen=True, eq=False)
-class Design:
+@dataclass(frozen=True, eq=False, repr=False)
+class Design(Shown):
     """Which rows make a difference of means, and how much each weighs.
 
     `weights [n]` (float64) are positive on the arm with the trait (sum 1) and negative on the other (sum -1), 0 for
@@ -78,8 +79,8 @@ def balanced_weights(sign: Tensor, question: Tensor, question_counts: Tensor, ro
     return row_counts * (per_arm[0] - per_arm[1])
 
 
-@dataclass(frozen=True, eq=False)
-class Accounting:
+@dataclass(frozen=True, eq=False, repr=False)
+class Accounting(Shown):
     """v rebuilt from the rows `vector [d_model]`, its mean code difference `delta_codes [d_sae]`, and the shares."""
 
     vector: Tensor
@@ -108,8 +109,8 @@ def question_contributions(rows: RowCodes, design: Design) -> Tensor:
     return rows.weighted_codes(member * design.weights)
 
 
-@dataclass(frozen=True, eq=False)
-class Bootstrap:
+@dataclass(frozen=True, eq=False, repr=False)
+class Bootstrap(Shown):
     """Intervals of all features, and the replicates that are kept for groups.
 
     `low`, `high`, `top_rate` are `[d_sae]` (`top_rate`: share of replicates with the feature among the top ten by

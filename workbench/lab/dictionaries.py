@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from workbench.base.display import Shown
 from workbench.base.errors import unknown_name
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.tensors import tensor_hash
@@ -29,8 +30,8 @@ NOISE_COSINE, NOISE_THRESHOLD = 0.9, 0.25
 TRAINING_TOKENS, TRAINING_STEPS = 65_536, 1_000
 
 
-@dataclass(frozen=True, eq=False)
-class Truth:
+@dataclass(frozen=True, eq=False, repr=False)
+class Truth(Shown):
     """What is true of each latent of an SAE in a world.
 
     `change [d_sae]` is the sign (-1, 0, 1) of positive minus negative arm of the latent's mean code in the population:
@@ -48,8 +49,8 @@ def _nothing() -> Tensor:
     return torch.zeros(0, dtype=torch.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class ExactSAE(SparseAutoencoder):
+@dataclass(frozen=True, eq=False, repr=False)
+class ExactSAE(SparseAutoencoder, Shown):
     """An SAE whose codes are known functions of the true activations, which its encoder reads off a token exactly.
 
     Latents `silenced [m]` are silent wherever `by [m]` fires. With `moved_to [m]` what was silenced appears in those

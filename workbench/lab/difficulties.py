@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 
 _AT_LEAST = {"n_features": 8, "d_model": 4, "n_questions": 2, "n_instructions": 1, "n_samples": 1, "n_tokens": 1}
@@ -14,8 +15,8 @@ _SPREADS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Difficulty:
+@dataclass(frozen=True, repr=False)
+class Difficulty(Shown):
     """A planted world and the experiment in it.
 
     Feature f fires on a token with log-odds  base + question + instruction + wording + interaction + row +- change / 2  and

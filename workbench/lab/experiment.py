@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.tensors import tensor_hash
 from workbench.models.hookpoints import HookPoint
@@ -26,8 +27,8 @@ HOOK = HookPoint(0)
 SINK_NORM = 100.0
 
 
-@dataclass(frozen=True)
-class HeldTokens:
+@dataclass(frozen=True, repr=False)
+class HeldTokens(Shown):
     """The tokens of a vector in memory, with what `PersonaVector.tokens` offers: hooks, hash and (row id, tokens)."""
 
     held: tuple[tuple[str, Tensor], ...]
@@ -47,8 +48,8 @@ class HeldTokens:
         return iter(self.held)
 
 
-@dataclass(frozen=True, eq=False)
-class Experiment:
+@dataclass(frozen=True, eq=False, repr=False)
+class Experiment(Shown):
     """One experiment: its vector (rows, weights, tokens without sinks) and the true mean activations behind each row.
 
     `true_codes [n_rows, n_features]` are means over the same tokens as the row's; `n_sinks` tokens were left out.

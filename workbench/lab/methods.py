@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.decomposition.crossed import crossed_tests
 from workbench.decomposition.methods import COMPARISON_METHODS, METHODS, Method, decoder_of, encode
 from workbench.decomposition.nulls import feature_tests
@@ -24,8 +25,8 @@ from .world import World
 PRIMARY, CROSSED, ORACLE, CONTROL = "shares", "crossed", "oracle", "tokens"
 
 
-@dataclass(frozen=True, eq=False)
-class Findings:
+@dataclass(frozen=True, eq=False, repr=False)
+class Findings(Shown):
     """What a method says of each latent.
 
     `coefficients [d_sae]`: how much of the latent the vector holds, in the SAE's units, positive where the persona has more
@@ -38,8 +39,8 @@ class Findings:
     q: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Trial:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trial(Shown):
     """One experiment and one SAE, with the truth about its latents."""
 
     experiment: Experiment

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.base.display import figure_for, html_for
+from workbench.base.display import Shown, figure_for
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.statistics import bootstrap_counts, percentile_interval
@@ -69,7 +69,7 @@ class MethodScore:
 
 
 @dataclass(frozen=True, repr=False)
-class MixtureResult:
+class MixtureResult(Shown):
     """What `run_mixtures` found; `share_error <= .10` and `order_right >= .90` are the aims."""
 
     names: tuple[str, ...]
@@ -111,9 +111,6 @@ class MixtureResult:
     def __repr__(self) -> str:
         figures = ", ".join(f"{one.method} {one.share_error:.3f}" for one in self.scores)
         return f"MixtureResult({len(self.rows)} mixtures of {', '.join(self.names)}; share error: {figures})"
-
-    def _repr_html_(self) -> str | None:
-        return html_for(self)
 
 
 def run_mixtures(

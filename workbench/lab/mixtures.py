@@ -40,6 +40,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import derive_seed, generator
 from workbench.decomposition.rows import RowCodes
@@ -53,8 +54,8 @@ MAX_ROWS = 60
 HEAVY = 1e3
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
+@dataclass(frozen=True, eq=False, repr=False)
+class Answers(Shown):
     """Row codes of answers, and who gave each: `persona`, `question`, `instruction` are one name per row."""
 
     rows: RowCodes
@@ -96,8 +97,8 @@ class Half:
         return replace(self, questions=tuple(self.questions[i] for i in torch.randint(n, (n,), generator=random).tolist()))
 
 
-@dataclass(frozen=True, eq=False)
-class Differences:
+@dataclass(frozen=True, eq=False, repr=False)
+class Differences(Shown):
     """Differences of means against neutral: `vectors [k, d_model]`, `codes [k, d_sae]`, float64."""
 
     vectors: Tensor
@@ -263,8 +264,8 @@ Estimates = Mapping[str, Tensor]
 Halves = tuple[Half, Half]
 
 
-@dataclass(frozen=True, eq=False)
-class MixtureTest:
+@dataclass(frozen=True, eq=False, repr=False)
+class MixtureTest(Shown):
     """One way to run the test: what stays the same in every replicate."""
 
     answers: Answers

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from workbench.base.display import figure_for, html_for
+from workbench.base.display import Shown, figure_for
 
 from .scores import LEVELS, Score
 
@@ -91,7 +91,7 @@ class Aim:
 
 
 @dataclass(frozen=True, repr=False)
-class LabResult:
+class LabResult(Shown):
     """The figures of a run: `rows` by difficulty and method (the oracle last), with the settings that made them."""
 
     rows: tuple[LabRow, ...]
@@ -127,9 +127,6 @@ class LabResult:
     def __repr__(self) -> str:
         methods = dict.fromkeys(row.method for row in self.rows)
         return f"LabResult({len(self.difficulties)} difficulties, {len(self.seeds)} seeds, SAE {self.sae}: {', '.join(methods)})"
-
-    def _repr_html_(self) -> str | None:
-        return html_for(self)
 
 
 def _aims(row: LabRow) -> list[Aim]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import derive_seed
 from workbench.base.store import content_hash
@@ -73,8 +74,8 @@ class SubPersona:
         return bool(self._marks.pattern) and self._marks.search(text) is not None
 
 
-@dataclass(frozen=True)
-class SubPersonas:
+@dataclass(frozen=True, repr=False)
+class SubPersonas(Shown):
     """The material: sub-personas, the neutral set, and (id, text) of the questions that all of them answer."""
 
     personas: tuple[SubPersona, ...]

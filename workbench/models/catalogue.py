@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..base.display import Shown
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -67,6 +69,15 @@ class Asset:
     def folder_name(self) -> str:
         """The name of its folder in the cache."""
         return f"{self.name}-{self.version}"
+
+
+class Assets(Shown, tuple[Asset, ...]):
+    """What can be fetched: a tuple that shows itself as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{len(self)} assets: {', '.join(asset.name for asset in self)}"
 
 
 def _single(name: str, version: str, sha256: str, **fields: object) -> Asset:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..base.display import Shown
 from ..base.errors import WorkbenchError
 from ..base.store import content_hash
 from ..base.tensors import tensor_hash
@@ -22,7 +23,7 @@ from .hooks import HookFunction, StopForward, attached
 logger = logging.getLogger(__name__)
 
 
-class Model:
+class Model(Shown):
     """A transformers causal language model, its tokenizer, and TransformerLens' hook points on it.
 
     Made by `load_model`, or by `Model.wrap` around a model you have. The activations at `blocks.b.hook_resid_post`

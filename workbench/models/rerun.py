@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
@@ -47,8 +48,8 @@ class Passage:
         return len(self.ids) - self.start
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
+@dataclass(frozen=True, eq=False, repr=False)
+class Batch(Shown):
     """Passages of similar length after one unedited pass; n rows, T = the most positions that run again, S = all.
 
     `positions`, `valid`, `steered` are [n, T]: position in the passage, whether there is one, and whether an edit

@@ -19,6 +19,7 @@ from importlib import resources
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
@@ -185,8 +186,8 @@ def _kl(logp: Tensor, logq: Tensor) -> Tensor:
     return (logp.exp() * (logp - logq)).sum(dim=1)
 
 
-@dataclass(frozen=True, eq=False)
-class Doses:
+@dataclass(frozen=True, eq=False, repr=False)
+class Doses(Shown):
     """`norms` [f] = |delta| in the residual's units, `kl` [f] = nats per token that it reaches; float64."""
 
     norms: Tensor
@@ -223,8 +224,8 @@ def doses_for_kl(
     return Doses(x.exp(), kl)
 
 
-@dataclass(frozen=True, eq=False)
-class Effects:
+@dataclass(frozen=True, eq=False, repr=False)
+class Effects(Shown):
     """What +delta and -delta along f directions do to n pairs: `odd`, `even` [f, n_pairs] in nats per token; float64.
 
     `even` is the damage per pair (the baseline is subtracted); `dose_norms` and `kl` [f] say how large the deltas were.

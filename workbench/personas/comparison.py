@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.separation import covariance_matched_directions, replicated_auc
@@ -65,8 +66,8 @@ def default_candidates(hook: HookPoint) -> list[Candidate]:
     return [*methods, *positions, Candidate(hook, normalised=True), *parts]
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown):
     """What `compare` found: one row per candidate and the cosines between their directions (None across widths)."""
 
     trait: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.separation import balanced_contrast_weights
@@ -24,8 +25,8 @@ N_CURVE_BOOTSTRAP = 200
 N_HALVES = 20
 
 
-@dataclass(frozen=True)
-class Activations:
+@dataclass(frozen=True, repr=False)
+class Activations(Shown):
     """Means of the rows of `frame` at one or several hooks: [n, n_hooks, d_model], with and without the
     system prompt.
 

@@ -14,6 +14,7 @@ from itertools import chain, cycle, zip_longest
 from pathlib import Path
 from string import Formatter
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import read_json, write_json
 from workbench.personas.fields import Fields, refuse_repeats
@@ -32,8 +33,8 @@ _MARKS = ("question", "answer")
 _SUFFIX = re.compile(r"[_-](extract|extraction|eval|evaluation)$")
 
 
-@dataclass(frozen=True)
-class Imported:
+@dataclass(frozen=True, repr=False)
+class Imported(Shown):
     """A trait that was imported: its folder, the trait, and what is to be known about it, in sentences."""
 
     folder: Path

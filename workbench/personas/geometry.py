@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.statistics import auc
@@ -35,8 +36,8 @@ class SharedNull:
     n_sets: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Geometry:
+@dataclass(frozen=True, eq=False, repr=False)
+class Geometry(Shown):
     """Vectors at one hook point side by side; rows and columns in the order of `traits`.
 
     cosines `[n, n]`. shared `[d_model]`: the unit vector along the mean of the unit vectors. shared_share `[n]`: the

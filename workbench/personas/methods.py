@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import unknown_name
 from workbench.maths.separation import balanced_contrast_weights
 
@@ -21,8 +22,8 @@ LOGISTIC_PENALTY = 1e-2
 """Inverse L2 penalty of the logistic probe, on standardised activations."""
 
 
-@dataclass(frozen=True, eq=False)
-class Contrast:
+@dataclass(frozen=True, eq=False, repr=False)
+class Contrast(Shown):
     """Rows of two arms with signed weights: those of the positive arm sum to 1, those of the negative arm to -1.
 
     `x [n, d]` float64; `weight [n]`; `cell [n]`: codes of (question, instruction), which pair the arms.
@@ -38,8 +39,8 @@ class Contrast:
         return self.weight > 0
 
 
-@dataclass(frozen=True, eq=False)
-class Direction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Direction(Shown):
     """A direction `[d]` float64 toward the trait and its pattern; the same thing unless the method is a detector."""
 
     direction: Tensor

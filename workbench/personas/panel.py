@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.progress import track
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
@@ -41,8 +42,8 @@ _FROM_SEPARABILITY = ("auc_stripped", "auc_rank_p", "auc_random_q95", "auc_text_
 _FROM_EVIDENCE = ("filtered", "kept_counts", "judge", "judge_validated")
 
 
-@dataclass(frozen=True, eq=False)
-class Panel:
+@dataclass(frozen=True, eq=False, repr=False)
+class Panel(Shown):
     """`rows` = {trait: its evidence}, JSON values; `geometry` of the vectors (None for a single trait)."""
 
     hook: str

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.progress import track
 from workbench.base.provenance import provenance
@@ -59,8 +60,8 @@ def placebo_questions() -> tuple[Question, ...]:
     return read_fields(_FILE).each("questions", lambda item: Question(item.text("id"), item.text("text"), "extraction"))
 
 
-@dataclass(frozen=True, eq=False)
-class PlaceboVectors:
+@dataclass(frozen=True, eq=False, repr=False)
+class PlaceboVectors(Shown):
     """One direction per placebo and hook point, `directions [n_placebos, n_hooks, d_model]`, positive minus negative.
 
     Made like a trait's vector (mean over response tokens with the system prompt in context, each question weighing

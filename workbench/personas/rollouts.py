@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import derive_seed
 from workbench.base.store import content_hash
@@ -40,8 +41,8 @@ EVALUATION_SPLITS = ("verification", "sealed")
 EVALUATION_ARMS = ("positive", "negative")
 
 
-@dataclass(frozen=True)
-class RolloutDesign:
+@dataclass(frozen=True, repr=False)
+class RolloutDesign(Shown):
     """Which rollouts to sample: questions x instructions x arms x samples, for extraction and for
     evaluation."""
 
@@ -88,8 +89,8 @@ class PlannedRow:
     seed: int
 
 
-@dataclass(frozen=True, eq=False)
-class Rollouts:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rollouts(Shown):
     """Rows in the order of their design, and the activations that lie beside them.
 
     `table` columns: id, trait, split, question_id, instruction_id, arm, sample, system, question, response,

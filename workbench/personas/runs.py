@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
@@ -88,8 +89,8 @@ def _activations(folder: Path, rows: pandas.DataFrame, model: Model, hook: HookP
     return gather_means(store, headers, ids, (hook,)), stripped
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeldOut(Shown):
     """Directions made on one part of the instructions, for scoring the other part: see `separability`.
 
     `weights` are per cell `[B, n_make]`, replicate 0 being the data as it is.

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.maths.separation import (
     balanced_contrast_weights,
     covariance_matched_directions,
@@ -35,8 +36,8 @@ MAX_DIVISIONS = 20
 N_FOLDS = 5
 
 
-@dataclass(frozen=True)
-class Rows:
+@dataclass(frozen=True, repr=False)
+class Rows(Shown):
     """Rows of the positive and the negative arm, in codes: all tensors `[n]`."""
 
     question: Tensor
@@ -46,16 +47,16 @@ class Rows:
     """1 where the judge kept the row, else 0; only used where a direction is made."""
 
 
-@dataclass(frozen=True)
-class Cell:
+@dataclass(frozen=True, repr=False)
+class Cell(Shown):
     """One division of the data: rows that make the direction, rows that are scored (bool `[n]` each)."""
 
     make: Tensor
     score: Tensor
 
 
-@dataclass(frozen=True)
-class Draws:
+@dataclass(frozen=True, repr=False)
+class Draws(Shown):
     """How often each question and instruction counts in every replicate `[B, ...]`; replicate 0 is the data
     as it is."""
 

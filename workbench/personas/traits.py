@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.settings import setting
 from workbench.base.store import content_hash
@@ -87,8 +88,8 @@ class Trap:
     other: str
 
 
-@dataclass(frozen=True)
-class Trait:
+@dataclass(frozen=True, repr=False)
+class Trait(Shown):
     """Everything written about one trait, checked; `hash` identifies the whole of it."""
 
     name: str

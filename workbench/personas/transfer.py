@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed, generator
@@ -99,8 +100,8 @@ def _permuted(name: str, values: Tensor) -> dict[str, float]:
             f"{name}_permuted_q95": float(torch.quantile(values, 0.95))}  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class CarriedPlacebos:
+@dataclass(frozen=True, eq=False, repr=False)
+class CarriedPlacebos(Shown):
     """Placebo contrasts that both models have, brought to the target by the map of the traits.
 
     vectors `[m, d_target]`: not normalised. own `[m, d_target]`: the target's own. related: per placebo the traits that it
@@ -121,8 +122,8 @@ class CarriedPlacebos:
         return _cosines(self.vectors, self.own)
 
 
-@dataclass(frozen=True, eq=False)
-class Transfer:
+@dataclass(frozen=True, eq=False, repr=False)
+class Transfer(Shown):
     """How a source model's vectors fare in a target model; matrices `[n_source, n_target]`, rows carried over by the map.
 
     cosines: carried source trait against target trait. null: |cosine| of every trait with its counterpart under maps of

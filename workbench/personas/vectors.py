@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from workbench.base.display import html_for
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import read_parquet, sha256_file, write_parquet
 from workbench.base.tensors import load_artifact, save_artifact
@@ -72,8 +72,8 @@ class TokenSource:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class PersonaVector:
+@dataclass(frozen=True, eq=False, repr=False)
+class PersonaVector(Shown):
     """Directions that point toward the trait, with what they were made from.
 
     At hook h:  directions[h] = sum_i rows.weight[i] * mean_i(h),  mean_i = mean activation over the response
@@ -187,9 +187,6 @@ class PersonaVector:
 
     def __repr__(self) -> str:
         return f"PersonaVector(trait={self.trait!r}, model={self.model.get('name')!r}, hook='{self.hook}')"
-
-    def _repr_html_(self) -> str | None:
-        return html_for(self)
 
 
 ROW_TYPES = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.reports.contract import card_figure, counted_categories, plain, report_json
 from workbench.reports.contract import feature_json as _feature_json
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Report", "card_figure", "counted_categories", "plain", "report"]
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """A vector, what it is made of, and the words for its parts, ready to be shown.
 
     `features` are the rows of the table (most of |v|^2 first), `slices` the rows of the picture, which sum to 1. What was not
@@ -107,11 +108,6 @@ class Report:
         saved = replace(self, path=Path(path))
         atomic_write(Path(path), saved.html())
         return saved
-
-    def _repr_html_(self) -> str | None:
-        from workbench.reports import displays
-
-        return displays.report_html(self)
 
 
 def report(

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import content_hash, read_json, read_text, sha256_file
@@ -173,8 +174,8 @@ class ActivationStore(Activations):
         return found["activations"][found["of_corpus"]] if self.corpus_only else found["activations"]
 
 
-@dataclass(frozen=True, eq=False)
-class HeldActivations(Activations):
+@dataclass(frozen=True, eq=False, repr=False)
+class HeldActivations(Activations, Shown):
     """Activations in the memory of one device: (tokens [n, d_model], which of them are corpus [n]) shard after shard."""
 
     shards: Sequence[tuple[Tensor, Tensor]]

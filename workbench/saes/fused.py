@@ -25,9 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 
-@dataclass
-class StepResult:
+
+@dataclass(repr=False)
+class StepResult(Shown):
     """What one step measured, on the device: mean squared error per token [], active codes per sampled token [],
     threshold [], and which features fired [d_sae] bool."""
 

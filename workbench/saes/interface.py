@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.models.hookpoints import HookPoint
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class SparseAutoencoder:
+@dataclass(frozen=True, eq=False, repr=False)
+class SparseAutoencoder(Shown):
     """An SAE at one hook point: h = encode(h) @ decoder_directions + decoder_bias + error, on raw activations.
 
     Shapes: `encoder` [d_model, d_sae], `encoder_bias` [d_sae], `decoder_directions` [d_sae, d_model] (rows need not be
@@ -100,8 +101,3 @@ class SparseAutoencoder:
             "weights_hash": self.weights_hash,
             "card": self.card,
         }
-
-    def _repr_html_(self) -> str | None:
-        from workbench.base.display import html_for
-
-        return html_for(self)

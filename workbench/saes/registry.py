@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.settings import cache_dir, setting
 from workbench.base.store import read_json
@@ -53,7 +54,14 @@ def user_shelf() -> Path:
     return (Path(str(explicit)).expanduser() if explicit else cache_dir()) / "saes"
 
 
-def list_saes() -> list[SaeEntry]:
+class Shelf(Shown, list[SaeEntry]):
+    """The SAEs that were found, by id: a list that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} SAEs: {', '.join(entry.id for entry in self)}"
+
+
+def list_saes() -> Shelf:
     """Every SAE on the shelf, by id; the first folder of `shelf_folders` that holds an id wins."""
     found: dict[str, SaeEntry] = {}
     for shelf in shelf_folders():
@@ -65,7 +73,7 @@ def list_saes() -> list[SaeEntry]:
                 found[id] = _entry(id, config.parent)
             except WorkbenchError as error:  # one damaged folder does not hide the others
                 logger.warning("left out of the list: %s", error)
-    return sorted(found.values(), key=lambda entry: entry.id)
+    return Shelf(sorted(found.values(), key=lambda entry: entry.id))
 
 
 def _entry(id: str, folder: Path) -> SaeEntry:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.provenance import package_versions
 from workbench.saes.activations import Activations
 from workbench.saes.interface import SparseAutoencoder
@@ -20,8 +21,8 @@ DENSITY_TOKENS = 1_000_000
 PART = 4_096
 
 
-@dataclass(frozen=True)
-class HeldOut:
+@dataclass(frozen=True, repr=False)
+class HeldOut(Shown):
     """Held-out activations [n, d_model] mixed as the training data are, and the tokens of each kind among them."""
 
     tokens: Tensor

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.models.rerun import Batch, Rerun
 from workbench.personas.causal import ReplyContrast
 
@@ -41,8 +42,8 @@ def positive_prompts(trait: Trait) -> tuple[str, ...]:
     return tuple(trait.system_prompt(triple, "positive") for triple in trait.instructions)
 
 
-@dataclass(frozen=True, eq=False)
-class RowChange:
+@dataclass(frozen=True, eq=False, repr=False)
+class RowChange(Shown):
     """One reply's changes by the system prompt: `residual [T, d_model]`, and of the codes the entries that are not 0:
     `code` values at (`token`, `feature`) [nnz]."""
 

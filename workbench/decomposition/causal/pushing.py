@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.statistics import bootstrap_counts
 from workbench.personas.causal import NeutralText, ReplyContrast
@@ -24,8 +25,8 @@ N_BOOTSTRAP = 1000
 _BLOCK = 16  # deltas per call, which bounds memory
 
 
-@dataclass(frozen=True, eq=False)
-class Pushed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pushed(Shown):
     """`odd`, `even` [v, n_pairs] (nats per token; what nothing added gives is taken off `even`) and `kl` [v] on neutral text, the
     mean over both signs; float64."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.geometry import projections, signed_cosines
 from workbench.maths.statistics import basic_interval
@@ -30,8 +31,8 @@ class ShareChange:
     share_of_change: float
 
 
-@dataclass(frozen=True)
-class BeforeAfter:
+@dataclass(frozen=True, repr=False)
+class BeforeAfter(Shown):
     """One trait's vector before and after (an adapter, other rollouts, another judge).
 
     `cosine` of the two, `norm_ratio` = |after| / |before|, `change_size` = |after - before| / |before|. `features` have the

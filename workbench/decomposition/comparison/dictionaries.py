@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.geometry import covariance_matched_directions, isotropic_directions
 from workbench.maths.matching import Nearest, nearest
@@ -64,8 +65,8 @@ class Pair:
     shares: tuple[float, float]
 
 
-@dataclass(frozen=True)
-class DictionaryComparison:
+@dataclass(frozen=True, repr=False)
+class DictionaryComparison(Shown):
     """One vector on two SAEs. `rank_correlation` is Spearman's of the shares over the `n_ranked` matched pairs that fire on
     both sides, `rank_of_changes` that of the changes of the mean code (times the length of the direction)."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.geometry import projections, signed_cosines
 from workbench.maths.identity import n_for_half
@@ -81,8 +82,8 @@ class OwnFeatures:
     features: tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True)
-class TraitComparison:
+@dataclass(frozen=True, repr=False)
+class TraitComparison(Shown):
     """Two or more traits on one SAE: `cosines [n][n]`, every pair taken apart, what is each trait's own, and what is left of it.
 
     `common` are the features specific (q .05) to two traits or more with a change of the same sign, and to which of them. It

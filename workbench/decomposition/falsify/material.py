@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.progress import track
 from workbench.decomposition.placebos import PlaceboCodes
 from workbench.decomposition.result import Decomposition
@@ -32,8 +33,8 @@ _CLASSES: dict[str, Callable[[str], bool]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Material:
+@dataclass(frozen=True, eq=False, repr=False)
+class Material(Shown):
     """Everything that a check may use; what is not known is None.
 
     `direction [d_model]` is v at the SAE's hook (float64), `activations [m, d_model]` tokens of the vector's own answers, else
@@ -74,8 +75,8 @@ class Material:
         return known.at(self.sae.hook, trait=self.vector.trait).double()
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
+@dataclass(frozen=True, eq=False, repr=False)
+class Answers(Shown):
     """The rows that carry weight in v, read token by token at one hook.
 
     `means`, `first`, `cut` `[n, d_model]` (float64) are the mean activation of an answer, of its first 32 tokens, and of the

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from workbench.base.display import figure_for, html_for
+from workbench.base.display import Shown, figure_for
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import plain, read_json, write_json
 
@@ -17,7 +17,7 @@ KIND, SCHEMA = "falsification", 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Falsification:
+class Falsification(Shown):
     """A vector and its decomposition on an SAE, put to every check. Red when a check failed; green only when all were made
     and none failed; "open" in between. `vector` is trait, model, hook, norm, hash and where it came from; `sae` id, hook,
     size and hash."""
@@ -88,11 +88,6 @@ class Falsification:
 
     def __repr__(self) -> str:
         return f"Falsification({self.headline()})"
-
-    def _repr_html_(self) -> str | None:
-        return html_for(self)
-
-
 
 
 def _check(stored: Mapping[str, Any], path: Path) -> Check:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed
 from workbench.maths.statistics import category_codes
 
@@ -52,8 +53,8 @@ class FeatureGroup:
     p: float
 
 
-@dataclass(frozen=True)
-class Grouping:
+@dataclass(frozen=True, repr=False)
+class Grouping(Shown):
     """The groups of two features or more (largest |share| first), the features left `single`, and what chance gives.
 
     `threshold` is the mean similarity that a group has to reach: the `percentile` of pairs of matched features. `null` is what

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import PathLike
 from workbench.labeling.annotating.desk import Reading, desk_of, readings
@@ -57,8 +58,8 @@ class BlindAgreement:
     upheld_interval: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, repr=False)
+class Agreement(Shown):
     """Two annotators on the features that both decided: verdicts (`status`), and categories under `trait`."""
 
     annotators: tuple[str, str]

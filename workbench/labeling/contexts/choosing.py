@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.labeling.contexts.places import Places, window_bounds
 from workbench.labeling.contexts.shards import Shard, is_written, shard_folder, shard_hash
@@ -21,8 +22,8 @@ from workbench.labeling.tokens import token_strings
 SHARDS_IN_MEMORY = 2
 
 
-@dataclass(frozen=True, eq=False)
-class Window:
+@dataclass(frozen=True, eq=False, repr=False)
+class Window(Shown):
     """Tokens around a place, and every triple in them: `code_tokens` (index in the window), `features`, `values`."""
 
     ids: tuple[int, ...]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.base.display import Shown
 from workbench.labeling.contexts.shards import Shard
 from workbench.labeling.contexts.tallies import document_numbers
 
@@ -20,8 +21,8 @@ MOST_TRIPLES = 1e7
 _CELLS = 1 << 22
 
 
-@dataclass(frozen=True, eq=False)
-class CoActivation:
+@dataclass(frozen=True, eq=False, repr=False)
+class CoActivation(Shown):
     """`partners` [d_sae, n] (-1 where there is none), the `together` tokens on which both fire [d_sae, n], `fired` [d_sae] tokens
     of each feature, all among `n_tokens` tokens; `share` of the documents that was read (1.0: the counts are exact)."""
 

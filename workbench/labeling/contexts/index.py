@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import read_json
 from workbench.labeling.contexts.choosing import Chooser, Window
@@ -39,7 +40,7 @@ ALL = "all"
 HALVES = ("explaining", "scoring")
 
 
-class FeatureIndex:
+class FeatureIndex(Shown):
     """An index as `build_index` wrote it. Opening reads the counts (some kilobytes a feature); texts and activations stay on disk
     until contexts are asked for.
 
@@ -72,6 +73,9 @@ class FeatureIndex:
         index = FeatureIndex(place, document, arrays, model=model, sae=sae)
         index.check_same(sae, model)
         return index
+
+    def __repr__(self) -> str:
+        return f"FeatureIndex({self.sae_id!r}, {self.d_sae:,} features, {self.n_tokens:,} tokens)"
 
     def with_weights(self, model: Model, sae: SparseAutoencoder) -> FeatureIndex:
         """The same index with the model and the SAE that it is of; WorkbenchError for others."""

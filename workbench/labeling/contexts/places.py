@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from workbench.base.display import Shown
+
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15))
 
 
@@ -14,8 +16,8 @@ BLOCK = 1 << 17
 """Rows that are sorted at a time: what is kept is never copied more than once."""
 
 
-@dataclass(frozen=True, eq=False)
-class Places:
+@dataclass(frozen=True, eq=False, repr=False)
+class Places(Shown):
     """Places in documents, one a row: `group` (what they compete in), `score` (the largest ones are kept), `token` (number in the
     whole index), `document` and `source` (numbers as well), and `text`, the hash of the window around it; int64, but for
     `document` and `source`, which are kept as int32."""

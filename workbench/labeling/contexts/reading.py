@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.labeling.contexts.same_token import Pool
 from workbench.labeling.contexts.sightings import (
     N_BINS,
@@ -48,8 +49,8 @@ class HeldOut:
     active: frozenset[int]
 
 
-@dataclass(frozen=True)
-class Collection:
+@dataclass(frozen=True, repr=False)
+class Collection(Shown):
     """What one pass found.
 
     `evidence` per asked feature (explaining half); `held_out` contexts of the scoring half per asked feature *and* decoder

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import read_json, sha256_file
 from workbench.base.tensors import load_artifact, save_artifact
@@ -28,8 +29,8 @@ _ARRAYS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Shard:
+@dataclass(frozen=True, eq=False, repr=False)
+class Shard(Shown):
     """Documents one behind the other, and what fires on their tokens.
 
     `documents` are (id, source, group) each; document d has the tokens `starts[d]` to `starts[d + 1]` of `ids`, `roles` and

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from workbench.base.display import Shown
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,8 +37,8 @@ class TextDocument(Protocol):
     def source(self) -> str: ...
 
 
-@dataclass(frozen=True, eq=False)
-class TokenDocument:
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenDocument(Shown):
     """A document as token ids, with the activations [n_tokens, d_model] if they are known already.
 
     `group` is what must not stand on both sides of the split between explaining and scoring: the document itself, or the

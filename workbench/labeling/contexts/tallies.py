@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.base.display import Shown
 from workbench.labeling.contexts.places import (
     BestPlaces,
     Places,
@@ -61,8 +62,8 @@ class Sizes:
         return places + counts + 16 * 64, 2 * places + counts + 4 * N_POOLS * N_BINS
 
 
-@dataclass(eq=False)
-class Split:
+@dataclass(eq=False, repr=False)
+class Split(Shown):
     """One way to divide tokens: per part and feature how often it fires and its summed activations, and the tokens per part."""
 
     fired: np.ndarray

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import content_hash
 from workbench.labeling.files.record import in_order
@@ -56,8 +57,8 @@ class Conflict:
         }
 
 
-@dataclass(frozen=True)
-class Merged:
+@dataclass(frozen=True, repr=False)
+class Merged(Shown):
     """The records of both sides put together, the conflicts that our side did not have, and what was left out of a person's."""
 
     records: Records

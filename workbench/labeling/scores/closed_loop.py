@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed
@@ -36,8 +37,8 @@ class LoopRow:
     first: float
 
 
-@dataclass(frozen=True)
-class ClosedLoop:
+@dataclass(frozen=True, repr=False)
+class ClosedLoop(Shown):
     """How often a label leads the model back to its feature.
 
     `rank1` is the share of features whose own label comes first among itself and `n_swapped` labels of other features (`chance` =

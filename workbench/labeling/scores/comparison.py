@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.randomness import derive_seed
@@ -47,8 +48,8 @@ class Compared:
     shipped_minus: Mapping[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class ScoreTable:
+@dataclass(frozen=True, repr=False)
+class ScoreTable(Shown):
     """Labels beside their controls. `columns`: per kind of negative and "pooled" the means and paired differences with intervals
     over features (None: fewer than two features can be scored); `features`: {feature: {sort of label: {column: AUROC | None}}};
     `one_token`: the best single word of each feature; `unscored`: features with too few held-out contexts."""
@@ -205,8 +206,8 @@ def _with_interval(value: float, drawn: np.ndarray) -> dict[str, Any]:
     return {"value": round(float(value), 4), "interval": ends}
 
 
-@dataclass(frozen=True)
-class ExplainerVerdict:
+@dataclass(frozen=True, repr=False)
+class ExplainerVerdict(Shown):
     """An explainer on planted features: mean AUROC (pooled) of the `correct` labels, of its own (`explained`), of its own
     permuted (`swapped`) and of `generic` ones; `margins` are paired differences {value, interval} over features."""
 

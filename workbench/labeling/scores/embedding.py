@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.labeling.evidence import Context
 from workbench.labeling.explainers.offline import label_content
 from workbench.labeling.scores.examples import Example
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 
 
-@dataclass(eq=False)
-class EmbeddingScorer:
+@dataclass(eq=False, repr=False)
+class EmbeddingScorer(Shown):
     """score = cos(label, context) + the share of the label's form words that the context's form has.
 
     label: the IDF-weighted mean GloVe vector of the words of label and explanation that are no stop words (a program's

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed
 from workbench.labeling.contexts.reading import Collection
 from workbench.labeling.scores.examples import (
@@ -19,8 +20,8 @@ from workbench.labeling.scores.measures import MIN_CONTEXTS, Scored, Separation,
 from workbench.labeling.scores.protocol import FUZZING, Label, Scorer, wording
 
 
-@dataclass(frozen=True)
-class LabelScore:
+@dataclass(frozen=True, repr=False)
+class LabelScore(Shown):
     """How well one label holds up: `pooled` against all negatives, and per kind of negative (None: fewer than five).
 
     `n` counts positives, the negatives of each kind, and the examples that the scorer gave no answer on ("failed").

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.randomness import derive_seed, generator
 from workbench.decomposition.shares import feature_replicates, require_shares
@@ -31,8 +32,8 @@ class Group:
     outcomes: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Account:
+@dataclass(frozen=True, eq=False, repr=False)
+class Account(Shown):
     """The labelled features of a decomposition: `shares [L]`, `replicates [B, L]`, and the nulls of them (float64).
 
     `swapped [n_swaps, L]`: the shares permuted among the features, which is the labels permuted. `placebos [P, L]`: the same

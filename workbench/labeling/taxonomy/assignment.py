@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from workbench.base.display import Shown
 from workbench.labeling.explainers.offline import label_content
 from workbench.labeling.labels import NONE_OF_THESE, UNCLEAR
 from workbench.labeling.taxonomy.calibration import Calibration, load_calibration
@@ -47,8 +48,8 @@ class Assignment:
         return f"{said} {by} (next: {self.runner_up})."
 
 
-@dataclass(frozen=True, eq=False)
-class Assigner:
+@dataclass(frozen=True, eq=False, repr=False)
+class Assigner(Shown):
     """The categories of one trait as vectors `[C, d]` of unit norm, ready to be compared with labels.
 
     A category's vector is the mean of its examples' embeddings plus half the sum of those of its definition ("name:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.store import read_json
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ class Reliability:
         return {name: _rounded(value) for name, value in asdict(self).items()}
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeldOut(Shown):
     """Phrases of one taxonomy with what was said about them: `probabilities [n, C + 1]`, `targets [n]` (-1 for none)."""
 
     phrases: tuple[str, ...]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workbench.base import display
+from workbench.base.display import Shown
 
 UNLABELLED, ERROR = "unlabelled", "error"
 KINDS = ("sub_trait", "other", "open", UNLABELLED, ERROR)
@@ -55,8 +55,8 @@ class Part:
     placebo: Null | None = None
 
 
-@dataclass(frozen=True)
-class MadeOf:
+@dataclass(frozen=True, repr=False)
+class MadeOf(Shown):
     """What a vector is made of in the words of labels: `parts` sum to 1, `totals` are the same by kind.
 
     A share may be negative: those features pull away from the vector. Intervals are of the questions and instructions (the
@@ -121,6 +121,3 @@ class MadeOf:
             "n_bootstrap": self.n_bootstrap,
             "warnings": list(self.warnings),
         }
-
-    def _repr_html_(self) -> str | None:
-        return display.html_for(self)

@@ -10,7 +10,7 @@ from workbench.labeling.contexts.collection import Collection, collect_evidence
 from workbench.labeling.views.ablation import N_DRAWS, Ablations, ablation_effects
 from workbench.labeling.views.known import Known, known_from_collection, known_from_index
 from workbench.labeling.views.nearby import directions_of
-from workbench.labeling.views.view import FeatureView
+from workbench.labeling.views.view import FeatureView, FeatureViews
 
 if TYPE_CHECKING:
     from workbench.labeling.contexts.index import FeatureIndex
@@ -53,7 +53,7 @@ def feature_views(
     n_draws: int = N_DRAWS,
     n_nearest: int = 10,
     seed: int = 0,
-) -> list[FeatureView]:
+) -> FeatureViews:
     """A view per feature, in the order asked.
 
     Where the features fire is taken from `index`, or from `collection` (which has no histogram, no tallies by position, role and
@@ -75,7 +75,7 @@ def feature_views(
         known = known_from_collection(asked, model, read, n_contexts=n_contexts, n_passages=n_ablation)
     near, usual = directions_of(asked, sae, model, n=n_nearest, seed=seed)
     effects = _effects(known, sae, model, n_ablation, n_draws, seed)
-    return [
+    return FeatureViews(
         FeatureView(
             feature=feature,
             sae={"id": sae.id, "weights_hash": sae.weights_hash, "hook": str(sae.hook)},
@@ -95,7 +95,7 @@ def feature_views(
             missing={**seen.missing, **({"ablation": effects.missing[feature]} if feature in effects.missing else {})},
         )
         for feature, seen in known.items()
-    ]
+    )
 
 
 def _checked(features: Iterable[int], sae: SparseAutoencoder, model: Model) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from workbench.base import display
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import plain
 from workbench.labeling.evidence import Context
@@ -26,8 +26,8 @@ SCHEMA = 3
 _READABLE = (2, SCHEMA)  # schema 2 had no histogram
 
 
-@dataclass(frozen=True)
-class FeatureView:
+@dataclass(frozen=True, repr=False)
+class FeatureView(Shown):
     """One feature of one SAE, seen from all sides. What could not be had is empty, and `missing` says why.
 
     `sae` {id, weights_hash, hook} and `model` (name) say whose feature it is; `density`, `max_activation` and `n_tokens` are as
@@ -84,8 +84,12 @@ class FeatureView:
         }
         return replace(self, contexts=kept)
 
-    def _repr_html_(self) -> str | None:
-        return display.html_for(self)
+
+class FeatureViews(Shown, list[FeatureView]):
+    """Views of several features, in the order asked: a list that shows one line per feature."""
+
+    def __repr__(self) -> str:
+        return f"FeatureViews of {', '.join(str(view.feature) for view in self[:20])}{' …' if len(self) > 20 else ''}"
 
 
 def _parts(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import atomic_write, describe_os_error
 from workbench.base.tensors import load_tensors
@@ -38,8 +39,8 @@ class Opened:
     value: Any
 
 
-@dataclass(frozen=True, eq=False)
-class Parsed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Parsed(Shown):
     """What a reader found in a file. `n_blocks` is what the shape says; `unplaced` a vector [d_model] of unknown hook.
 
     `model` holds what the file itself says of its model (name, weights_hash), often nothing.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.tensors import load_artifact, save_artifact
 from workbench.models.hookpoints import HookPoint
@@ -20,8 +21,8 @@ KIND, SCHEMA = "layered_vectors", 1
 _EXTRA = "extra."
 
 
-@dataclass(frozen=True, eq=False)
-class LayeredVectors:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayeredVectors(Shown):
     """One vector [d_model] (float32) per hook point, in units of the residual stream, toward `trait`.
 
     `model` is a description as `Model.description()` gives it, at least {"name", "weights_hash"}. `hook` is the one

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.tensors import load_artifact, save_artifact
 
@@ -19,8 +20,8 @@ SCHEMA = 1
 DATA = Path(__file__).parent / "data"
 
 
-@dataclass(frozen=True)
-class Head:
+@dataclass(frozen=True, repr=False)
+class Head(Shown):
     """score = 100 / (1 + exp(-(x . weight + bias))) for features x; 50 is the calibrated decision boundary.
 
     `weight [n_features]` and `bias []` are float32 with standardisation and calibration folded in; `card` says from

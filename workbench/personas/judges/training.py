@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.provenance import DataLedger
 from workbench.base.store import sha256_file
 from workbench.maths.statistics import auc
@@ -34,8 +35,8 @@ TOLERANCE = 0.005
 Featurise = Callable[[Sequence[str], Sequence[str]], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class LogisticFit:
+@dataclass(frozen=True, repr=False)
+class LogisticFit(Shown):
     """A logistic regression on standardised features (mean 0 and scale 1 when not standardised)."""
 
     weight: Tensor

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.progress import track
 from workbench.base.provenance import package_versions
@@ -68,6 +69,13 @@ class CardSettings:
 N_DEFAULT_SETS = 12
 
 
+class EvaluationCard(Shown, dict[str, Any]):
+    """What `evaluation_card` measured, JSON types only: a dictionary that shows its headline."""
+
+    def __repr__(self) -> str:
+        return f"EvaluationCard({self.get('sae')!r}: {', '.join(self)})"
+
+
 def evaluation_card(
     sae: SparseAutoencoder,
     model: Model,
@@ -78,7 +86,7 @@ def evaluation_card(
     other_seeds: Mapping[str, SparseAutoencoder] | None = None,
     settings: CardSettings | None = None,
     parts: Path | None = None,
-) -> dict[str, Any]:
+) -> EvaluationCard:
     """The evaluation of `sae` on `model`: JSON types only; see docs/saes.md for what each number means and its null.
 
     `personas` are rollouts for probing (their vectors are also expressed), `vectors` further persona vectors `[d_model]` at
@@ -103,7 +111,7 @@ def evaluation_card(
     gate = check_fitness(replace(sae, card={**sae.card, "evaluation": value}))
     warn_unless_fit(sae.id, gate)
     value["gate"] = gate.to_dict()
-    return value | {"seconds": round(time.perf_counter() - started, 1), "versions": package_versions()}
+    return EvaluationCard(value | {"seconds": round(time.perf_counter() - started, 1), "versions": package_versions()})
 
 
 class _Run:

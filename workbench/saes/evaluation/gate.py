@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeGuard
 
-from workbench.base.errors import WorkbenchError
+from workbench.base.display import Shown
+from workbench.base.errors import CheckFailed, WorkbenchError
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ class Limits:
     """at most: AUC of raw activations minus that of the best <= 32 features"""
 
 
-@dataclass(frozen=True)
-class Gate:
+@dataclass(frozen=True, repr=False)
+class Gate(Shown):
     """`passed` is None when nothing at all was measured; `failures` and `unmeasured` are sentences and names of figures."""
 
     passed: bool | None
@@ -166,9 +167,9 @@ def warn_unless_fit(name: str, gate: Gate) -> None:
 
 
 def require_fit(name: str, gate: Gate) -> None:
-    """Raise WorkbenchError (exit code 2) when the gate failed, or when any of `NEEDED` was not measured."""
+    """Raise CheckFailed (exit code 1) when the gate failed, or when any of `NEEDED` was not measured."""
     if gate.failures:
-        raise WorkbenchError(
+        raise CheckFailed(
             f"the SAE {name} fails the fitness gate: {'; '.join(gate.failures)}",
             "an SAE within the limits, as you asked for a strict check",
             "choose another SAE (`workbench sae list`), train longer, or leave the strict flag out",
@@ -176,7 +177,7 @@ def require_fit(name: str, gate: Gate) -> None:
     missing = [key for key in NEEDED if key in gate.unmeasured]
     if gate.passed is None or missing:
         what = "" if gate.passed is None else f": it lacks {' and '.join(missing)}"
-        raise WorkbenchError(
+        raise CheckFailed(
             f"the SAE {name} is unmeasured here{what}",
             "an SAE with measured fitness, as you asked for a strict check",
             f"run `workbench sae eval {name} --write-card`",

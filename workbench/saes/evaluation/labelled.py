@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.randomness import derive_seed, generator
 
@@ -45,8 +46,8 @@ class Transfer:
     test: str
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledTexts:
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledTexts(Shown):
     """Texts with `labels [n]` (bool), in a seeded order."""
 
     name: str

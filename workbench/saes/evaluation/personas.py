@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import content_hash
 from workbench.saes.evaluation.probing import N_FOLDS, RAW, fit_probe, mean_difference
@@ -27,8 +28,8 @@ PERSONA_KS = (1, 2, 4, 8, 16, 32)
 N_BOOTSTRAP = 200
 
 
-@dataclass(frozen=True, eq=False)
-class PersonaRollouts:
+@dataclass(frozen=True, eq=False, repr=False)
+class PersonaRollouts(Shown):
     """One trait's rollouts of two arms, as values; all tensors `[n]` but `vector [d_model]`.
 
     `chats` are the responses without the system prompt (span "response"), `in_context` whole conversations as sampled, for

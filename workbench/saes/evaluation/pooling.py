@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.errors import unknown_name
 from workbench.base.progress import track
 from workbench.saes.evaluation.fitness import check_site, pieces
@@ -21,8 +22,8 @@ POOLINGS = ("last", "mean")
 TEXT_SPAN = "text"
 
 
-@dataclass(frozen=True, eq=False)
-class PooledRows:
+@dataclass(frozen=True, eq=False, repr=False)
+class PooledRows(Shown):
     """`raw [n, d_model]` (float32), per SAE name its `codes` (scipy CSR, [n, d_sae], float32), `n_tokens [n]` that were pooled.
 
     A row without usable tokens (position 0 and sinks do not count) is zero everywhere.

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,8 +29,8 @@ N_FOLDS = 3
 RAW = "raw"
 
 
-@dataclass(frozen=True, eq=False)
-class Probe:
+@dataclass(frozen=True, eq=False, repr=False)
+class Probe(Shown):
     """A fitted regression: score(x) = (x[:, features] - mean) / spread @ weight, higher for the positive class."""
 
     features: Tensor | None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.saes.evaluation.fitness import SINK_RATIO, Row
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from workbench.models.loading import Model
 
 
-@dataclass(frozen=True, eq=False)
-class TokenSample:
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenSample(Shown):
     """`activations [n, d_model]` (float32, CPU) and the tokens `ids [n]` that they stand at; no position 0, no sinks.
 
     `documents [n]` numbers the rows that the tokens come from, from 0.

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.saes.evaluation.fitness import pieces
 from workbench.saes.evaluation.probing import fit_probe
@@ -51,8 +52,8 @@ CONCEPTS: dict[str, Callable[[str], bool]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pairs(Shown):
     """Pairs of features: `first [p]` fires more often than `second [p]`; `together [p]` = share of second's firings."""
 
     first: Tensor

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import describe_os_error, read_json
 from workbench.base.untrusted import damaged, load_torch, unpacked_bytes
@@ -28,8 +29,8 @@ COMPRESSION = 8
 DTYPES = (torch.float32, torch.float64, *HALF, *EIGHT_BIT)
 
 
-@dataclass(frozen=True, eq=False)
-class Foreign:
+@dataclass(frozen=True, eq=False, repr=False)
+class Foreign(Shown):
     """An SAE as a foreign file describes it; model and hook are None where the file does not tell.
 
     `dtype` is that of the stored encoder; `changed` says whether a fold changed the numbers, so that they need float32.

@@ -11,11 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from workbench.base.display import Shown
+
 SMALLEST_NORM = 1e-8
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
+@dataclass(frozen=True, eq=False, repr=False)
+class Weights(Shown):
     """The tensors of an SAE in our shapes: `encoder` [d_model, d_sae], `decoder` [d_sae, d_model], `threshold` [d_sae]."""
 
     encoder: Tensor
