@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..base.display import Shown
 from ..base.errors import WorkbenchError
 from .capture import all_hooks, padded, sink_limits
 from .hookpoints import HookPoint
@@ -31,8 +32,8 @@ DROP_SHARE = 8
 """Finished rows leave the batch once they are at least 1 / DROP_SHARE of it: leaving costs a copy of the cache."""
 
 
-@dataclass(frozen=True)
-class Generated:
+@dataclass(frozen=True, repr=False)
+class Generated(Shown):
     """One sampled response and what the model's inside was while writing it."""
 
     prompt: ChatTokens
@@ -92,6 +93,26 @@ def generate(
         deltas = {hook: given[indices].to(model.device, model.dtype) for hook, given in (row_deltas or {}).items()}
         rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record, deltas)
         yield indices, rollout.run(len(hooks))
+
+
+def stream(
+    model: Model,
+    prompts: Sequence[ChatTokens],
+    sampling: Sampling | None = None,
+    *,
+    row_seeds: Sequence[int],
+    row_deltas: Mapping[HookPoint, Tensor] | None = None,
+) -> Iterator[list[Generated]]:
+    """The responses of one batch while they grow: after each token, what every row has said so far (no activations).
+
+    The tokens of `generate_batches` for one such batch. The deltas are in force until the iterator ends or is closed.
+    """
+    sampling = sampling or Sampling()
+    record = GenerationRecord(model, len(prompts), [], (), torch.empty(0))
+    deltas = {hook: given.to(model.device, model.dtype) for hook, given in (row_deltas or {}).items()}
+    rollout = _Rollout(model, prompts, sampling, draw_uniforms(row_seeds, sampling.max_new_tokens), record, deltas)
+    for _ in rollout.steps():
+        yield [rollout.so_far(row) for row in range(len(prompts))]
 
 
 def plan_rows(prompts: Sequence[ChatTokens], row_seeds: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -208,10 +229,17 @@ class _Rollout:
         # Ids beyond the tokenizer are padding of the unembedding and mean nothing.
         self.n_ids = min(model.vocab_size, len(model.tokenizer))
 
-    @torch.no_grad()
     def run(self, n_hooks: int) -> list[Generated]:
+        for _ in self.steps():
+            pass
+        return [self._result(row, n_hooks) for row in range(len(self.prompts))]
+
+    @torch.no_grad()
+    def steps(self) -> Iterator[None]:
+        """One more token of every row that is not finished, at each turn."""
         with self.model.hooked(self._steering()), self.model.hooked(self.record.functions()):
             newest = self._sample(self._prefill(), 0)
+            yield
             for step in range(1, self.sampling.max_new_tokens + 1):
                 if not self.alive:
                     break
@@ -224,7 +252,14 @@ class _Rollout:
                 self._record(places)
                 if not last:
                     newest = self._sample(logits, step)
-        return [self._result(row, n_hooks) for row in range(len(self.prompts))]
+                    yield
+
+    def so_far(self, row: int) -> Generated:
+        """What a row has said until now, without activations; nothing while it thinks."""
+        said = self.responses[row]
+        start = len(said) if self.thinks and self._still_thinks(row) else self.starts[row]
+        text = self.model.tokenizer.decode(said[start:], skip_special_tokens=True)
+        return Generated(self.prompts[row], tuple(said[start:]), text, row not in self.alive, lead_ids=tuple(said[:start]))
 
     def _steering(self) -> dict[HookPoint, Any]:
         """Adds each row's own delta to the newest position; rows that have left the batch are not there any more."""
