@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -89,3 +90,18 @@ def test_per_cents_have_a_real_minus_and_no_negative_zero():
         and percent(None) == "–"
         and percent(float("nan")) == "–"
     )
+
+
+def test_a_figure_keeps_its_light_colours_where_the_style_is_dropped():
+    figure = waterfall(ROWS, trait="evil")
+    bare = re.sub(r"<style>.*?</style>", "", figure.svg, flags=re.S)
+    marks = [el for el in ET.fromstring(bare).iter() if (el.get("class") or "").startswith("wbf-")]
+    shapes = [el for el in marks if el.tag in (f"{SVG}rect", f"{SVG}text", f"{SVG}path", f"{SVG}line", f"{SVG}circle")]
+    assert shapes and all(el.get("fill") or el.get("stroke") for el in shapes if el.get("class") != "wbf-num")
+    assert next(el for el in marks if el.get("class") == "wbf-paper").get("fill") == "#fff"
+    assert "sans-serif" in (ET.fromstring(bare).get("font-family") or "")
+
+
+def test_the_text_of_a_figure_is_what_a_screen_reader_gets():
+    assert repr(waterfall(ROWS, trait="evil")).startswith("Figure: What the evil vector is made of")
+    assert "<svg" not in repr(waterfall(ROWS, trait="evil"))

@@ -6,31 +6,41 @@ Colours come from `templates/tokens.css`; every colour is doubled by a pattern o
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
+from workbench.reports.standalone import standalone
 from workbench.reports.text import clean
-from workbench.reports.tokens import figure_css
+
+MAX_SPOKEN = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Figure:
-    """One drawing. `inline` is for pages which carry tokens.css and figure.css once; `svg` stands alone (notebook, docs, files)."""
+    """One drawing. `inline` is for pages which carry tokens.css and figure.css once; `svg` stands alone (notebook, docs, files).
+
+    Its `repr` is the words that a screen reader gets.
+    """
 
     inline: str
     title: str
 
     @property
     def svg(self) -> str:
-        head, rest = self.inline.split(">", 1)
-        return f"{head}><style>{figure_css()}</style>{rest}"
+        return standalone(self.inline)
 
     def save(self, path: str | Path) -> Path:
         from workbench.base.store import atomic_write
 
         atomic_write(Path(path), self.svg)
         return Path(path)
+
+    def __repr__(self) -> str:
+        spoken = re.search(r'aria-label="([^"]*)"', self.inline)
+        words = unescape(spoken.group(1) if spoken else self.title)
+        return f"Figure: {words if len(words) <= MAX_SPOKEN else words[: MAX_SPOKEN - 1] + '…'}"
 
     def _repr_svg_(self) -> str:
         return self.svg
