@@ -29,6 +29,12 @@ class WorkbenchError(Exception):
         return " ".join(_sentence(part) for part in (self.found, expected, self.remedy) if part)
 
 
+class CheckFailed(WorkbenchError):
+    """What was asked for was done, or looked at first, and the answer is no: a strict check that does not pass."""
+
+    exit_code = 1
+
+
 def _sentence(text: str) -> str:
     text = text.strip()
     closed = text if text.endswith((".", "!", "?")) else text + "."

@@ -64,6 +64,12 @@ class RunFolder:
         write_json(self.path / MANIFEST, changed)
         self.manifest = changed
 
+    def note(self, **entries: Any) -> None:
+        """Write `entries` (JSON values) into the manifest, beside its stages."""
+        changed = {**self.manifest, **entries}
+        write_json(self.path / MANIFEST, changed)
+        self.manifest = changed
+
     def info(self, stage: str) -> dict[str, Any]:
         """What was recorded with a finished stage (empty when it is not done)."""
         return dict(self.manifest["stages"].get(stage, {}))
@@ -81,6 +87,25 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has schema {manifest['schema']}", f"schema {SCHEMA} or older", "install a newer persona-workbench"
         )
     return manifest
+
+
+def living_holder(folder: Path) -> str | None:
+    """Who works in a run folder now ("process 17 on host since ..."), None when nobody does; creates nothing.
+
+    A note that a killed process left behind does not count where its process can be looked for, on this machine.
+    """
+    import os
+    import platform
+
+    try:
+        note = read_json(folder / HOLDER)
+        if note["host"] == platform.node():
+            os.kill(int(note["pid"]), 0)
+    except PermissionError:  # it lives, and is somebody else's
+        pass
+    except (WorkbenchError, KeyError, TypeError, ValueError, OSError):
+        return None
+    return f"process {note['pid']} on {note['host']} since {note.get('since')}"
 
 
 def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import serve
 from .features import commands as features_commands
+from .help import EPILOG, START, dress
 from .house import assets as assets_commands
+from .house import cache as cache_commands
+from .house import config as config_commands
 from .house import doctor
+from .house import runs as runs_commands
 from .labels import commands as labels_commands
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 from .personas import judge as judge_commands
 from .personas import traits as traits_commands
 from .personas import vectors as vectors_commands
+from .run import command_line
 from .saes import shelf as sae_shelf
 from .studies import audit, falsify, lab
 from .studies import decompositions as decompositions_commands
@@ -23,14 +29,18 @@ from .studies import decompositions as decompositions_commands
 if TYPE_CHECKING:
     from .stages import JobConfig, JobResult
 
+HELP = {"-h", "--help"}
+MENDING = ("doctor", "config")
+"""Commands that a mistake in a settings file does not stop, as it does not hide the help."""
+
 app = typer.Typer(
     name="workbench",
     help="Take a persona vector apart: which features of a sparse autoencoder is a trait made of?",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    epilog=EPILOG,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": sorted(HELP)},
 )
 app.add_typer(sae_shelf.app, name="sae")
 app.add_typer(assets_commands.app, name="models")
@@ -40,6 +50,9 @@ app.add_typer(decompositions_commands.app, name="decompositions")
 app.add_typer(judge_commands.app, name="judge")
 app.add_typer(features_commands.app, name="features")
 app.add_typer(labels_commands.app, name="labels")
+app.add_typer(runs_commands.app, name="runs")
+app.add_typer(cache_commands.app, name="cache")
+app.add_typer(config_commands.app, name="config")
 
 
 def _print_version(wanted: bool) -> None:
@@ -52,11 +65,18 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Take a persona vector apart: which features of a sparse autoencoder is a trait made of?"""
+    if context.invoked_subcommand is None:
+        print(START)
+    elif not HELP & set(command_line()) and context.invoked_subcommand not in MENDING:
+        from .defaults import defaults_of
+
+        context.default_map = defaults_of(context.command)
 
 
 def _run(config: JobConfig, flags: JobFlags, upto: str, out: Path | None) -> tuple[JobResult | None, dict[str, Any]]:
@@ -156,16 +176,17 @@ def report(
 ) -> None:
     """What traits are made of, as a page.
 
-    Runs what is missing, writes report.html and report.json and prints the table.
+    Runs what is missing, writes report.html and report.json and prints the table. What `workbench audit` and `workbench falsify`
+    found is on the page when it is of this decomposition.
 
-    With several traits --out is a folder that gets one run folder per trait.
+    Several traits (up to seven, one SAE) also get one page together, in --out or runs/report-<traits>; with --out their run
+    folders lie in it.
     """
-    from . import views
-    from .console import emit, say
+    from . import report_traits, views
+    from .console import emit, reserved_output, say
     from .plan import show_plan
-    from .stages import check_trait
 
-    names = [check_trait(trait) for trait in traits]  # before any work
+    names = report_traits.checked_names(traits)  # before any work
     if len(names) == 1:
         _command(names[0], flags, "report")
         return
@@ -173,13 +194,20 @@ def report(
     for name in names:
         folder = None if flags.out is None else flags.out / Path(name).name
         done[name] = _run(flags.job(name), flags, "report", folder)
+    results = [result for result, _ in done.values() if result is not None]
+    value: dict[str, Any] = {"traits": {name: made for name, (_, made) in done.items()}}
+    if len(results) == len(names):
+        with reserved_output(flags.as_json, flags.quiet):
+            value = report_traits.make_page(results, flags, report_traits.page_folder(names, flags.out))
 
     def show() -> None:
-        for name, (result, value) in done.items():
+        for name, (result, made) in done.items():
             say(f"== {name}")
-            show_plan(value) if result is None else views.VIEWS["report"](value, result)
+            show_plan(made) if result is None else views.VIEWS["report"](made, result)
+        if results:
+            report_traits.show_page(value)
 
-    emit({"traits": {name: value for name, (_, value) in done.items()}}, as_json=flags.as_json, show=show)
+    emit(value, as_json=flags.as_json, show=show)
 
 
 @app.command()
@@ -211,3 +239,5 @@ app.command(name="doctor")(doctor.command)
 app.command(name="audit")(audit.command)
 app.command(name="lab")(lab.command)
 app.command(name="falsify")(falsify.command)
+app.command(name="serve", no_args_is_help=True)(serve.command)
+dress(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,27 +14,51 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.text import visible_lines
 
 
+def colours(stream: Any) -> bool:
+    """Whether to colour what goes to `stream`: NO_COLOR says no, FORCE_COLOR and CLICOLOR_FORCE say yes, CLICOLOR=0 says no
+    (in this order); else only a terminal gets colours. As no-color.org and bixense.com/clicolors have it: an empty variable
+    counts as unset, and of FORCE_COLOR and CLICOLOR_FORCE a 0 does as well."""
+    said = os.environ.get
+    if said("NO_COLOR"):
+        return False
+    if said("FORCE_COLOR", "0") not in ("", "0") or said("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    if said("CLICOLOR") == "0" or said("TERM") == "dumb":
+        return False
+    return bool(stream is not None and stream.isatty())
+
+
 def print_error(error: WorkbenchError) -> None:
     """The three parts of an error on standard error, one per line."""
+    bold, plain = ("\x1b[1m", "\x1b[0m") if colours(sys.stderr) else ("", "")
     parts = (("error", error.found), ("expected", error.expected), ("what to do", error.remedy))
     for name, text in parts:
         if text:
-            print(visible_lines(f"{name}: {text}"), file=sys.stderr)
+            print(f"{bold}{name}:{plain} {visible_lines(text)}", file=sys.stderr)
+
+
+_results: Any = None  # the standard output that waits for the result, while everything else is sent to standard error
 
 
 @contextlib.contextmanager
 def reserved_output(as_json: bool, quiet: bool = False) -> Iterator[None]:
-    """Within the block, with `as_json`, whatever prints to standard output (libraries do) goes to standard error."""
-    from workbench.base.progress import set_quiet
+    """Within the block, with `as_json`, whatever prints to standard output (libraries do) goes to standard error.
 
-    if quiet:
-        set_quiet(True)
+    Every command runs in such a block; inside another one it changes nothing that the outer one has set.
+    """
+    from workbench.base.progress import is_quiet, set_quiet
+
+    global _results
+    before, was_quiet = _results, is_quiet()
+    set_quiet(quiet or was_quiet)
+    if as_json and _results is None:
+        _results = sys.stdout
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             yield
     finally:
-        if quiet:
-            set_quiet(False)
+        _results = before
+        set_quiet(was_quiet)
 
 
 def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
@@ -46,7 +71,8 @@ def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
 
     text = json.dumps(plain(value), indent=2, ensure_ascii=False)
     # JSON escapes ESC and its like itself; the control characters beyond ASCII are left to do.
-    print(re.sub("[^\x00-\x7e]", lambda found: f"\\u{ord(found[0]):04x}" if is_control(found[0]) else found[0], text))
+    text = re.sub("[^\x00-\x7e]", lambda found: f"\\u{ord(found[0]):04x}" if is_control(found[0]) else found[0], text)
+    print(text, file=_results or sys.stdout)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> None:
@@ -69,7 +95,8 @@ def console() -> Any:
     """The rich console on standard output; wide enough for a table when the output is a file or a pipe."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    width, coloured = None if sys.stdout.isatty() else 160, colours(sys.stdout)
+    return Console(width=width, highlight=False, force_terminal=coloured or None, color_system="auto" if coloured else None)
 
 
 def say(text: str = "") -> None:

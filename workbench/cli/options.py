@@ -62,7 +62,7 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everythi
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder. [default: runs/<trait>-<model>]")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to standard output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Print what would run, for how long and with how much memory; run nothing.")
@@ -71,6 +71,9 @@ PlanOption = Annotated[
 
 SamplesOption = Annotated[
     int | None, typer.Option("--samples", help="Answers per question, instruction and arm. [default: 1]")
+]
+FeaturesOption = Annotated[
+    int | None, typer.Option("--n-features", min=1, help="Largest features that get labels and rows. [default: 30]")
 ]
 TokensOption = Annotated[int | None, typer.Option("--max-new-tokens", help="Longest answer, in tokens. [default: 64]")]
 BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Answers sampled together. [default: 32]")]
@@ -108,6 +111,7 @@ class JobFlags:
     samples: int | None = None
     max_new_tokens: int | None = None
     batch_size: int | None = None
+    n_features: int | None = None
     dtype: str | None = None
     device: str | None = None
     max_memory: str | None = None
@@ -141,11 +145,12 @@ class JobFlags:
             n_samples=_number("samples", self.samples, 1),
             max_new_tokens=_number("max_new_tokens", self.max_new_tokens, 64),
             batch_size=_number("batch_size", self.batch_size, 32),
+            n_features=_number("n_features", self.n_features, 30),
             dtype=str(setting("dtype", self.dtype, "float32")),
             device=setting("device", self.device),
             max_memory=setting("max_memory", self.max_memory),
             choose=setting("choose_layer", self.choose_layer),
-            strict=self.strict,
+            strict=self.strict or bool(setting("strict")),
         )
 
 
@@ -165,6 +170,7 @@ _OPTIONS: dict[str, Any] = {
     "samples": SamplesOption,
     "max_new_tokens": TokensOption,
     "batch_size": BatchOption,
+    "n_features": FeaturesOption,
     "dtype": DtypeOption,
     "device": DeviceOption,
     "max_memory": MaxMemoryOption,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from workbench.base.errors import WorkbenchError
@@ -13,28 +16,42 @@ from workbench.base.errors import WorkbenchError
 # What an operating system refuses for reasons outside our code; any other OSError is a bug and keeps its traceback.
 _ENVIRONMENTAL = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, getattr(errno, "EDQUOT", -1)}
 
+DONE, NO, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+_arguments: list[str] = []
 
-INTERRUPTED = 130
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception: locks are given back and half-written files removed on the way out."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of the command line on `arguments`; see `workbench.cli.main` for the codes."""
+    global _arguments
     _calm_libraries()
+    _arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _invoke(list(sys.argv[1:] if arguments is None else arguments))
+        with _terminable():
+            return _invoke(_arguments)
     except WorkbenchError as error:
         return _refuse(error)
     except KeyboardInterrupt:
-        return _interrupted()
-    except BrokenPipeError:  # the reader of our output went away, as in `workbench traits list | head -1`
+        return _stopped(INTERRUPTED)
+    except _Terminated:
+        return _stopped(TERMINATED)
+    except BrokenPipeError:  # the reader of our output has what it wanted, as in `workbench traits list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return DONE
     except OSError as error:
         if error.errno not in _ENVIRONMENTAL:
             raise
         from workbench.base.store import describe_os_error
 
         return _refuse(describe_os_error(error, error.filename or "a file"))
+
+
+def command_line() -> list[str]:
+    """The arguments of the command that runs (empty in a program that calls no command)."""
+    return list(_arguments)
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -48,10 +65,29 @@ def _invoke(arguments: list[str]) -> int:
         raise KeyboardInterrupt from None
     except _click_exception() as error:
         error.show()
-        return error.exit_code
+        return BAD_INPUT
     if code == INTERRUPTED:  # and what newer ones make of it
         raise KeyboardInterrupt
-    return code if isinstance(code, int) else 0
+    if sys.stdout is not None:
+        sys.stdout.flush()  # here, where a reader that went away is no error, and not when the interpreter ends
+    return code if isinstance(code, int) else DONE
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block SIGTERM raises; only the main thread may say so."""
+
+    def terminate(*_: Any) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _click_exception() -> Any:
@@ -80,9 +116,6 @@ def _refuse(error: WorkbenchError) -> int:
     return error.exit_code
 
 
-def _interrupted() -> int:
-    print(
-        "\nStopped. What was finished is kept: run the same command again and it goes on from there.",
-        file=sys.stderr,
-    )
-    return INTERRUPTED
+def _stopped(code: int) -> int:
+    print("\nStopped. What was finished is kept: run the same command again and it goes on from there.", file=sys.stderr)
+    return code

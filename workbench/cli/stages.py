@@ -24,6 +24,7 @@ from .config import JobConfig
 from .console import note
 from .explainer_choice import ExplainerChoice
 from .judge_choice import JudgeChoice, choose_judge, what_was_judged
+from .recorded import record_job
 from .run_views import index_sources, keep_views, opened_index
 
 STAGES = ("vector", "decomposition", "labels", "report")
@@ -69,6 +70,7 @@ def main_job(config: JobConfig, folder: Path, *, upto: str = "report") -> JobRes
     ran: list[str] = []
     summaries: dict[str, dict[str, Any]] = {}
     with RunFolder.open(folder) as run:
+        record_job(run, config, upto)
         for stage in STAGES[: STAGES.index(upto) + 1]:
             key = job.key(stage)
             if not is_current(run, stage, key):

@@ -26,7 +26,7 @@ IndexOption = Annotated[
     Path | None, typer.Option("--index", help="Folder of the index. [default: runs/features/<id of the SAE>]")
 ]
 
-app = typer.Typer(help="Where features fire: an index of all of them, and what it says of each.", no_args_is_help=True)
+app = typer.Typer(help="Where features fire: an index, and what it says of each.", no_args_is_help=True)
 
 
 @app.callback()
@@ -58,9 +58,10 @@ def index(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Where every feature of an SAE fires: one pass over rollouts, chats and texts, kept on disk.
+    """Make the index: where every feature of an SAE fires.
 
-    Stopped half-way, the same command goes on after the last finished piece.
+    One pass over rollouts, chats and texts, kept on disk. Stopped half-way, the same command goes on after the last finished
+    piece.
     """
     from workbench.base.progress import duration
     from workbench.base.settings import setting
@@ -150,7 +151,10 @@ def trait(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Which features fire more, or less, in the positive rollouts of a trait than in the negative ones."""
+    """Which features fire more, or less, when a trait shows.
+
+    In the positive rollouts of the trait, against the negative ones.
+    """
     from workbench.base.settings import setting
 
     from ..console import emit, percent, reserved_output, signed, table

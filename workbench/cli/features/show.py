@@ -36,9 +36,9 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Features from all sides: where they fire, what they write, what taking them out does.
+    """Features from all sides.
 
-    Effects stand beside those of matched other features.
+    Where they fire, what they write, what taking them out does. Effects stand beside those of matched other features.
     """
     from ..console import emit, reserved_output
 

@@ -8,7 +8,7 @@ import typer
 
 from ..options import DEFAULT_MODEL, JsonOption, QuietOption
 
-app = typer.Typer(help="Models and other assets: what there is, what is cached, fetch.", no_args_is_help=True)
+app = typer.Typer(help="Models and other assets: what there is; fetch them.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -16,7 +16,7 @@ def list_(
     everything: Annotated[bool, typer.Option("--all", help="Texts, embeddings and judge data too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The models of the catalogue, with size, licence and whether they are cached."""
+    """The models of the catalogue: size, licence, cached or not."""
     from workbench.models.assets import list_assets
 
     from ..console import emit, table

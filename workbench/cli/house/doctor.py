@@ -23,12 +23,17 @@ def command(
     online: Annotated[bool, typer.Option("--online", help="Also ask whether the package index and model hub answer.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What is installed, cached and reachable here."""
+    """What is installed, cached and reachable here.
+
+    Exits with 1 when something keeps the main job from running.
+    """
     from ..console import emit, reserved_output
 
     with reserved_output(as_json):
         value = examine(online=online)
     emit(value, as_json=as_json, show=lambda: show(value))
+    if value["problems"]:
+        raise typer.Exit(1)
 
 
 def examine(*, online: bool = False) -> dict[str, Any]:

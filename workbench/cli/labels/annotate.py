@@ -42,9 +42,10 @@ def annotate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Read features and say what they are: confirm, edit, reject or call unclear the labels that programs proposed.
+    """Read features and say what they are.
 
-    Every key is on the disk at once; started again, the session goes on where it was.
+    Confirm, edit, reject or call unclear the labels that programs proposed. Every key is on the disk at once; started again,
+    the session goes on where it was.
     """
     from ..console import emit, reserved_output
 
@@ -67,7 +68,10 @@ def agreement(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """How far two annotators agree beyond chance (Cohen's kappa), and each with the labels that were hidden from them."""
+    """How far two annotators agree beyond chance.
+
+    Cohen's kappa; also of each with the labels that were hidden from them.
+    """
     from workbench.labeling.annotating.agreement import agreement as measure
     from workbench.labeling.files.store import set_folder
 

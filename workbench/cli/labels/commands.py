@@ -20,7 +20,7 @@ FolderArgument = Annotated[
     Path, typer.Argument(metavar="[FOLDER]", help="A folder of label files, or a part of one.", show_default=True)
 ]
 WriteOption = Annotated[bool, typer.Option("--write", help="Write it. [default: only print what would change]")]
-app = typer.Typer(help="What the features are, in words: label files, their scores and their exchange.", no_args_is_help=True)
+app = typer.Typer(help="What features are, in words: files, scores, exchange.", no_args_is_help=True)
 
 
 @app.callback()
@@ -34,7 +34,7 @@ def check(
 ) -> None:
     """Everything that is wrong with a folder of labels, at once.
 
-    Exits with 2 when there is a problem; each is told with file, line, what stands there, what was expected and what to do.
+    Exits with 1 when there is a problem; each is told with file, line, what stands there, what was expected and what to do.
     """
     from workbench.labeling.files.folders import check_folder
 
@@ -44,7 +44,7 @@ def check(
         value = check_folder(folder).summary()
     emit(value, as_json=as_json, show=lambda: _show_check(value))
     if value["problems"]:
-        raise typer.Exit(2)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -54,7 +54,7 @@ def diff(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Labels that were added, removed and changed between two folders, field by field."""
+    """What was added, removed and changed between two folders."""
     from workbench.labeling.files.differences import diff as differences
     from workbench.labeling.files.folders import read_folder
 
@@ -77,10 +77,11 @@ def merge(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Put two folders of labels together; conflicts are listed, and the labels of both sides stay.
+    """Put two folders of labels together.
 
-    Of one author's labels for a feature the newer wins. Different words of the same date are a conflict: proposed ones become
-    `disputed`. What a person confirmed stays as it is; a person's label that a newer one of theirs replaces is listed.
+    Conflicts are listed, and the labels of both sides stay. Of one author's labels for a feature the newer wins. Different
+    words of the same date are a conflict: proposed ones become `disputed`. What a person confirmed stays as it is; a person's
+    label that a newer one of theirs replaces is listed.
 
     No program's label replaces a person's. Labels for other weights are refused. With --base, what only one side changed or
     removed is taken from that side.
@@ -104,7 +105,10 @@ def migrate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Rewrite label files of an earlier schema; without --write, show the differences."""
+    """Rewrite label files of an earlier schema.
+
+    Without --write the differences are shown.
+    """
     from workbench.labeling.files.migration import migrate as rewrite
     from workbench.labeling.files.migration import migrations
 
@@ -136,10 +140,10 @@ def import_(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Neuronpedia's explanations as labels, from files or with --fetch.
+    """Neuronpedia's explanations as labels.
 
-    They are signed by the model that wrote them and `proposed`. The address is the setting neuronpedia_url (single features) or
-    neuronpedia_exports_url (all of a source).
+    From files, or with --fetch. They are signed by the model that wrote them and `proposed`. The address is the setting
+    neuronpedia_url (single features) or neuronpedia_exports_url (all of a source).
     """
     from ..console import emit, reserved_output
     from .exchange import run_import
@@ -169,9 +173,10 @@ def export(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Labels as bodies for Neuronpedia's upload-batch, 128 features each, checked against its limits.
+    """Labels as files for Neuronpedia's upload.
 
-    Nothing is sent. Only text that may be passed on is in them; features without any are listed.
+    Bodies for its upload-batch, 128 features each, checked against its limits. Nothing is sent. Only text that may be passed on
+    is in them; features without any are listed.
     """
     from ..console import emit, reserved_output
     from .exchange import run_export

@@ -75,10 +75,11 @@ def explain(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Put features into words: by an endpoint, by a local chat model, or offline by statistics.
+    """Put features into words.
 
-    Reads the contexts of the half that explains, estimates the cost, asks, scores on the other half and writes one label file per
-    feature, status "proposed". Answers are kept: run again, it goes on where it stopped and asks for nothing twice.
+    By an endpoint, by a local chat model, or offline by statistics. Reads the contexts of the half that explains, estimates the
+    cost, asks, scores on the other half and writes one label file per feature, status "proposed". Answers are kept: run again,
+    it goes on where it stopped and asks for nothing twice.
     """
     from workbench.base.settings import setting
 

@@ -33,9 +33,9 @@ def made_of_command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """What a trait is made of: the share of its vector per sub-trait, and what is left.
+    """What a trait is made of: the share of each sub-trait.
 
-    Each with its interval, with what permuted labels get, and with what placebo contrasts get.
+    Of its vector, and what is left. Each with its interval, with what permuted labels get, and with what placebo contrasts get.
     """
     from ..console import emit, reserved_output
 

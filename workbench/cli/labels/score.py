@@ -47,7 +47,7 @@ def score(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Score labels, whoever wrote them, on contexts that nobody explained from.
+    """Score labels on contexts that nobody explained from.
 
     AUROC and balanced accuracy against three kinds of contexts in which the feature is silent (random, of its decoder neighbours,
     around the same token), with 95% intervals. Every label of a feature is scored, unclear ones too.

@@ -13,7 +13,7 @@ app = typer.Typer(help="The judges that score responses, and what they are worth
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """Every judge, the traits that it can score, and which of these anybody validated."""
+    """Every judge, what it can score, and what was validated."""
     from ..console import emit, say, table
 
     rows = _judges()
@@ -38,7 +38,10 @@ def validate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Score a judge against human-scored sets, topic-matched traps and held-out replies, with intervals."""
+    """Score a judge against what people scored.
+
+    Human-scored sets, topic-matched traps and held-out replies, with intervals.
+    """
     from ..console import emit, reserved_output
 
     with reserved_output(as_json, quiet):

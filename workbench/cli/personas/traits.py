@@ -16,7 +16,10 @@ app = typer.Typer(help="The traits that can be extracted, and how to write one."
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """The traits that come with the workbench, and those of this project's traits folder."""
+    """The traits that are shipped, and those of your own.
+
+    Yours are looked for in the folder ./traits, or that of the setting `traits`.
+    """
     from workbench.personas.traits import list_traits, load_trait
 
     from ..console import emit, table
@@ -94,9 +97,10 @@ def new(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """A new trait: its skeleton to be filled in, or with --describe the whole of it, written by a chat model.
+    """A new trait: a skeleton, or written by a chat model.
 
-    The key of the endpoint is read from the environment (WORKBENCH_API_KEY, or at OpenAI OPENAI_API_KEY).
+    Without --describe its files are to be filled in; with it a chat model writes all of them. The key of the endpoint is read
+    from the environment (WORKBENCH_API_KEY, or at OpenAI OPENAI_API_KEY).
     """
     from workbench.base.errors import WorkbenchError
 
@@ -159,7 +163,10 @@ def import_(
     out: FolderOption = Path("traits"),
     as_json: JsonOption = False,
 ) -> None:
-    """A trait folder made from a persona_vectors file, ready for `workbench extract`."""
+    """A trait folder made from a file of persona_vectors.
+
+    It is ready for `workbench extract`.
+    """
     from workbench.personas.exchange import import_trait
 
     from ..console import emit, say
@@ -182,7 +189,10 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="Folder that gets the two files, in a folder each.")],
     as_json: JsonOption = False,
 ) -> None:
-    """A trait as the two JSON files of persona_vectors (extraction and evaluation)."""
+    """A trait as the two JSON files of persona_vectors.
+
+    One for extraction, one for evaluation.
+    """
     from workbench.personas.exchange import export_trait, left_out
     from workbench.personas.traits import load_trait
 

@@ -9,7 +9,7 @@ import typer
 
 from ..options import JobFlags, JsonOption, TraitArgument, job_command
 
-app = typer.Typer(help="Vectors: ways to make them, and the formats of other tools.", no_args_is_help=True)
+app = typer.Typer(help="Ways to make vectors, and the formats of other tools.", no_args_is_help=True)
 
 FORMAT_NAMES = ("persona-vectors", "assistant-axis", "gguf", "steering-vectors", "saklas", "tensor")
 
@@ -155,10 +155,10 @@ def compare(
     normalise: Annotated[bool, typer.Option("--normalise", help="Each of them with rows of length 1 as well.")] = False,
     n_bootstrap: Annotated[int, typer.Option("--bootstrap", help="Replicates behind the intervals.")] = 50,
 ) -> None:
-    """Extraction methods side by side on held-out questions, from a finished extraction.
+    """Extraction methods side by side on held-out questions.
 
-    By default every method, every position, scaled rows and the parts of the block, one at a time; name some (each may
-    be given several times) for all their combinations.
+    From a finished extraction. By default every method, every position, scaled rows and the parts of the block, one at a time;
+    name some (each may be given several times) for all their combinations.
     """
     from ..console import emit
     from .vector_studies import run_compare, show_compare
@@ -171,9 +171,10 @@ def compare(
 @app.command()
 @job_command
 def layers(trait: TraitArgument, flags: JobFlags) -> None:
-    """The two ways to choose a block, as curves with intervals: separability and causal effect.
+    """The two ways to choose a block, as curves.
 
-    From a finished extraction; evaluation questions and sealed pairs take no part.
+    Separability and causal effect, with intervals. From a finished extraction; evaluation questions and sealed pairs take no
+    part.
     """
     from ..console import emit
     from .vector_studies import run_layers, show_layers

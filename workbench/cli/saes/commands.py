@@ -19,7 +19,7 @@ from ..options import (
     SeedOption,
 )
 
-app = typer.Typer(help="Sparse autoencoders: those on the shelf, and how to train one.", no_args_is_help=True)
+app = typer.Typer(help="Sparse autoencoders: look for, evaluate, train, exchange.", no_args_is_help=True)
 
 SaeArgument = Annotated[str, typer.Argument(metavar="SAE", help="SAE id (`workbench sae list`) or folder.")]
 _CARD = ("variance_explained", "l0", "ce_recovered", "dead_share")
@@ -33,7 +33,10 @@ def list_(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The SAEs on the shelf (of one model with --model); `workbench sae search` looks in the registry as well."""
+    """The SAEs on the shelf, with their figures.
+
+    `workbench sae search` looks in the registry of SAELens as well.
+    """
     from workbench.saes.registry import list_saes
 
     from ..console import emit, say, table
@@ -76,7 +79,10 @@ def _row(entry: Any, weights_hash: str | None = None) -> dict[str, Any]:
 
 @app.command()
 def show(sae: SaeArgument, as_json: JsonOption = False) -> None:
-    """An SAE's model card; of one in the registry, where its files are and which of them are cached."""
+    """An SAE's model card.
+
+    Of one in the registry of SAELens: where its files are, and which of them are cached.
+    """
     from workbench.base.store import sha256_file
     from workbench.saes.formats.saelens import WEIGHTS
     from workbench.saes.registry import find_sae, find_unshelved
@@ -143,7 +149,7 @@ def evaluate(
     pooling: Annotated[
         str | None, typer.Option("--pooling", help="mean or last: how texts become codes. [default: mean]")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse (exit code 2) when the fitness gate fails.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when the fitness gate fails.")] = False,
     write_card: Annotated[
         bool, typer.Option("--write-card", help="Merge the result into the SAE's own card.json and README.md.")
     ] = False,
@@ -157,9 +163,10 @@ def evaluate(
     quiet: QuietOption = False,
     plan: PlanOption = False,
 ) -> None:
-    """The evaluation card of an SAE: fitness, probing, personas, expression, splitting, each beside its null.
+    """The evaluation card of an SAE, each figure beside its null.
 
-    Warns where the SAE is not fit to decompose with. With --out every finished part is kept, and a stopped evaluation goes on.
+    Fitness, probing, personas, expression and splitting. Warns where the SAE is not fit to decompose with. With --out every
+    finished part is kept, and a stopped evaluation goes on.
     """
     from workbench.saes.evaluation.gate import Gate, require_fit
 
@@ -199,7 +206,10 @@ def train(
     quiet: QuietOption = False,
     plan: PlanOption = False,
 ) -> None:
-    """Train an SAE as a YAML file says; stopped and started again it goes on from the last checkpoint."""
+    """Train SAEs as a YAML file says.
+
+    Stopped and started again it goes on from the last checkpoint.
+    """
     from ..console import emit, reserved_output, table
     from ..plan import show_steps
     from . import training as sae_jobs

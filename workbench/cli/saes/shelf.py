@@ -38,9 +38,10 @@ def search(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Hits that are shown; 0 for all.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for SAEs on the shelf and in the SAELens registry, offline; everything that is given must hold.
+    """Look for SAEs on the shelf and in the SAELens registry.
 
-    Of every hit it says what is cached and what would be downloaded. `workbench sae pull ID` brings one to the shelf.
+    Offline; everything that is given must hold. Of every hit it says what is cached and what would be downloaded. `workbench
+    sae pull ID` brings one to the shelf.
     """
     from workbench.base.errors import WorkbenchError
     from workbench.saes.search import Query
@@ -122,9 +123,10 @@ def import_(
     replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring an SAE of another library to the shelf; nothing in its files is executed.
+    """Bring an SAE of another library to the shelf.
 
-    The copy reads raw activations: gates, decoder norms and fixed scalings are folded into the weights.
+    Nothing in its files is executed. The copy reads raw activations: gates, decoder norms and fixed scalings are folded into
+    the weights.
     """
     from workbench.saes.importing import import_sae
 
@@ -162,9 +164,10 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Upload an SAE of the shelf to a hub repository; the token is that of HF_TOKEN.
+    """Upload an SAE of the shelf to a hub repository.
 
-    Others load it with `workbench sae pull`, or with SAELens: SAE.from_pretrained("owner/name", "folder").
+    The token is that of HF_TOKEN. Others load it with `workbench sae pull`, or with SAELens: SAE.from_pretrained("owner/name",
+    "folder").
     """
     from workbench.base.store import plain
     from workbench.saes.hub import push_sae
@@ -195,11 +198,11 @@ def pull(
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be downloaded; download nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Download an SAE to the shelf: from a hub repository, or one of `workbench sae search`.
+    """Download an SAE to the shelf.
 
-    Every file is checked against the size and hash that the hub states before anything is put in place; for files of the
-    registry that lie in the hub cache while the hub cannot be asked, a note says that they were not. HF_ENDPOINT chooses
-    another hub, HF_TOKEN opens private repositories.
+    From a hub repository, or one that `workbench sae search` finds. Every file is checked against the size and hash that the
+    hub states before anything is put in place; for files of the registry that lie in the hub cache while the hub cannot be
+    asked, a note says that they were not. HF_ENDPOINT chooses another hub, HF_TOKEN opens private repositories.
     """
     from workbench.saes.hub import plan_pull, pull_any
 

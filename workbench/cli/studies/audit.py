@@ -33,10 +33,11 @@ def command(
         typer.Option("--second-sae", metavar="SAE", help="Another seed or width at the site: are features verified again?"),
     ] = None,
 ) -> None:
-    """Do the features do what the vector does? From a finished decomposition.
+    """Do the features do what the vector does?
 
-    Pushes the largest features of every method and matched controls, puts each back in the persona's own run, and compares
-    the vector with the sum of its first features, with what is left over, and with random vectors as close to it.
+    From a finished decomposition. Pushes the largest features of every method and matched controls, puts each back in the
+    persona's own run, and compares the vector with the sum of its first features, with what is left over, and with random
+    vectors as close to it.
     """
     from ..console import emit, reserved_output
 

@@ -49,13 +49,15 @@ def command(
         int | None, typer.Option("--layer", help="Short for --hook blocks.LAYER.hook_resid_post, blocks from 0.")
     ] = None,
     trait: Annotated[str | None, typer.Option("--trait", help="What a foreign vector points to. [default: its name]")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse (exit code 2) when a check failed.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a check failed.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help=f"Folder for the page. [default: {OUT}/<trait>]")] = None,
     seed: SeedOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Is a vector an artefact? Length, format, tokens, placebos, dictionaries, seeds, sites: one page, red or green.
+    """Is a vector an artefact? One page, red or green.
+
+    Checks length, format, tokens, placebos, dictionaries, seeds and sites.
 
     Any vector, in any format that `vectors import` reads. What cannot be checked counts as not tested and says what it needs.
     """
@@ -110,8 +112,8 @@ def _rule(row: dict[str, Any]) -> str:
 
 
 def _refuse(found: Falsification) -> None:
-    from workbench.base.errors import WorkbenchError
+    from workbench.base.errors import CheckFailed
 
     failed = found.named("fail")
-    raise WorkbenchError(f"{found.trait} failed {len(failed)} of {len(found.checks) - 1} checks: {', '.join(failed)}",
-                         "none failed, as --strict asks", "read the page; without --strict it is only told")  # fmt: skip
+    raise CheckFailed(f"{found.trait} failed {len(failed)} of {len(found.checks) - 1} checks: {', '.join(failed)}",
+                      "none failed, as --strict asks", "read the page; without --strict it is only told")  # fmt: skip

@@ -45,7 +45,7 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Does the decomposition find what was planted, and nothing else?
+    """Does a decomposition find what was planted, and no more?
 
     Experiments in worlds with known features: realised false discovery rate, power beside an oracle, signs and energy of
     every method. A table, and the same as lab.json and lab.svg.

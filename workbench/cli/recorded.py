@@ -1,0 +1,90 @@
+"""What a run folder remembers of the commands that made it: the settings in force, where each came from, and the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.runs import RunFolder
+from workbench.base.settings import config_files, find_setting
+from workbench.base.store import sha256_file
+
+from .config import JobConfig
+
+JOB, COMMANDS = "job", "commands"
+N_COMMANDS = 50
+SETTING_OF = {"n_samples": "samples", "choose": "choose_layer", "judge_url": "base_url"}
+"""Fields of JobConfig whose setting has another name."""
+
+
+def record_job(run: RunFolder, config: JobConfig, upto: str) -> None:
+    """Write into the manifest what is about to be run, before any stage: an interrupted run can be taken up from it.
+
+    Passwords inside addresses are left out; keys never stand in a command.
+    """
+    settings = {name: without_password(value) for name, value in asdict(_rooted(config)).items()}
+    job = {"settings": settings, "sources": _sources(config), "files": _files(), "upto": upto}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    said = {"command": _command(), "upto": upto, "started": now}
+    run.note(**{JOB: job, COMMANDS: [*run.manifest.get(COMMANDS, []), said][-N_COMMANDS:]})
+
+
+def recorded_job(manifest: dict[str, Any], folder: Path) -> tuple[JobConfig, str]:
+    """(configuration, last stage) that the run in `folder` was made with; WorkbenchError where it does not say."""
+    job = manifest.get(JOB)
+    known = {field.name for field in fields(JobConfig)}
+    if not isinstance(job, dict) or not isinstance(job.get("settings"), dict) or "upto" not in job:
+        raise WorkbenchError(
+            f"{folder} does not say what it was made with",
+            "a run that was begun by this version",
+            "give its settings again: workbench report TRAIT --out FOLDER ...",
+        )
+    if unknown := sorted(set(job["settings"]) - known):
+        raise WorkbenchError(f"{folder} was made with settings unknown here: {', '.join(unknown)}", "settings of this version",
+                             "install the persona-workbench that made it")  # fmt: skip
+    return JobConfig(**job["settings"]), str(job["upto"])
+
+
+def without_password(value: Any) -> Any:
+    """An address without user and password; anything else as it is."""
+    return re.sub(r"(\w://)[^/@\s]+@", r"\1", value) if isinstance(value, str) else value
+
+
+def _command() -> str:
+    from .run import command_line
+
+    arguments = command_line()
+    return str(without_password(shlex.join(["workbench", *arguments]))) if arguments else "(from Python)"
+
+
+def _rooted(config: JobConfig) -> JobConfig:
+    """The configuration with absolute paths: it is read from other folders as well."""
+    names = ("trait", "model", "sae")
+    paths = {name: Path(str(getattr(config, name) or "")).expanduser() for name in names}
+    return replace(config, **{name: str(path.resolve()) for name, path in paths.items() if _is_path(path)})
+
+
+def _is_path(path: Path) -> bool:
+    return path != Path() and path.exists() and (len(path.parts) > 1 or path.is_file())
+
+
+def _sources(config: JobConfig) -> dict[str, str]:
+    """Where each setting came from; what no setting says was given, as a flag or from Python."""
+    found = {}
+    for field in fields(config):
+        here, value = find_setting(SETTING_OF.get(field.name, field.name)), getattr(config, field.name)
+        if value == field.default:
+            found[field.name] = here.source if here.value is not None and str(here.value) == str(value) else "default"
+        else:
+            found[field.name] = here.source if str(here.value) == str(value) else "given"
+    return found
+
+
+def _files() -> dict[str, str]:
+    """{configuration file: its hash}, of those that there are."""
+    return {str(path.resolve()): sha256_file(path) for path in config_files() if path.is_file()}
