@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from .notebooks import in_notebook
 
 MAX_REPR, MAX_WORDS, MAX_ITEMS = 320, 60, 4
 
@@ -85,13 +86,6 @@ def _outputs(found: Any, text: str) -> list[dict[str, str]]:
     if found is None:
         return [{"text/plain": text}]
     return [{"text/html": found, "text/plain": text}] if isinstance(found, str) else found.outputs(text)
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    ipython = sys.modules.get("IPython")  # asked only if it is loaded: importing it takes a second
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def brief(value: Any) -> str:

@@ -28,6 +28,10 @@ class WorkbenchError(Exception):
         expected = f"Expected: {self.expected}" if self.expected else ""
         return " ".join(_sentence(part) for part in (self.found, expected, self.remedy) if part)
 
+    def _render_traceback_(self) -> list[str]:
+        """A notebook prints this in place of the traceback: the three parts say more than where they were raised."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class CheckFailed(WorkbenchError):
     """What was asked for was done, or looked at first, and the answer is no: a strict check that does not pass."""

@@ -1,7 +1,8 @@
 """One progress helper for everything that takes a while: label, count with unit, elapsed time and time left.
 
-On a terminal or in a notebook a bar; otherwise silent, unless WORKBENCH_PROGRESS=1 asks for a plain line now and
-then (for logs). WORKBENCH_PROGRESS=0 or `set_quiet(True)` silences everything. All output goes to standard error.
+On a terminal a bar (on standard error), in a notebook one line that is updated in place and gone at the end; otherwise silent,
+unless WORKBENCH_PROGRESS=1 asks for a plain line now and then (for logs). WORKBENCH_PROGRESS=0 or `set_quiet(True)` silences
+everything. An interrupt in a notebook is told in words (`notebooks.Interrupted`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .notebooks import Bars, Interrupted, in_notebook
+
 Step = Callable[..., None]
 
 _lock = threading.RLock()
@@ -21,6 +24,7 @@ _timings: dict[str, float] = {}
 _quiet = False
 _shared: Any = None  # one rich Progress for all nested and parallel bars: two live displays would fight
 _n_open = 0
+_bars = Bars()  # those of a notebook
 
 
 def set_quiet(quiet: bool) -> None:
@@ -63,6 +67,8 @@ def track(label: str, total: int | None, unit: str = "items") -> Iterator[Step]:
 
 def _display(label: str, total: int | None, unit: str) -> contextlib.AbstractContextManager[Step]:
     wish = os.environ.get("WORKBENCH_PROGRESS", "")
+    if in_notebook():
+        return _in_cell(label, total, unit, shown=not _quiet and wish != "0")
     if _quiet or wish == "0":
         return contextlib.nullcontext(_silent)
     if _interactive():
@@ -75,15 +81,30 @@ def _silent(n: int = 1, note: str = "") -> None:
 
 
 def _interactive() -> bool:
-    if sys.stderr is not None and sys.stderr.isatty():
-        return os.environ.get("TERM") != "dumb"
-    return _in_notebook()
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")  # asked only if it is loaded: importing it takes a second
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+@contextlib.contextmanager
+def _in_cell(label: str, total: int | None, unit: str, *, shown: bool) -> Iterator[Step]:
+    """A bar in the output of a cell; an interrupt is told in words, whether the bar is shown or not."""
+    bar = _bars.add(label, total, lambda done, whole: _count(done, whole, unit)) if shown else None
+    done = 0
+
+    def step(n: int = 1, note: str = "") -> None:
+        nonlocal done
+        done += n
+        if bar is not None:
+            bar.step(n, note)
+
+    try:
+        yield step
+    except Interrupted:
+        raise  # told by the innermost bar
+    except KeyboardInterrupt as stop:
+        raise Interrupted(label, _count(done, total, unit)) from stop
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 @contextlib.contextmanager

@@ -1,11 +1,11 @@
 """Many edits of one hook point at a fraction of the price: only the blocks after it run again, only where it matters.
 
-An edit at the positions from `start` on leaves everything before `start` as it was, at every block. So each passage
-goes through the model once; what is kept is its residual at the hook and the keys and values that the later blocks
-computed for the prefix. An edited pass then runs the later blocks on the positions from `start` on. It uses the
-model's own decoder with the earlier blocks skipped, so masks, rotary positions, sliding windows and norms are the
-model's own code in every family. Whether that works is measured: on the first rows the result is compared with plain
-hooked passes, and when it differs, or the family cannot be run this way, plain passes are used throughout.
+An edit at the positions from `start` on leaves everything before `start` as it was, at every block. So each passage goes
+through the model once; what is kept is its residual at the hook and the keys and values that the later blocks computed for the
+prefix. An edited pass then runs the later blocks on the positions from `start` on. It uses the model's own decoder with the
+earlier blocks skipped, so masks, rotary positions, sliding windows and norms are the model's own code in every family. Whether
+that works is measured: on the first rows the result is compared with plain hooked passes, and when it differs, or the family
+cannot be run this way, plain passes are used throughout.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ class Batch(Shown):
     [n, T, d_model] after the final norm, both unedited. `prefix_mask` [n, P] marks the prefix, padded on the left.
     """
 
-    rows: tuple[int, ...]
-    """Indices into the passages that were given."""
+    rows: tuple[int, ...]  # indices into the passages that were given
     ids: Tensor
     mask: Tensor
     positions: Tensor
