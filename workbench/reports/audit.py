@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.reports.figures import _frame, _path
+from workbench.reports.figures import _apart, _frame, _path
 from workbench.reports.shares import finite
 from workbench.reports.svg import Figure, Scale, drawing, percent, signed, tag, words
 
@@ -39,10 +39,13 @@ def _kept(behaviour: Mapping[str, Any]) -> list[str]:
     body = [tag("line", x1=x.left, x2=x.right, y1=y(v), y2=y(v), class_="wbf-grid") for v in (0.0, 0.5, 0.8, 1.0)]
     body += [words(f"{v:g}", x.left - 8, y(v) + 4, anchor="end", **soft) for v in (0.0, 0.5, 0.8, 1.0)]
     body += [words(str(k), x(n), 224, anchor="middle", **soft) for k, n in places.items()]
+    named = []
     for key, style, name in (("kept", "wbf-line-a", "effect kept"), ("cosine", "wbf-line-b", "cosine")):
         path = [(x(places[row["k"]]), y(row[key])) for row in curve]
         body.append(tag("path", d=_path(path), class_=style))
-        body.append(words(name, path[-1][0] + 8, path[-1][1] + (4 if key == "kept" else -4), font_size=12))
+        named.append((name, path[-1]))
+    heights = _apart([point[1] + 4 for _, point in named])
+    body += [words(name, point[0] + 8, height, font_size=12) for (name, point), height in zip(named, heights, strict=True)]
     body.append(words("features", x.right, 240, anchor="end", class_="wbf-soft", font_size=11.5))
     return [*body, words("of the vector, select pairs", 4, 12, class_="wbf-soft", font_size=11.5)]
 

@@ -75,7 +75,7 @@ def chapter(report: Report, slug: str, *, n_contexts: int, window: int) -> dict[
         "on": report.warnings_on,
         "rows": table_rows(report),
         "with_card": {row["feature"] for row in report.features if has_card(report, row)},
-        "categories": _categories(report),
+        "categories": categories_of(report),
         "groups": group_rows(report),
         "groups_sentence": groups_sentence(report),
         "cards": shown_cards(report, n_contexts=n_contexts, window=window),
@@ -102,16 +102,28 @@ def overview_row(report: Report, slug: str) -> dict[str, Any]:
         "trait": report.trait,
         "sentence": verdict.brief(report),
         "picture": drawn(made_of_strip(report.slices, trait=report.trait)) if report.slices else None,
-        "sub_traits": percent(value) if report.slices else "–",
+        "sub_traits": (percent(value) if count else "") if report.slices else "–",
         "sub_ends": _ends(ends),
         "error": percent(finite(report.parts.share_error)),
         "error_ends": _ends(error),
         "verified": f"{report.n_verified} of {tested}" if tested else "not tested",
         "overall": verdict.overall(lights),
         "weakest": verdict.weakest(lights),
-        "auc_weak": bool(report.warnings_on("auc")),
+        "auc": _auc(report),
+        "auc_ends": _auc_ends(report),
+        "auc_weak": report.warnings_on("auc"),
         "falsified": report.falsification.colour if report.falsification else "",
     }
+
+
+def _auc(report: Report) -> str:
+    known = finite(report.vector.evidence.get("auc_stripped"))
+    return "–" if known is None else f"{known:.2f}"
+
+
+def _auc_ends(report: Report) -> str:
+    ends = interval(report.vector.evidence.get("auc_stripped_interval"))
+    return f"[{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
 
 
 def _ends(pair: list[float] | None) -> str:
@@ -142,7 +154,7 @@ def _examples(report: Report) -> list[Shown]:
     return shown
 
 
-def _categories(report: Report) -> list[tuple[str, CategoryName]]:
+def categories_of(report: Report) -> list[tuple[str, CategoryName]]:
     """The categories in use, for the filter, by name."""
     used = {row["category"] for row in report.features if row["category"]}
     return sorted(((key, category_name(report.taxonomy, key)) for key in used), key=lambda pair: pair[1].name)

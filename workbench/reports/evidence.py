@@ -69,9 +69,10 @@ def _placebos(known: Mapping[str, Any]) -> str:
         return ""
     rank = finite(known.get("rank_p"))
     place = "" if rank is None else f" (rank p {rank:.2g})"
+    lesson = "any contrast has features of its own" if middle >= 1 else "with these replies the test finds few of any contrast"
     return (
         f"{n:,.0f} features move further than placebo contrasts move them (q .05). Treated the same way, a placebo contrast gets "
-        f"{middle:,.0f} in the middle of {len(counts)} and {max(counts):,} at most{place}: any contrast has features of its own."
+        f"{middle:,.0f} in the middle of {len(counts)} and {max(counts):,} at most{place}: {lesson}."
     )
 
 

@@ -10,14 +10,14 @@ from itertools import accumulate, pairwise
 from workbench.reports.shares import GROUP_NAMES, Slice
 from workbench.reports.svg import Figure, Scale, drawing, percent, tag, words
 
-_ROW, _TOP, _LABELS, _PLOT_END, _WIDTH = 26, 24, 190, 522, 776
+_ROW, _TOP, _LABELS, _PLOT_END, _WIDTH = 27, 24, 190, 522, 776
 
 
 def waterfall(slices: Sequence[Slice], *, trait: str) -> Figure:
     """Shares of |v|^2 one after the other, from 0 to 1: each bar starts where the one above ended.
 
-    A share may be negative (its bar runs to the left). Whiskers are the intervals of the shares, drawn at the
-    end of the bar. The last row is the sum: the whole vector.
+    A share may be negative (its bar runs to the left). Whiskers are the intervals of the shares and dots the estimates they
+    belong to, both drawn from the beginning of the bar. The last row is the sum: the whole vector.
     """
     ends = list(accumulate(row.value for row in slices))
     starts = [0.0, *ends[:-1]]
@@ -114,7 +114,8 @@ def _whisker(row: Slice, start: float, scale: Scale, y: float) -> list[str]:
         return []
     left, right = scale(start + row.low), scale(start + row.high)
     ends = f"M{left:.1f} {y - 4:.1f}V{y + 4:.1f}M{right:.1f} {y - 4:.1f}V{y + 4:.1f}"
-    return [tag("path", d=f"M{left:.1f} {y:.1f}H{right:.1f}{ends}", class_="wbf-whisker")]
+    line = tag("path", d=f"M{left:.1f} {y:.1f}H{right:.1f}{ends}", class_="wbf-whisker")
+    return [line] if row.corrected is None else [line, tag("circle", cx=scale(start + row.corrected), cy=y, r=2.6, class_="wbf-total")]
 
 
 def _link(x: float, top: float) -> str:

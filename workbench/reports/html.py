@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -86,8 +87,13 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(clean=clean, token=clean_token)
+    env.filters.update(clean=clean, token=clean_token, tied=_tied)
     return env
+
+
+def _tied(text: str) -> str:
+    """The same words with intervals that do not break across lines."""
+    return re.sub(r" \[(\S+), (\S+)\]", "\u00a0[\\1,\u00a0\\2]", text)
 
 
 def _finalize(value: Any) -> Any:

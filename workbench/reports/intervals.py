@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.base.display import Shown
+
 if TYPE_CHECKING:
     from workbench.decomposition.result import Decomposition
 
 Interval = tuple[float, float] | None
 
 
-@dataclass(frozen=True)
-class GroupIntervals:
+@dataclass(frozen=True, repr=False)
+class GroupIntervals(Shown):
     """95% basic bootstrap intervals of groups of features: in each replicate the shares are summed, and then ranked.
 
     `columns` maps a feature to its column in `shares` [n_bootstrap, m] and `points` [m], the vector's own shares; `error` is
@@ -42,6 +44,22 @@ class GroupIntervals:
         found = self._summed(features)
         return None if found is None else _ends(*found)
 
+    def corrected(self, features: Iterable[int]) -> float | None:
+        """The estimate that goes with `total`: 2 share - mean of the replicates (see `taxonomy.values.Part`)."""
+        found = self._summed(features)
+        return None if found is None else _middle(*found)
+
+    def corrected_remainder(self, labelled: Iterable[int]) -> float | None:
+        """The estimate that goes with `remainder`."""
+        found = self._summed(labelled)
+        if found is None or len(self.error) != len(found[0]):
+            return None
+        return _middle(1.0 - self.error - found[0], 1.0 - self.error_point - found[1])
+
+    def corrected_error(self) -> float | None:
+        """The estimate of the SAE's own error."""
+        return _middle(self.error, self.error_point)
+
     def remainder(self, labelled: Iterable[int]) -> Interval:
         """The interval of all other features: 1 - error - sum over `labelled`, in each replicate (the identity)."""
         found = self._summed(labelled)
@@ -64,3 +82,8 @@ def _ends(replicates: np.ndarray, point: float) -> Interval:
         return None
     low, high = np.quantile(known, [0.025, 0.975])
     return float(2 * point - high), float(2 * point - low)
+
+
+def _middle(replicates: np.ndarray, point: float) -> float | None:
+    known = replicates[np.isfinite(replicates)]
+    return float(2 * point - known.mean()) if len(known) > 1 and np.isfinite(point) else None

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from workbench.reports.chapter import overview_row
+from workbench.reports.chapter import categories_of, overview_row
 from workbench.reports.matrices import pair_matrix
 from workbench.reports.measures import drawn
 from workbench.reports.svg import percent, signed
 
 if TYPE_CHECKING:
+    from workbench.reports.shares import CategoryName
     from workbench.reports.several import SharedPair, TraitReports
 
 N_SHARED = 12
@@ -23,6 +24,8 @@ def overview(several: TraitReports, slugs: dict[str, str]) -> dict[str, Any]:
     return {
         "rows": [overview_row(one, slugs[one.trait]) for one in several.traits],
         "names": several.names,
+        "traits": [(slugs[name], name) for name in several.names],
+        "categories": sorted({pair[0]: pair for one in several.traits for pair in categories_of(one)}.values(), key=_by_name),
         "shared_sentence": shared_sentence(several),
         "cosines": _cosines(several, pairs),
         "overlap": _overlap(several, pairs),
@@ -32,6 +35,10 @@ def overview(several: TraitReports, slugs: dict[str, str]) -> dict[str, Any]:
         "pairs": [_pair(pair, slugs) for pair in several.pairs],
         "comparison_warnings": several.comparison.warnings if several.comparison else (),
     }
+
+
+def _by_name(pair: tuple[str, CategoryName]) -> str:
+    return pair[1].name
 
 
 def shared_sentence(several: TraitReports) -> str:
@@ -49,8 +56,8 @@ def shared_sentence(several: TraitReports) -> str:
     n = len(several.shared)
     features = f"{n} feature{'' if n == 1 else 's'}" if n else "No feature"
     return told + (
-        f"{features} move{'s' if n < 2 else ''} in two traits or more, the same way, as placebo contrasts move "
-        f"{'it' if n < 2 else 'them'} not (q .05)."
+        f"{features} move{'s' if n < 2 else ''} the same way in two traits or more and further than placebo contrasts move "
+        f"{'it' if n < 2 else 'them'} (q .05)."
     )
 
 
@@ -81,11 +88,11 @@ def _overlap(several: TraitReports, pairs: dict[frozenset[str], SharedPair]) -> 
 
     def cell(i: int, j: int) -> tuple[float | None, str, str]:
         if i == j:
-            return None, str(own.get(names[i], "–")), "of its own"
+            return None, str(own.get(names[i], "–")), "own"
         pair = pairs.get(frozenset((names[i], names[j])))
         if pair is None or pair.n_shared is None:
             return None, "–", ""
-        chance = "" if pair.n_expected is None else f"({pair.n_expected:.1f})"
+        chance = "" if pair.n_expected is None else f"({pair.n_expected:.2g})"
         return pair.n_shared / max(most, 1), str(pair.n_shared), chance
 
     cells = [[cell(i, j) for j in range(len(names))] for i in range(len(names))]
@@ -117,5 +124,5 @@ def _pair(pair: SharedPair, slugs: dict[str, str]) -> dict[str, str]:
         f"{known(pair.background_median, 2)}, {known(pair.background_q95, 2)}",
         "p": "–" if pair.p is None else f"{pair.p:.2g}",
         "shared": "–" if pair.n_shared is None else str(pair.n_shared),
-        "expected": known(pair.n_expected, 1),
+        "expected": "–" if pair.n_expected is None else f"{pair.n_expected:.2g}",
     }  # fmt: skip

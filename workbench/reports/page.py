@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from workbench.reports.several import TraitReports
 
 
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
+
+
 def page(reports: Sequence[Report], several: TraitReports | None, *, n_contexts: int, window: int) -> dict[str, Any]:
     """All names that `page.html.jinja` uses; `several` adds the overview."""
     slugs = slugs_of([one.trait for one in reports])
     first = reports[0]
     l0 = finite(card_figure(first.parts.sae, "l0"))
     return {
-        "title": f"What is {first.trait} made of?" if several is None else f"What are {len(reports)} traits made of?",
+        "title": f"What is {first.trait} made of?" if several is None else f"What are {_NUMBERS[len(reports)]} traits made of?",
         "traits": [one.trait for one in reports],
         "chapters": [chapter(one, slugs[one.trait], n_contexts=n_contexts, window=window) for one in reports],
         "overview": overview(several, slugs) if several is not None else None,

@@ -10,8 +10,6 @@ from workbench.reports.text import clean, clean_token
 if TYPE_CHECKING:
     from workbench.labeling.evidence import Context
 
-SOURCES = {"rollouts": "reply of the model", "chat": "chat", "corpus": "corpus", "owt": "OpenWebText", "written": "written by hand"}
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -38,12 +36,13 @@ def passage(context: Context, *, window: int, highest: float) -> Passage:
     `window` tokens either side of the peak, `highest` the activation that is shaded in full.
     """
     first, last = max(0, context.peak - window), context.peak + window + 1
-    pieces: list[Piece] = [Piece("… ")] if first > 0 and context.tokens else []
+    begins_inside = first > 0 or context.position > context.peak
+    pieces: list[Piece] = [Piece("…")] if begins_inside and context.tokens else []
     for index, (token, value) in enumerate(zip(context.tokens, context.values, strict=False)):
         if first <= index < last:
             _append(pieces, clean_token(token), float(value), index == context.peak, highest)
     if last < len(context.tokens):
-        pieces.append(Piece(" …"))
+        pieces.append(Piece("…"))
     source = f"{context.source} · {context.document[:12]}"
     return Passage(tuple(pieces), clean(source, limit=90), f"{context.peak_value:.2f}")
 

@@ -33,7 +33,10 @@ class CategoryName:
 
 @dataclass(frozen=True)
 class Slice:
-    """One row of the picture. `value`, `low`, `high` are shares of |v|^2; the interval is None where unknown."""
+    """One row of the picture. `value`, `low`, `high` are shares of |v|^2; the interval is None where unknown.
+
+    `corrected` is the estimate in the middle of the interval, for all questions and instructions; `value` is this sample's.
+    """
 
     id: str
     name: str
@@ -44,6 +47,7 @@ class Slice:
     n_features: int = 0
     positive: float = 0.0
     negative: float = 0.0
+    corrected: float | None = None
 
 
 def finite(value: object) -> float | None:
@@ -104,24 +108,27 @@ def slices(
     rows = [_labelled(key, ids, shares, taxonomy, intervals) for key, ids in members.items()]
     rows.append(_unlabelled(shares, set(categories), intervals))
     value, ends = error
-    rows.append(Slice("error", "Missed by the SAE", "error", value, *(ends or (None, None))))
+    corrected = intervals.corrected_error()
+    rows.append(Slice("error", "Missed by the SAE", "error", value, *(ends or (None, None)), corrected=corrected))
     return tuple(sorted(rows, key=lambda row: (_ORDER.index(row.group), -row.value)))
 
 
 def _labelled(key, ids, shares, taxonomy, intervals: GroupIntervals) -> Slice:
     known = category_name(taxonomy, key)
-    return _sum(key, clean(known.name, limit=34), known.group, ids, shares, intervals.total(ids))
+    return _sum(key, clean(known.name, limit=34), known.group, ids, shares, (intervals.total(ids), intervals.corrected(ids)))
 
 
 def _unlabelled(shares, labelled: set[int], intervals: GroupIntervals) -> Slice:
     ids = [feature for feature, share in enumerate(shares) if feature not in labelled and share != 0]
-    return _sum("unlabelled", "Without a label", "open", ids, shares, intervals.remainder(labelled))
+    known = intervals.remainder(labelled), intervals.corrected_remainder(labelled)
+    return _sum("unlabelled", "Without a label", "open", ids, shares, known)
 
 
-def _sum(key, name, group, ids, shares, ends: Interval) -> Slice:
+def _sum(key, name, group, ids, shares, known: tuple[Interval, float | None]) -> Slice:
     values = [float(shares[feature]) for feature in ids]
     positive, negative = math.fsum(v for v in values if v > 0), math.fsum(v for v in values if v < 0)
-    return Slice(key, name, group, math.fsum(values), *(ends or (None, None)), len(ids), positive, negative)
+    ends, corrected = known
+    return Slice(key, name, group, math.fsum(values), *(ends or (None, None)), len(ids), positive, negative, corrected)
 
 
 def group_total(rows: Iterable[Slice], group: str) -> tuple[float, int]:
@@ -147,7 +154,8 @@ def compact(
         low, high = intervals.total(ids) or (None, None)
         total = math.fsum(row.value for row in small)
         positive, negative = math.fsum(row.positive for row in small), math.fsum(row.negative for row in small)
-        merged = Slice(f"small-{group}", f"{len(small)} small {name}", group, total, low, high, len(ids), positive, negative)
+        merged = Slice(f"small-{group}", f"{len(small)} small {name}", group, total, low, high, len(ids), positive, negative,
+                       intervals.corrected(ids))  # fmt: skip
         place = max(n for n, row in enumerate(shown) if row.group == group)
         shown.insert(place + 1, merged)
         shown = [row for row in shown if row not in small]

@@ -59,16 +59,16 @@ SAE_THRESHOLDS = (
     Threshold("variance_explained", "Variance explained", 0.85, 0.70, True, "of held-out activations"),
     Threshold(
         "ce_recovered",
-        "Cross-entropy recovered",
+        "Loss recovered",
         0.93,
         0.80,
         True,
-        "when the model runs on the reconstruction",
+        "cross-entropy, when the model runs on the reconstruction",
     ),
     Threshold("dead_share", "Dead features", 0.03, 0.10, False, "never fired where they were counted"),
 )
 ERROR_THRESHOLD = Threshold(
-    "share_error", "Missed of this vector", 0.20, 0.40, False, "its error as a share of the whole"
+    "share_error", "Vector missed", 0.20, 0.40, False, "the SAE’s error as a share of this vector"
 )
 _BADNESS = ("good", "fair", "unknown", "poor")
 
@@ -96,40 +96,53 @@ def answer(report: Report) -> str:
             f"What the {report.trait} vector is made of is unknown here: shares need the token activations behind the "
             "vector, and this one came without them. Cosines and pursuit below describe its direction only."
         )
-    pieces = [_trait_piece(report), *filter(None, map(_plain_piece(report), ("other", "unclear", "open")))]
+    first, count = _trait_piece(report), group_total(report.slices, "trait")[1]
+    pieces = list(filter(None, map(_plain_piece(report), ("other", "unclear", "open"))))
     ends = _ends(interval(report.parts.share_error_interval))
-    return f"{', '.join(pieces)}. The SAE misses {percent(finite(report.parts.share_error))}{ends}."
+    missed = f"the SAE misses {percent(finite(report.parts.share_error))}{ends}"
+    if not count:
+        return f"{first} Of its vector’s squared length, {_listed([*pieces, missed])}."
+    return f"{first}; {_listed([*pieces, missed])}."
+
+
+def _listed(pieces: list[str]) -> str:
+    """a, b, and c."""
+    return pieces[0] if len(pieces) == 1 else f"{', '.join(pieces[:-1])}, and {pieces[-1]}"
 
 
 def brief(report: Report) -> str:
-    """The same for one line of an overview: what its labels say, largest category first."""
+    """The same for one line of an overview: the largest categories of its labels."""
     rows = sorted((row for row in report.slices if row.group in ("trait", "other")), key=lambda row: -abs(row.value))
     if not report.slices:
         return "Shares are unknown: the vector came without its token activations."
-    _, count = group_total(report.slices, "trait")
-    none = "" if count else f"No feature is labelled as a sub-trait of {report.trait}. "
     named = ", ".join(f"{row.name.lower()} {percent(row.value)}" for row in rows[:3])
-    return f"{none}Largest labels: {named}." if named else f"{none}No feature has a label that says what it is."
+    if not named:
+        return "No feature has a label that says what it is."
+    return f"{named[:1].upper()}{named[1:]}."
 
 
 def _trait_piece(report: Report) -> str:
     value, count = group_total(report.slices, "trait")
-    whole = f"of the {report.trait} vector’s squared length is carried by"
     if not count:
-        return f"None {whole} features labelled as its sub-traits"
+        n = sum(row.n_features for row in report.slices if row.group in ("other", "unclear"))
+        found = f"None of the {n} labelled features reads" if n else "No feature has a label, so none reads"
+        return f"{found} as a sub-trait of {report.trait}."
     rows = sorted((row for row in report.slices if row.group == "trait"), key=lambda row: -row.value)
     named = ", ".join(f"{row.name.lower()} {percent(row.value)}{_ends(_pair(row))}" for row in rows[:2])
     more = f" and {len(rows) - 2} more" if len(rows) > 2 else ""
     ends = _ends(group_ends(report, "trait"))
-    return f"{percent(value)}{ends} {whole} {_features(count)} labelled as its sub-traits ({named}{more})"
+    return (
+        f"{percent(value)}{ends} of the {report.trait} vector’s squared length is carried by {_features(count)} labelled as its "
+        f"sub-traits ({named}{more})"
+    )
 
 
 def _plain_piece(report: Report):
-    words = {"other": "labelled style, topic or other", "unclear": "labelled unclear", "open": "without a label"}
+    words = {"other": "labelled style, topic or other", "unclear": "labelled unclear", "open": "that nobody labelled"}
 
     def piece(group: str) -> str:
         value, count = group_total(report.slices, group)
-        return f"{percent(value)} by {_features(count) if group == 'other' else f'{count:,}'} {words[group]}" if count else ""
+        return f"{percent(value)} is {_features(count)} {words[group]}" if count else ""
 
     return piece
 

@@ -104,7 +104,26 @@
       box.classList.toggle("many", this.table.offsetWidth > box.clientWidth + 1);
     }
   }
-  for (const section of all("[data-table]")) tables.set(section.id, new FeatureTable(section));
+  const together = at("all/features");
+  for (const section of all("[data-table]")) if (section !== together) tables.set(section.id, new FeatureTable(section));
+  const gather = () => {  // the table of all traits is made of the others' rows when somebody asks for it
+    const body = together.querySelector("tbody");
+    for (const own of Array.from(tables.values())) {
+      for (const row of own.rows) {
+        const copy = row.cloneNode(true), cell = document.createElement("td");
+        copy.removeAttribute("id");
+        copy.hidden = false;
+        copy.dataset.trait = own.name;
+        cell.textContent = cell.dataset.sort = own.section.dataset.trait;
+        copy.cells[0].after(cell);
+        body.append(copy);
+      }
+    }
+    together.hidden = false;
+    const made = new FeatureTable(together);
+    made.sort(made.heads.find((head) => head.dataset.key === "share"), false);
+    tables.set(together.id, made);
+  };
 
   // ---- addresses: open the card, set the table, and say in the bar where we are
   let quiet = false;
@@ -112,6 +131,7 @@
     const [name, query] = location.hash.slice(1).split("?");
     let id = name;
     try { id = decodeURIComponent(name); } catch { /* an address that somebody mistyped */ }
+    if (together && id === together.id && !tables.has(id)) gather();
     const target = id && at(id);
     if (!target) return;
     if (tables.has(id)) tables.get(id).apply(Object.fromEntries(new URLSearchParams(query || "")));
@@ -121,7 +141,7 @@
       target.open = true;
       target.querySelector("summary").focus({ preventScroll: true });
     }
-    if (query !== undefined || target.matches("details.card")) target.scrollIntoView({ behavior: "instant" });
+    if (query !== undefined || target === together || target.matches("details.card")) target.scrollIntoView({ behavior: "instant" });
   };
   addEventListener("hashchange", go);
   const cards = all("details.card");
@@ -140,8 +160,8 @@
   const bar = document.querySelector(".bar");
   const links = all("a", bar).map((link) => [link, at(link.hash.slice(1))]).filter(([, target]) => target);
   const mark = () => {
-    const line = bar.offsetHeight + 40;
-    const above = (target) => target.getBoundingClientRect().top <= line;
+    const line = parseFloat(getComputedStyle(root).scrollPaddingTop) + 8;
+    const above = (target) => target.getClientRects().length > 0 && target.getBoundingClientRect().top <= line;
     const chapter = all("article.chapter").filter(above).pop();
     const ended = all("main > section").filter(above).pop();
     const late = ended && chapter && chapter.compareDocumentPosition(ended) & Node.DOCUMENT_POSITION_FOLLOWING;
@@ -154,7 +174,8 @@
       const here = link === part || (inside ? link.closest(".traits") && target === inside : target === (ended || null));
       if (here) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
     }
-    root.style.setProperty("--bar", bar.offsetHeight + "px");
+    const list = bar.querySelector(".traits ~ .parts:not([hidden])");
+    root.style.setProperty("--bar", bar.offsetHeight + (list ? list.offsetHeight : 0) - 1 + "px");
   };
   let waiting = false;
   const soon = () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; mark(); }); } };
