@@ -1,5 +1,6 @@
 # make demo    what is evil made of? (sets up .venv, fetches the model, runs the main job, says where the report is)
 # make test    the tests            make lint      ruff and pyright
+# make docs    the documentation site, into site/      make docs-serve   the same while you write, on 127.0.0.1:8000
 # make stress  the long matrices    make evidence TOPIC=main_job   write docs/evidence/main_job.json again
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := $(VENV)/Scripts
 endif
 SETUP := pyproject.toml constraints.txt
 
-.PHONY: demo test lint format stress evidence report-screenshot build clean
+.PHONY: demo test lint format stress evidence docs docs-serve report-screenshot build clean
 
 demo: $(VENV)/.installed
 	$(BIN)/workbench demo
@@ -35,6 +36,12 @@ stress: $(VENV)/.installed-dev
 evidence: $(VENV)/.installed-dev
 	$(BIN)/python scripts/evidence.py $(TOPIC) $(QUICK)
 
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8000
+
 report-screenshot: $(VENV)/.installed-dev
 	$(BIN)/python scripts/screenshot.py
 
@@ -42,7 +49,7 @@ build: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
 
 # The stamps say with which versions of these two files the environment was made: a second `make demo` starts at once.
 $(VENV)/.installed: $(SETUP)
