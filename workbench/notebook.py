@@ -65,6 +65,9 @@ def report(
                                  "wb.report(vector, parts, labels)")  # fmt: skip
         vector, parts, said = (*what, labels) if labels is not None else what
         return report_of(vector, parts, said, trait=trait, n_features=n_features, **values)
+    if not what:
+        raise WorkbenchError("nothing to report on", "a vector, its decomposition and its labels, or a run folder",
+                             'for instance wb.report("runs/evil-smollm2-135m-instruct")')  # fmt: skip
     if len(what) > 1 and (values or trait is not None):
         found = ", ".join(sorted([*values, *(["trait"] if trait is not None else [])]))
         raise WorkbenchError(f"{found} for several traits", "values of one trait",

@@ -42,6 +42,8 @@ FEATURE = {
     "in_v_up",
     "causal_odd",
     "causal_interval",
+    "causal_p",
+    "causal_q",
     "damage",
     "verified",
 }
