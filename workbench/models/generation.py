@@ -105,7 +105,7 @@ def stream(
 ) -> Iterator[list[Generated]]:
     """The responses of one batch while they grow: after each token, what every row has said so far (no activations).
 
-    The tokens of `generate_batches` for one such batch. The deltas are in force until the iterator ends or is closed.
+    The tokens of `generate` for one such batch. The deltas are in force until the iterator ends or is closed.
     """
     sampling = sampling or Sampling()
     record = GenerationRecord(model, len(prompts), [], (), torch.empty(0))

@@ -42,14 +42,18 @@ def spelled(value: Any) -> Any:
 
 
 def live_report(explorer: Explorer, trait: str | None = None) -> Report | None:
-    """The report of a run with the labels as they are now; None where the run has no decomposition."""
+    """The report of a run, its labels as they are now, with those in the user's folder; None where it has no decomposition.
+
+    The labels that only the shelf has are left out, as they are of the run's own report.
+    """
     from workbench.reports.content import report
 
     run = explorer.run(trait)
     if run.parts is None:
         return None
     book = explorer.book
-    records = book.records()
+    own = {*(run.labels.records if run.labels else ()), *book.own()}
+    records = {feature: record for feature, record in book.records().items() if feature in own}
     labels = {feature: record.label for feature, record in records.items() if record.label is not None}
     return report(run.vector, run.parts, LabelSet(book.sae_id, book.sae_hash, labels, records=records))
 
@@ -162,7 +166,7 @@ def names_of(explorer: Explorer) -> dict[int, str]:
 def reading_json(reading: TextReading, explorer: Explorer, *, role: str | None = None) -> dict[str, Any]:
     """A reading as the pages draw it; with `role`, the strongest features are those on its tokens.
 
-    {tokens: [{text, role, counts, features: [[feature, activation]]}], projections, strongest, labels, maxima}; `maxima` are
+    {tokens: [{text, role, counts, n, features: [[feature, activation]]}], projections, strongest, labels, maxima}; `maxima` are
     the largest activations in the index, where there is one, of the features in `strongest`.
     """
     strongest = reading.strongest(N_STRONGEST, role=role)
@@ -174,8 +178,16 @@ def reading_json(reading: TextReading, explorer: Explorer, *, role: str | None =
         else {row["feature"]: float(index.arrays["largest"][:, row["feature"]].max()) for row in strongest}
     )
     tokens = [
-        {"text": clean_token(text), "role": said, "counts": counts, "features": [[f, round(v, 3)] for f, v in features]}
-        for text, said, counts, features in zip(reading.tokens, reading.roles, reading.counts, reading.features, strict=True)
+        {
+            "text": clean_token(text),
+            "role": said,
+            "counts": counts,
+            "n": n,
+            "features": [[f, round(v, 3)] for f, v in features],
+        }
+        for text, said, counts, n, features in zip(
+            reading.tokens, reading.roles, reading.counts, reading.n_firing, reading.features, strict=True
+        )
     ]
     return {
         "tokens": tokens,

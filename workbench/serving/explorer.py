@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError, unknown_name
-from workbench.serving.runs import RunOnDisk, ServedRun, all_labels, read_run
+from workbench.serving.runs import RunOnDisk, ServedRun, known_labels, read_run
 from workbench.serving.turns import Turns
 
 if TYPE_CHECKING:
@@ -208,8 +208,9 @@ class Explorer:
             trait = load_trait(self.traits[0])
         except WorkbenchError:  # an imported vector may carry a name that nobody described
             trait = None
-        given, sae = all_labels(self.runs), parts.sae
-        self._book = LabelBook(sae["id"], sae["weights_hash"], given, self._labels_folder, trait=trait)
+        sae_id, sae_hash = parts.sae["id"], parts.sae["weights_hash"]
+        given = known_labels(self.runs, sae_id, sae_hash)
+        self._book = LabelBook(sae_id, sae_hash, given, self._labels_folder, trait=trait)
 
     def _open_index(self) -> None:
         from workbench.labeling.contexts.index import FeatureIndex

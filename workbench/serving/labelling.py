@@ -74,9 +74,12 @@ class LabelBook:
 
     def records(self) -> dict[int, FeatureRecord]:
         """Every feature that somebody said something of, in order."""
+        return {feature: self.record(feature) for feature in sorted({*self.given, *self.own()})}
+
+    def own(self) -> list[int]:
+        """The features that the user's folder has a file of."""
         place = self.place
-        own = [int(path.stem) for path in label_files(place)] if place is not None else []
-        return {feature: self.record(feature) for feature in sorted({*self.given, *own})}
+        return [] if place is None else [int(path.stem) for path in label_files(place)]
 
     def labels(self) -> dict[int, FeatureLabel]:
         """The label that counts of each feature that has one."""

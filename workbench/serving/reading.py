@@ -64,14 +64,15 @@ class Projection:
 class TextReading:
     """Token by token: its string, who says it (one of ROLES), whether it counts, the features that fire on it.
 
-    `features` are (feature, activation) per token, strongest first, at most MAX_LISTED; nothing fires by definition on the
-    first token, special tokens and sinks, which do not count. `projections` are by trait.
+    `features` are (feature, activation) per token, strongest first, at most MAX_LISTED of `n_firing`; by definition nothing fires
+    on the first token, special tokens and sinks, which do not count. `projections` are by trait.
     """
 
     tokens: tuple[str, ...]
     roles: tuple[str, ...]
     counts: tuple[bool, ...]
     features: tuple[tuple[tuple[int, float], ...], ...]
+    n_firing: tuple[int, ...]
     projections: dict[str, Projection]
 
     def values(self, feature: int) -> tuple[float, ...]:
@@ -151,11 +152,13 @@ def read_tokens(
     rows = {hook: found[0].float() for hook, found in _activations(model, hooks, ids).items()}
     counted = _counted(model, rows, special)
     everywhere = torch.stack(list(counted.values())).all(0) if counted else ~special
+    features, n_firing = _features(sae, rows[sae.hook], counted[sae.hook]) if sae else (((),) * len(ids), (0,) * len(ids))
     return TextReading(
         tokens=token_strings(model.tokenizer, ids),
         roles=tuple(roles),
         counts=tuple(everywhere.tolist()),
-        features=_features(sae, rows[sae.hook], counted[sae.hook]) if sae else ((),) * len(ids),
+        features=features,
+        n_firing=n_firing,
         projections={one.trait: _projection(one, rows[one.hook], counted[one.hook], roles) for one in personas},
     )
 
@@ -176,18 +179,23 @@ def _counted(model: Model, rows: dict[HookPoint, Tensor], special: Tensor) -> di
     return found
 
 
-def _features(sae: SparseAutoencoder, rows: Tensor, counted: Tensor) -> tuple[tuple[tuple[int, float], ...], ...]:
+def _features(
+    sae: SparseAutoencoder, rows: Tensor, counted: Tensor
+) -> tuple[tuple[tuple[tuple[int, float], ...], ...], tuple[int, ...]]:
+    """(listed features, number of firing features) per token."""
     together = max(1, CODE_CELLS // sae.d_sae)
     listed: list[tuple[tuple[int, float], ...]] = []
+    n_firing: list[int] = []
     for part, kept in zip(rows.split(together), counted.split(together), strict=True):
         counts, features, values = sparse_codes(sae.encode(part) * kept.to(sae.device)[:, None])
         ends = counts.cumsum()
+        n_firing += counts.tolist()
         for start, end in zip(ends - counts, ends, strict=True):
             pairs = sorted(
                 zip(features[start:end].tolist(), values[start:end].tolist(), strict=True), key=lambda p: (-p[1], p[0])
             )
             listed.append(tuple(pairs[:MAX_LISTED]))
-    return tuple(listed)
+    return tuple(listed), tuple(n_firing)
 
 
 def _projection(one: Persona, rows: Tensor, counted: Tensor, roles: Sequence[str]) -> Projection:

@@ -12,7 +12,7 @@ from workbench.base.store import read_json
 
 if TYPE_CHECKING:
     from workbench.decomposition.result import Decomposition
-    from workbench.labeling.labels import LabelSet
+    from workbench.labeling.labels import FeatureRecord, LabelSet
     from workbench.personas.vectors import PersonaVector
 
 _VECTOR, _PARTS = "vector/persona_vector.json", "decomposition/decomposition.json"
@@ -112,10 +112,12 @@ def read_run(run: RunOnDisk) -> ServedRun:
     return ServedRun(run.folder, vector, parts, labels)
 
 
-def all_labels(runs: Iterable[ServedRun]) -> dict[int, Any]:
-    """Feature -> FeatureRecord of all runs together; where two runs say something of a feature, the first one's file counts."""
-    found: dict[int, Any] = {}
-    for run in runs:
-        for feature, record in (run.labels.records if run.labels else {}).items():
+def known_labels(runs: Iterable[ServedRun], sae_id: str, sae_hash: str) -> dict[int, FeatureRecord]:
+    """Feature -> what the runs say of it, the first one that says anything; then what the shelf says of other features."""
+    from workbench.labeling.files.store import load_labels
+
+    found: dict[int, FeatureRecord] = {}
+    for labels in (*(run.labels for run in runs), load_labels(sae_id, sae_hash=sae_hash)):
+        for feature, record in (labels.records if labels else {}).items():
             found.setdefault(feature, record)
     return found

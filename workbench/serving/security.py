@@ -39,8 +39,8 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
-_ENTER = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={place}"><link rel="icon" href="data:,">
-<title>workbench</title></head><body><p><a href="{place}">Open the explorer</a></p></body></html>"""
+_ENTER = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>workbench</title><link rel="icon" href="data:,">
+<meta http-equiv="refresh" content="0;url={place}"></head><body><p><a href="{place}">Open the explorer</a></p></body></html>"""
 
 
 def new_token() -> str:

@@ -15,6 +15,8 @@ from workbench.base.errors import WorkbenchError
 from workbench.serving.security import Access, is_loopback, new_token
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from workbench.serving.explorer import Explorer
 
 DEFAULT_PORT = 8760
@@ -69,8 +71,8 @@ def access_for(made: socket.socket, host: str) -> Access:
     return Access(new_token(), host, int(made.getsockname()[1]))
 
 
-def serve(explorer: Explorer, made: socket.socket, access: Access, *, ready: Callable[[], Any] = lambda: None) -> None:
-    """Serve until Ctrl-C (KeyboardInterrupt, when all is closed). `ready` is called once requests are answered."""
+def make_server(explorer: Explorer, access: Access, *, ready: Callable[[], Any] = lambda: None) -> uvicorn.Server:
+    """The server, not yet running. `ready` is called once requests are answered."""
     import uvicorn
 
     from workbench.serving.app import make_app
@@ -81,13 +83,18 @@ def serve(explorer: Explorer, made: socket.socket, access: Access, *, ready: Cal
             if self.started:
                 ready()
 
-    config = uvicorn.Config(
+    return Server(uvicorn.Config(
         make_app(explorer, access), access_log=False, log_config=None, server_header=False, lifespan="off", ws="none",
         proxy_headers=False, timeout_graceful_shutdown=2, h11_max_incomplete_event_size=16_384, limit_concurrency=64,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def serve(explorer: Explorer, made: socket.socket, access: Access, *, ready: Callable[[], Any] = lambda: None) -> None:
+    """Load in the background and serve until Ctrl-C, which is raised as KeyboardInterrupt when all is closed."""
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    server = make_server(explorer, access, ready=ready)
     explorer.start()
-    Server(config).run(sockets=[made])
+    server.run(sockets=[made])
 
 
 def entrance(url: str) -> Path:

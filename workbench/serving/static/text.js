@@ -26,7 +26,7 @@ const scale = () => {
     return { values, full: largest, far: Infinity, unit: `Activation of feature ${which}${reading.labels[which] ? `, “${reading.labels[which]}”` : ""}; full colour is ${short(largest)}${reading.maxima[which] ? ", its largest in the index" : ", its largest in this text"}.` };
   }
   const found = reading.projections[Number(which)];
-  if (found.deviations) return { values: found.deviations, full: 5, far: 2, unit: `Projection on ${found.trait} in standard deviations of tokens of neutral replies, from their mean. Orange: toward ${found.trait}; blue: away from it; underlined: more than 2; full colour: 5.` };
+  if (found.deviations) return { values: found.deviations, full: 4, far: 2, unit: `Projection on ${found.trait} in standard deviations of tokens of neutral replies, from their mean. Orange: toward ${found.trait}; blue: away from it; underlined: more than 2; full colour: 4.` };
   const largest = Math.max(...found.cosine.map((value) => Math.abs(value ?? 0)), 1e-9);
   return { values: found.cosine, full: largest, far: Infinity, unit: `Cosine with the ${found.trait} vector, full colour ${largest.toFixed(2)}. This run kept no neutral replies to measure it against.` };
 };
@@ -65,7 +65,7 @@ const token = (index) => {
     el("td", {}, el("button", { type: "button", "aria-label": `Colour the text by feature ${feature}`, onclick: () => by(feature) }, "colour"))));
   fill($("token-body"), el("p", { class: "note" }, `${index + 1} of ${reading.tokens.length}, ${found.role}${found.counts ? "" : "; it does not count (first token, special token or sink)"}`),
     el("dl", { class: "facts" }, ...facts),
-    rows.length ? el("table", {}, el("caption", { class: "note" }, `${found.features.length} features fire; activations`), el("thead", { class: "hidden" }, el("tr", {}, ...["Feature", "Bar", "Activation", "Colour"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows)) : el("p", { class: "note" }, "No feature is listed here."));
+    rows.length ? el("table", {}, el("caption", { class: "note" }, `${found.n} features fire${found.n > 15 ? ", the strongest 15" : ""}; activations`), el("thead", { class: "hidden" }, el("tr", {}, ...["Feature", "Bar", "Activation", "Colour"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows)) : el("p", { class: "note" }, "No feature is listed here."));
 };
 
 const by = (feature) => { choices(feature); chosen = `feature:${feature}`; $("colour").value = chosen; $("own-feature").value = feature; colour(); };
@@ -91,6 +91,7 @@ const draw = () => {
   $("result").hidden = false;
   if (chosen) colour();
   totals();
+  $("result-title").scrollIntoView({ block: "nearest" });
   press(reading.tokens.findIndex((one) => one.counts && one.features.length), false);
 };
 
