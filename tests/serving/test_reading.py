@@ -28,7 +28,9 @@ def persona(vector) -> Persona:
 
 
 def rows_of(world, ids) -> torch.Tensor:
-    return activations_at(world.model, world.sae.hook, torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))[0].float()
+    return activations_at(world.model, world.sae.hook, torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))[
+        0
+    ].float()
 
 
 def test_the_scale_is_that_of_the_neutral_replies_alone(vector):
@@ -39,7 +41,9 @@ def test_the_scale_is_that_of_the_neutral_replies_alone(vector):
     replies = [tokens @ unit for name, tokens in vector.tokens.rows(vector.hook) if arms[name] == "neutral"]
     assert scale.n_replies == N_REPLIES and scale.n_tokens == sum(map(len, replies))
     assert scale.token_sd == pytest.approx(float(torch.cat(replies).std()), rel=1e-5)
-    assert scale.reply_mean == pytest.approx(float(torch.stack([reply.mean() for reply in replies]).mean()), rel=1e-4, abs=1e-6)
+    assert scale.reply_mean == pytest.approx(
+        float(torch.stack([reply.mean() for reply in replies]).mean()), rel=1e-4, abs=1e-6
+    )
     assert scale.of_token(scale.token_mean + 2 * scale.token_sd) == pytest.approx(2)
     assert scale.of_reply(scale.reply_mean - scale.reply_sd) == pytest.approx(-1)
 
@@ -99,7 +103,9 @@ def test_the_strongest_features_can_be_those_of_one_speaker(world, persona):
     assert {row["feature"] for row in said} <= {row["feature"] for row in everywhere}
     assert all(reading.roles[row["position"]] == "assistant" for row in said)
     top = everywhere[0]
-    assert top["activation"] == max(reading.values(top["feature"])) == max(v for listed in reading.features for _, v in listed)
+    assert (
+        top["activation"] == max(reading.values(top["feature"])) == max(v for listed in reading.features for _, v in listed)
+    )
 
 
 def test_a_model_without_an_sae_and_a_vector_without_a_scale_can_be_read_too(world, persona):

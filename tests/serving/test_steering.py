@@ -67,7 +67,9 @@ def test_replies_come_token_by_token_and_only_grow(world, steer):
 
 
 def test_a_stream_is_what_the_batch_would_have_been(world):
-    prompts = [tokenize_chat(world.model, [{"role": "user", "content": text}], add_generation_prompt=True) for text in ("a", "b c")]
+    prompts = [
+        tokenize_chat(world.model, [{"role": "user", "content": text}], add_generation_prompt=True) for text in ("a", "b c")
+    ]
     deltas = {world.sae.hook: torch.stack([torch.zeros(32), 4 * world.sae.decoder_directions[2]])}
     streamed = last(stream(world.model, prompts, LONG, row_seeds=[1, 2], row_deltas=deltas))
     ((order, made),) = list(generate(world.model, prompts, LONG, row_seeds=[1, 2], row_deltas=deltas))

@@ -48,7 +48,9 @@ def make_vector(model: Any, sae: Any, folder: Path) -> PersonaVector:
         if name not in ("id", "arm", "split", "response_ids"):
             rows[name] = pandas.Series([0 if kind in ("int64", "float64", "bool") else ""] * len(ids)).astype(kind)
     direction = 3 * sae.decoder_directions[0] + sae.decoder_directions[5]
-    return PersonaVector(TRAIT, model.description(), sae.hook, (sae.hook,), direction[None], None, None, None, rows, {}, source)
+    return PersonaVector(
+        TRAIT, model.description(), sae.hook, (sae.hook,), direction[None], None, None, None, rows, {}, source
+    )
 
 
 def make_parts(sae: Any, vector: PersonaVector) -> Decomposition:
@@ -80,7 +82,9 @@ def make_labels(sae: Any, *, text: str | None = None) -> LabelSet:
     """Labels of features 0 to 3 by a program; every text of theirs is `text` when it is given."""
     author = {"kind": "model", "name": "a test"}
     made = {
-        i: FeatureLabel(i, text or words, text or "as planted", {TRAIT: "topic"}, author, evidence=evidence(i, text or " they said"))
+        i: FeatureLabel(
+            i, text or words, text or "as planted", {TRAIT: "topic"}, author, evidence=evidence(i, text or " they said")
+        )
         for i, words in enumerate(WORDS)
     }
     return LabelSet(sae.id, sae.weights_hash, made)
@@ -128,7 +132,9 @@ class Served:
         """An httpx client that holds the token as a program would."""
         import httpx
 
-        return httpx.Client(base_url=self.base, headers={"authorization": f"Bearer {self.access.token}", **headers}, timeout=30)
+        return httpx.Client(
+            base_url=self.base, headers={"authorization": f"Bearer {self.access.token}", **headers}, timeout=30
+        )
 
 
 @contextmanager

@@ -106,7 +106,9 @@ class Access:
 def _split_host(host: str | None) -> tuple[str, int] | None:
     try:
         found = urlsplit(f"//{host}")
-        return (found.hostname or "", 80 if found.port is None else found.port) if host and found.netloc == host else None
+        if not host or found.netloc != host or "@" in host:
+            return None
+        return found.hostname or "", 80 if found.port is None else found.port
     except ValueError:
         return None
 
