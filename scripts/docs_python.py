@@ -8,12 +8,13 @@ from workbench import _HOMES, _PARTS
 # What a reader looks for -> the names under it, in the order of use. A name that is in none is put under "More" by its module.
 SECTIONS = {
     "The six lines": ("load_model", "extract", "load_sae", "decompose", "label", "report"),
-    "Values": ("PersonaVector", "Decomposition", "LabelSet", "Report", "Falsification", "SparseAutoencoder", "Model", "Trait"),
+    "Values": ("PersonaVector", "Decomposition", "LabelSet", "Report", "TraitReports", "Falsification", "SparseAutoencoder", "Model", "Trait"),
     "Models and assets": ("HookPoint", "ChatServer", "Sampling", "fetch", "list_assets"),
     "Traits, judges, rollouts": ("load_trait", "list_traits", "make_judge", "RolloutDesign", "collect_rollouts"),
     "SAEs": ("list_saes", "evaluation_card", "check_fitness"),
     "Checks": ("falsify",),
     "Features and labels": ("feature_view", "feature_views", "load_labels", "annotate"),
+    "Runs and errors": ("RunFolder", "WorkbenchError"),
 }
 
 
