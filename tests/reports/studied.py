@@ -63,7 +63,7 @@ def example_view(feature: int, text: str) -> FeatureView:
         usual=USUAL,
         histogram=((1.0, 1.19, 40), (1.19, 1.41, 22), (4.76, 5.66, 2)),
         by_position=(Tally("0", 400, 3, 0.0075, 1.1, (0.003, 0.02), 400), Tally("1-3", 1200, 20, 0.0167, 1.3, (0.01, 0.03), 400)),
-        by_role=(Tally("assistant", 9000, 400, 0.044, 1.9, (0.03, 0.06), 300), Tally("user", 4000, 12, 0.003, 1.2, (0.0, 0.01), 99)),
+        by_role=(Tally("assistant", 9000, 400, 0.044, 1.9, (0.03, 0.06), 300), Tally("user", 400, 1, 0.003, 1.2, (0, 0.01), 99)),
         by_trait={"evil": (Tally("positive", 5000, 300, 0.06, 2.0, (0.05, 0.08), 20),
                            Tally("negative", 5000, 20, 0.004, 1.2, (0.001, 0.01), 20))},
         partners=(Partner(94, 0.4, 0.02, 120),),

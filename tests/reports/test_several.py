@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.reports.example import D_SAE, example_labels, example_vector
-from tests.reports.studied import known_parts, other_trait
+from tests.reports.studied import full_report, known_parts, other_trait
 from workbench.base.errors import WorkbenchError
 from workbench.decomposition.comparison.overlap import compare_traits
 from workbench.reports.content import report
@@ -98,3 +98,13 @@ def test_what_does_not_belong_on_one_page_is_refused(two):
         trait_reports([replace(one, vector=replace(one.vector, trait=f"t{n}")) for n in range(8)])
     with pytest.raises(WorkbenchError, match=r"(?i)the comparison is of"):
         trait_reports([other, one], comparison=compare_traits([one.parts, other.parts], decoder()))
+
+
+def test_a_page_of_many_traits_keeps_fewer_contexts_of_each():
+    full = full_report()
+    names = [f"t{n}" for n in range(6)]
+    others = [replace(full, vector=replace(full.vector, trait=name), parts=replace(full.parts, trait=name)) for name in names]
+    seven = trait_reports([full, *others])
+    assert {len(view.contexts["rollouts"]) for one in seven for view in one.views.values()} == {2}
+    assert seven["evil"].views[311].contexts["rollouts"] == full.views[311].contexts["rollouts"][:2]
+    assert trait_reports([full]).traits[0].views == full.views

@@ -134,7 +134,7 @@ def report(
     from workbench.reports.belonging import belong_together
     from workbench.reports.cautions import cautions
     from workbench.reports.examples import examples
-    from workbench.reports.gathered import history_of, made_of_labels, shown_views
+    from workbench.reports.gathered import fewer_contexts, history_of, made_of_labels, shown_views
 
     belong_together(vector, parts, labels, views=views, falsification=falsification, made_of=made_of)
     labels = labels.for_trait(vector.trait)
@@ -151,7 +151,7 @@ def report(
         made_of=made_of if made_of is not None else made_of_labels(parts, labels, owner),
         label_history=history_of(shown, labels, history),
     )  # fmt: skip
-    made = replace(made, examples=examples(made))
+    made = replace(made, examples=examples(made), views=fewer_contexts(made.views))
     return replace(made, warnings=cautions(made))
 
 

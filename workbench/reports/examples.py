@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 N_EXAMPLES = 3
 RULE = (
     "the first features by the declared ranking that fire in a text that may be shown, each where it fires hardest in the "
-    "rollouts of the trait (elsewhere if it does not fire there), no text twice"
+    "replies of the arm that has more of it (else in other replies of the trait, else elsewhere), no text twice"
 )
 """How examples are chosen: nobody picked them."""
 
@@ -63,15 +63,21 @@ def examples(report: Report, n: int = N_EXAMPLES) -> tuple[Example, ...]:
 
 
 def contexts_of(report: Report, feature: int) -> Iterator[Context]:
-    """Contexts of a feature that may be shown, of the trait's rollouts first, the strongest first within."""
+    """Contexts of a feature that may be shown: of the arm of the trait that has more of it, of its other replies, of all else;
+    the strongest first within each."""
     view, label = report.views.get(feature), report.labels.get(feature)
     if view is not None:
         known = [context for listed in view.contexts.values() for context in listed]
     else:
         known = list(label.evidence.contexts) if label is not None and label.evidence is not None else []
     own = f"rollouts:{report.trait}:"
+    arm = own + ("positive" if float(report.parts.delta_code[feature]) > 0 else "negative")
     readable = (context for context in known if not context.is_withheld and context.is_redistributable)
-    yield from sorted(readable, key=lambda context: (not context.source.startswith(own), -context.peak_value))
+
+    def order(context: Context) -> tuple[bool, bool, float]:
+        return context.source != arm, not context.source.startswith(own), -context.peak_value
+
+    yield from sorted(readable, key=order)
 
 
 def _text(context: Context) -> str:

@@ -17,16 +17,19 @@ if TYPE_CHECKING:
 
 N_CONTEXTS = 6
 """Contexts per kind of source that a report keeps of a view."""
+N_CONTEXTS_OF_A_PAGE = 14
+"""The same, summed over the traits of a page."""
 
 
 def shown_views(views: Mapping[int, FeatureView], shown: Iterable[int]) -> dict[int, FeatureView]:
-    """The views of the features shown, in their order, with the strongest contexts and only text that may be passed on."""
-    return {feature: _travelling(views[feature]) for feature in shown if feature in views}
+    """The views of the features shown, in their order, with only the text that may be passed on."""
+    return {feature: views[feature].without_foreign_text() for feature in shown if feature in views}
 
 
-def _travelling(view: FeatureView) -> FeatureView:
-    kept = {kind: listed[:N_CONTEXTS] for kind, listed in view.contexts.items()}
-    return replace(view, contexts=kept).without_foreign_text()
+def fewer_contexts(views: Mapping[int, FeatureView], n_traits: int = 1) -> dict[int, FeatureView]:
+    """The same views with as many contexts (the strongest) per kind of source as a page of `n_traits` has room for (never fewer than 2)."""
+    n = max(2, min(N_CONTEXTS, N_CONTEXTS_OF_A_PAGE // max(1, n_traits)))
+    return {f: replace(v, contexts={kind: listed[:n] for kind, listed in v.contexts.items()}) for f, v in views.items()}
 
 
 def history_of(shown: Iterable[int], labels: LabelSet, store: LabelSet | None) -> dict[int, tuple[FeatureLabel, ...]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.reports.contract import plain
+from workbench.reports.gathered import fewer_contexts
 from workbench.reports.limits import MAX_TRAITS
 from workbench.reports.shares import finite
 
@@ -137,13 +138,13 @@ class TraitReports(Shown):
 def trait_reports(
     reports: Sequence[Report], *, comparison: TraitComparison | None = None
 ) -> TraitReports:
-    """Several reports as one value. `comparison` is that of their decompositions, in the same order.
+    """Several reports as one value; of the views of many traits fewer contexts are kept.
 
-    Raises WorkbenchError for none or more than `MAX_TRAITS` traits, a trait that stands twice, reports on different SAEs, and a
-    comparison of other traits.
+    `comparison` is that of their decompositions, in the same order. Raises WorkbenchError for none or more than `MAX_TRAITS`
+    traits, a trait that stands twice, reports on different SAEs, and a comparison of other traits.
     """
-    made = tuple(reports)
-    _check(made, comparison)
+    _check(tuple(reports), comparison)
+    made = tuple(replace(one, views=fewer_contexts(one.views, len(reports))) for one in reports)
     parts = [one.parts for one in made]
     cosines = _cosines(parts)
     signed = _specific(parts)
