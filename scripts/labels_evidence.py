@@ -2,10 +2,11 @@
 
     python scripts/label_reading.py index CHATS.parquet default; ... index CHATS.parquet soft-frozen     # where features fire
     python scripts/label_reading.py choose; ... sheets 4; readers; ... apply READINGS.json ...           # the labels that ship
-    python scripts/evidence.py labels                      # 10 CPU minutes
+    python scripts/evidence.py labels                      # 40 CPU minutes
     python scripts/labels_evidence.py --benchmark          # only the index's speed (a CPU hour) and the faulty endpoint
 
-Scores are detection AUROC by the offline embedder on held-out contexts, of the features of largest share of the seven traits.
+Scores are detection AUROC on held-out contexts of the features of largest share of the seven traits, by a sentence embedder
+and by word vectors.
 """
 
 from __future__ import annotations
@@ -69,26 +70,38 @@ def evidence() -> dict[str, Any]:
 
 
 def scores(features: list[int], labels: Any, model: Any, sae: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the whole table, {sort of label: AUROC on same-token and neighbour negatives}), our explainer's labels among them."""
+    """({scorer: {shipped, offline, soft_frozen}}, {sort of label: AUROC on same-token and neighbour negatives}).
+
+    offline, soft_frozen: labels that our explainer writes, of the same features and of a control SAE's. It reads with MiniLM, so
+    by the sentence scorer theirs are upper bounds; `by_words` has every sort by word vectors, which nobody read with.
+    """
     from workbench.labeling.explainers.protocol import make_explainer
     from workbench.labeling.label import explained_labels
     from workbench.labeling.scores.comparison import score_table
     from workbench.labeling.scores.embedding import EmbeddingScorer
+    from workbench.labeling.scores.sentences import SentenceScorer
     from workbench.saes.registry import load_sae
 
-    collection, scorer = open_index("default", model, sae).collection(features), EmbeddingScorer()
-    shipped = score_table(labels, collection, scorer, seed=SEED).record()
-    ours, _ = explained_labels(features, collection, make_explainer("offline", collection.background), score=False)
-    offline = score_table(ours.values(), collection, scorer, seed=SEED).record()
+    collection = open_index("default", model, sae).collection(features)
     frozen = load_sae(SOFT_FROZEN)
     top = largest_soft_frozen(frozen)
     apart = open_index("soft-frozen", model, frozen).collection(top)
+    ours, _ = explained_labels(features, collection, make_explainer("offline", collection.background), score=False)
     theirs, _ = explained_labels(top, apart, make_explainer("offline", apart.background), score=False)
-    soft = score_table(theirs.values(), apart, scorer, seed=SEED).record()
+    sides = {"shipped": (labels, collection), "offline": (ours.values(), collection), "soft_frozen": (theirs.values(), apart)}
+    tables = {
+        scorer.embedder: {name: score_table(which, where, scorer, seed=SEED).record() for name, (which, where) in sides.items()}
+        for scorer in (SentenceScorer(allow_same_embedder=True), EmbeddingScorer())
+    }
+    return tables, {**hard_means(tables["minilm"]), "by_words": hard_means(tables["glove"])}
+
+
+def hard_means(tables: dict[str, Any]) -> dict[str, Any]:
+    """{sort of label: AUROC on same-token and neighbour negatives} of one scorer."""
+    shipped = tables["shipped"]
     hard: dict[str, Any] = {sort: hard_mean(shipped, sort) for sort in SORTS}
-    hard |= {"offline": hard_mean(offline, "shipped"), "soft_frozen": hard_mean(soft, "shipped")}
-    hard["shipped_minus_one_token"] = {name: shipped["columns"][name]["shipped_minus"]["one_token"] for name in HARD}
-    return {"shipped": shipped, "offline": offline, "soft_frozen": soft}, hard
+    hard |= {name: hard_mean(tables[name], "shipped") for name in ("offline", "soft_frozen")}
+    return {**hard, "shipped_minus_one_token": {name: shipped["columns"][name]["shipped_minus"]["one_token"] for name in HARD}}
 
 
 def hard_mean(table: dict[str, Any], sort: str) -> float:

@@ -26,6 +26,7 @@ from workbench.labeling.scores.examples import (
 from workbench.labeling.scores.forms import form_of, form_words
 from workbench.labeling.scores.measures import Scored, best_threshold, correct, separation
 from workbench.labeling.scores.scoring import score
+from workbench.labeling.scores.sentences import SentenceScorer, marked_word
 
 LABELS = {theme: ", ".join(words[:2]) for theme, words in THEMES.items()}
 
@@ -215,3 +216,33 @@ def test_glove_tells_correct_from_swapped_labels_on_planted_text(collection: Col
         swapped = [score_label(names[other], theme, collection) for other in THEMES if other != theme]
         assert right is not None and right["value"] > 0.7
         assert all(wrong is not None and wrong["value"] < right["value"] - 0.1 for wrong in swapped)
+
+
+# ---------------------------------------------------------------------------------------------------- the sentence embedder
+
+
+def test_the_marked_word_is_whole_and_a_blank_is_named() -> None:
+    context = Context((" un", "believ", "able", " news"), (0.0, 1.0, 0.0, 0.0), 1, "owt", "a")
+    assert marked_word(context) == "unbelievable"
+    assert marked_word(replace(context, tokens=("a", "\n", " b", "c"))) == "."
+
+
+def test_a_label_that_minilm_helped_to_write_is_refused_unless_an_upper_bound_is_wanted(collection: Collection) -> None:
+    label = FeatureLabel(0, "animals", author={"kind": "offline", "name": "offline"})
+    sets = detection_examples(0, collection)
+    with pytest.raises(WorkbenchError, match="minilm"):
+        SentenceScorer().scores(label, sets.positives)
+
+
+@pytest.mark.assets
+def test_minilm_tells_correct_from_swapped_labels_on_planted_text(collection: Collection) -> None:
+    names = {0: "insults and name-calling", 1: "bodies of water", 2: "musical instruments", 3: "food"}
+    scorer = SentenceScorer()
+    for theme in THEMES:
+        found = {other: score(names[other], theme, collection, scorer).record() for other in THEMES}
+        right = found.pop(theme)
+        assert right is not None and right["value"] > 0.8
+        assert all(wrong is not None and wrong["value"] < right["value"] - 0.1 for wrong in found.values())
+    offline = FeatureLabel(1, names[1], author={"kind": "offline", "name": "offline"})
+    upper = score(offline, 1, collection, SentenceScorer(allow_same_embedder=True)).record()
+    assert upper is not None and upper["value"] == score(names[1], 1, collection, scorer).record()["value"]

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from workbench.labeling.labels import FeatureLabel, FeatureRecord
     from workbench.labeling.scores.protocol import Scorer
 
-SCORERS = ("embedding", "openai", "anthropic", "local")
+SCORERS = ("embedding", "sentence", "openai", "anthropic", "local")
 
 
 def score(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="A folder of label files.")] = Path("feature_labels"),
     index: Annotated[Path | None, typer.Option("--index", help="A feature index (`workbench features index`).")] = None,
-    scorer: Annotated[str, typer.Option("--scorer", help="embedding, openai, anthropic or local: who reads.")] = "embedding",
-    task: Annotated[str, typer.Option("--task", help="detection, or fuzzing (not by the embedding scorer).")] = "detection",
+    scorer: Annotated[
+        str, typer.Option("--scorer", help="embedding, sentence, openai, anthropic or local: who reads.")
+    ] = "embedding",
+    task: Annotated[str, typer.Option("--task", help="detection, or fuzzing (not by the embedders).")] = "detection",
     scorer_model: Annotated[
         str | None, typer.Option("--scorer-model", help="Its model: an endpoint's name for it, or what `local` loads.")
     ] = None,
@@ -73,15 +75,16 @@ def make_scorer(name: str, task: str, model: str | None = None, url: str | None 
     from workbench.base.errors import WorkbenchError, unknown_name
     from workbench.labeling.scores.embedding import EmbeddingScorer
     from workbench.labeling.scores.language import EndpointScorer, LocalScorer, check_task
+    from workbench.labeling.scores.sentences import SentenceScorer
 
     if name not in SCORERS:
         raise unknown_name("scorer", name, SCORERS)
     check_task(task)
-    if name == "embedding":
+    if name in ("embedding", "sentence"):
         if task != "detection":
-            found = f"the task {task!r} for the embedding scorer"
+            found = f"the task {task!r} for the {name} scorer"
             raise WorkbenchError(found, "detection", "choose another scorer: openai, anthropic or local")
-        return EmbeddingScorer()
+        return EmbeddingScorer() if name == "embedding" else SentenceScorer()
     return LocalScorer(model, task=task) if name == "local" else EndpointScorer(name, task=task, model=model, base_url=url)
 
 
