@@ -90,7 +90,7 @@ def find_setting(name: str, flag_value: Any = None, default: Any = None) -> Foun
         return Found(name, _truth(variable, value) if SETTINGS.get(name, (str,))[0] is bool else value, variable)
     for path in config_files():
         values = read_config(path)
-        if name in values:
+        if not isinstance(values.get(name, {}), dict):  # `[sae.train]` is a table of the command `sae`
             return Found(name, values[name], place_of(path, name))
     return Found(name, default, "default")
 

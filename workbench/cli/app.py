@@ -10,7 +10,7 @@ import typer
 
 from . import serve
 from .features import commands as features_commands
-from .help import EPILOG, START, dress
+from .help import EPILOG, MENDING, START, dress
 from .house import assets as assets_commands
 from .house import cache as cache_commands
 from .house import config as config_commands
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from .stages import JobConfig, JobResult
 
 HELP = {"-h", "--help"}
-MENDING = ("doctor", "config")
-"""Commands that a mistake in a settings file does not stop, as it does not hide the help."""
-
 app = typer.Typer(
     name="workbench",
     help="Take a persona vector apart: which features of a sparse autoencoder is a trait made of?",

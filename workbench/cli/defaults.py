@@ -1,4 +1,4 @@
-"""The tables of the configuration files: `[report]`, `[sae.train]`, ... set flags of those commands."""
+"""The tables of the configuration files: `[report]`, `[sae.train]` (or `["sae train"]`) set flags of those commands."""
 
 from __future__ import annotations
 
@@ -59,12 +59,20 @@ def _in_table(path: Path, command: Any, key: tuple[str, ...], table: dict[str, A
     known = commands if commands is not None else flags
     for name, value in table.items():
         here = (*key, name)
-        if commands is not None and name in commands and isinstance(value, dict):
-            yield from _in_table(path, commands[name], here, value)
+        if isinstance(value, dict) and (inner := _find(command, name)) is not None:
+            yield from _in_table(path, inner, here, value)
         elif commands is None and (flag := flags.get(name.replace("-", "_"))) is not None:
-            yield FlagDefault(key, flag.name, _checked(path, flag, here, value), place_of(path, *here))
+            checked = _checked(path, command, flag, here, value)
+            yield FlagDefault(tuple(" ".join(key).split()), flag.name, checked, place_of(path, *here))
         else:
             raise unknown_key(path, here, [*known, *(SETTINGS if not key else ())])
+
+
+def _find(command: Any, name: str) -> Any:
+    """The command of a table: `[sae.train]`, or `["sae train"]` beside a setting `sae`."""
+    for part in name.split():
+        command = getattr(command, "commands", {}).get(part)
+    return command
 
 
 def _flag(parameter: Any) -> str:
@@ -73,23 +81,23 @@ def _flag(parameter: Any) -> str:
     return long[0].replace("-", "_") if long else ""
 
 
-def _checked(path: Path, parameter: Any, key: tuple[str, ...], value: Any) -> Any:
+def _checked(path: Path, command: Any, parameter: Any, key: tuple[str, ...], value: Any) -> Any:
     """The value as click takes it; what the flag would refuse is refused here, where file and line are known."""
+    import typer
+
     values = value if parameter.multiple else [value]
     try:
         if not isinstance(values, list) or any(isinstance(one, (dict, list)) for one in values):
-            raise ValueError("not one value" if not parameter.multiple else "not a list of values")
-        if parameter.is_flag and not isinstance(value, bool):
-            raise ValueError("not true or false")
-        if isinstance(value, bool) and not parameter.is_flag:
-            raise ValueError("true and false are for switches")
-        for one in values:
-            parameter.type.convert(one if parameter.is_flag else str(one), parameter, None)
+            raise ValueError("a list of values is wanted" if parameter.multiple else "one value is wanted")
+        if any(isinstance(one, bool) != bool(parameter.is_flag) for one in values):
+            raise ValueError("true or false is wanted" if parameter.is_flag else "true and false are for switches")
+        said = value if parameter.is_flag else [str(one) for one in values] if parameter.multiple else str(value)
+        parameter.process_value(typer.Context(command), said)
     except Exception as error:  # click's BadParameter comes from click or from the copy in typer
-        why = getattr(error, "message", str(error))
+        why = getattr(error, "message", None) or str(error)
         raise WorkbenchError(
             f"{place_of(path, *key)} sets `{'.'.join(key)}` to {value!r}: {why}",
             f"what `{parameter.opts[0]}` of `workbench {' '.join(key[:-1])}` takes",
             "correct it",
         ) from error
-    return value if parameter.is_flag else [str(one) for one in values] if parameter.multiple else str(value)
+    return said

@@ -14,6 +14,9 @@ from .completion import COMPLETERS
 from .examples import EXAMPLES
 from .options import JsonOption, QuietOption
 
+MENDING = ("doctor", "config")
+"""Commands that a mistake in a settings file does not stop before they begin, as it does not hide the help."""
+
 SECTIONS = {
     "Main job": ("demo", "extract", "decompose", "label", "report", "serve", "traits", "judge"),
     "Study": ("audit", "falsify", "lab", "transfer", "vectors", "decompositions"),
@@ -94,17 +97,27 @@ def _with_output(function: Callable[..., None], name: str) -> Callable[..., None
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
-        from workbench.base.settings import setting
-
         from .console import reserved_output
 
-        with reserved_output(values["as_json"], values["quiet"] or bool(setting("quiet"))):
+        with reserved_output(values["as_json"], values["quiet"] or _quiet_setting(name)):
             function(**{key: value for key, value in values.items() if key not in added})
 
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     del command.__wrapped__  # typer would read the signature of the inner function
     return command
+
+
+def _quiet_setting(command: str) -> bool:
+    from workbench.base.errors import WorkbenchError
+    from workbench.base.settings import setting
+
+    try:
+        return bool(setting("quiet"))
+    except WorkbenchError:
+        if command.split()[0] in MENDING:
+            return False
+        raise
 
 
 def _complete(parameter: inspect.Parameter, command: str) -> None:

@@ -75,13 +75,26 @@ def _is_path(path: Path) -> bool:
 
 def _sources(config: JobConfig) -> dict[str, str]:
     """Where each setting came from; what no setting says was given, as a flag or from Python."""
-    found = {}
+    found, tables = {}, _tables()
     for field in fields(config):
         here, value = find_setting(SETTING_OF.get(field.name, field.name)), getattr(config, field.name)
-        if value == field.default:
-            found[field.name] = here.source if here.value is not None and str(here.value) == str(value) else "default"
-        else:
-            found[field.name] = here.source if str(here.value) == str(value) else "given"
+        known = {str(here.value): here.source, **tables.get(here.name, {})}
+        found[field.name] = known.get(str(value), "default" if value == field.default else "given")
+    return found
+
+
+def _tables() -> dict[str, dict[str, str]]:
+    """{flag: {value: place}} of what the settings files say of the command that runs."""
+    from typer.main import get_command
+
+    from .app import app
+    from .defaults import flag_defaults
+    from .run import command_line
+
+    said, found = command_line(), {}
+    for one in reversed(list(flag_defaults(get_command(app))) if said else []):
+        if said[: len(one.command)] == list(one.command):
+            found[one.name] = {str(one.value): one.source}
     return found
 
 

@@ -47,6 +47,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         from workbench.base.store import describe_os_error
 
         return _refuse(describe_os_error(error, error.filename or "a file"))
+    finally:
+        _arguments = []
 
 
 def command_line() -> list[str]:

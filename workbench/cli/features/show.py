@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import DEFAULT_MODEL, JsonOption, ModelOption, QuietOption, SaeOption
+from ..options import DEFAULT_MODEL, JsonOption, ModelOption, PlanOption, QuietOption, SaeOption
 
 if TYPE_CHECKING:
     from workbench.labeling.contexts.index import FeatureIndex
@@ -33,6 +33,7 @@ def command(
         int, typer.Option("--ablation", min=0, help="Contexts in which the feature is taken out; 0: do not measure that.")
     ] = 12,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the controls that are drawn.")] = 0,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -42,6 +43,14 @@ def command(
     """
     from ..console import emit, reserved_output
 
+    if plan:
+        from workbench.base.settings import setting
+
+        from ..short_plans import show_short_plan, views_plan
+
+        name = str(setting("model", model, DEFAULT_MODEL))
+        planned = views_plan(features, setting("sae", sae), name, ablation, index)
+        return emit(planned, as_json=as_json, show=lambda: show_short_plan(planned))
     with reserved_output(as_json, quiet):
         from workbench.labeling.views.build import feature_views
 

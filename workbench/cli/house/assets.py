@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..options import DEFAULT_MODEL, JsonOption, QuietOption
+from ..options import DEFAULT_MODEL, JsonOption, PlanOption, QuietOption
 
 app = typer.Typer(help="Models and other assets: what there is; fetch them.", no_args_is_help=True)
 
@@ -43,6 +43,7 @@ def fetch(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Models or assets by name.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")] = False,
     accept_terms: Annotated[bool, typer.Option("--accept-terms", help="Accept the terms of those that have some.")] = False,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -57,6 +58,11 @@ def fetch(
     wanted = list(names or [DEFAULT_MODEL])
     for name in wanted:
         assets.find_asset(name)  # an unknown name stops before the first download
+    if plan:
+        from ..short_plans import fetch_plan, show_short_plan
+
+        planned = fetch_plan(wanted)
+        return emit(planned, as_json=as_json, show=lambda: show_short_plan(planned))
     with reserved_output(as_json, quiet):
         paths = {
             name: str(assets.fetch(name, offline=offline or None, accept_terms=accept_terms)) for name in wanted

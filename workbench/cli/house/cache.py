@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..options import JsonOption, QuietOption
-from .cache_items import CacheItem, holder_of, items, remove
+
+if TYPE_CHECKING:
+    from .cache_items import CacheItem
 
 app = typer.Typer(help="Downloads and converted models: what they take; clean.", no_args_is_help=True)
 _UNITS = {"h": 1 / 24, "d": 1, "w": 7, "m": 30, "y": 365}
@@ -23,6 +25,7 @@ def list_(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     from workbench.base.settings import cache_dir
 
     from ..console import emit
+    from .cache_items import items
 
     rows = [item.row() for item in items()]
     value = {"folder": str(cache_dir()), "items": rows, "bytes": sum(row["bytes"] for row in rows)}
@@ -59,6 +62,7 @@ def clean(
     What another process writes is left alone.
     """
     from ..console import emit
+    from .cache_items import holder_of, remove
 
     days = None if older_than is None else _days(older_than)
     chosen = [item for item in _chosen(names or [], days) if days is None or item.row()["days_since_use"] >= days]
@@ -74,6 +78,8 @@ def clean(
 
 def _chosen(names: list[str], days: float | None) -> list[CacheItem]:
     from workbench.base.errors import unknown_name
+
+    from .cache_items import items
 
     found = items()
     if not names:

@@ -125,6 +125,7 @@ def write_setting(file: Path, key: str, text: str) -> Any:
     """Set `key` in a settings file, checked as it will be read; returns the value. Nothing is written when it is refused."""
     import tempfile
 
+    from workbench.base.errors import WorkbenchError
     from workbench.base.settings import read_config
     from workbench.base.store import atomic_write
 
@@ -138,8 +139,11 @@ def write_setting(file: Path, key: str, text: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / file.name
         trial.write_text(changed, encoding="utf-8")
-        read_config(trial)
-        list(flags_in(trial, _root()))
+        try:
+            read_config(trial)
+            list(flags_in(trial, _root()))
+        except WorkbenchError as error:
+            raise WorkbenchError(error.found.replace(str(trial), str(file)), error.expected, error.remedy) from None
     atomic_write(file, changed)
     return value
 
@@ -173,4 +177,5 @@ def _with_line(before: str, table: list[str], name: str, value: Any) -> str:
             end = number + 1
     if end is None:
         return "\n".join([*lines, *([""] if lines else []), f"[{'.'.join(table)}]", line]) + "\n"
-    return "\n".join([*lines[:end], line, *lines[end:]]) + "\n"
+    gap = [""] if not table and lines[end:] and lines[end].strip() else []
+    return "\n".join([*lines[:end], line, *gap, *lines[end:]]) + "\n"

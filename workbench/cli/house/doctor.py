@@ -50,7 +50,7 @@ def examine(*, online: bool = False) -> dict[str, Any]:
         "code_commit": code_commit(),
         "packages": {**package_versions(), **{name: package_version(name) for name in _OPTIONAL}},
         "torch": torch_build(),
-        "cache": _cache(),
+        "cache": _guarded(_cache),
         "shelf": _guarded(_shelf),
         "assets": _guarded(_assets),
         "shadowed_by": shadowing_distributions(),
@@ -140,7 +140,20 @@ def _settings() -> dict[str, Any]:
 
     # Names only: a value may be a secret.
     environment = sorted(name for name in os.environ if name.startswith("WORKBENCH_"))
-    return {"environment": environment, "files": [str(path) for path in config_files() if path.exists()]}
+    files = [str(path) for path in config_files() if path.exists()]
+    return {"environment": environment, "files": files, "error": _settings_error()}
+
+
+def _settings_error() -> str | None:
+    from workbench.base.errors import WorkbenchError
+
+    from .config import settings_in_force
+
+    try:
+        settings_in_force()
+    except WorkbenchError as error:
+        return str(error)
+    return None
 
 
 def _online() -> dict[str, str]:
@@ -181,6 +194,10 @@ def _problems(value: dict[str, Any]) -> list[str]:
         found.append(
             f"{', '.join(value['shadowed_by'])} also installs a package named workbench: use a virtual environment of its own"
         )
+    if value["settings"]["error"]:
+        found.append(value["settings"]["error"])
+    if "error" in value["cache"]:
+        return found
     if not value["cache"]["writable"]:
         found.append(f"the cache folder {value['cache']['folder']} cannot be written: set WORKBENCH_CACHE")
     if value["cache"]["free_gib"] < 2:
@@ -202,7 +219,8 @@ def show(value: dict[str, Any]) -> None:
     say(torch["error"] or f"torch {torch['version']}: {torch['build']} build; {devices}; work runs on {torch['used']}")
     table("", ("package", "version"), [(name, version or "not installed") for name, version in value["packages"].items()])
     cache = value["cache"]
-    say(f"cache: {cache['folder']} ({cache['used_mib']} MiB used, {cache['free_gib']} GiB free)")
+    said = cache.get("error") or f"{cache['folder']} ({cache['used_mib']} MiB used, {cache['free_gib']} GiB free)"
+    say(f"cache: {said}")
     _show_assets(value["assets"])
     if isinstance(value["shelf"], list):
         say("SAEs on the shelf: " + (", ".join(entry["id"] for entry in value["shelf"]) or "none"))

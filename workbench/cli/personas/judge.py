@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..options import JsonOption, JudgeModelOption, JudgeUrlOption, QuietOption, SeedOption
+from ..options import JsonOption, JudgeModelOption, JudgeUrlOption, PlanOption, QuietOption, SeedOption
 
 app = typer.Typer(help="The judges that score responses, and what they are worth.", no_args_is_help=True)
 
@@ -35,6 +35,7 @@ def validate(
     judge_model: JudgeModelOption = None,
     judge_url: JudgeUrlOption = None,
     seed: SeedOption = None,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -44,9 +45,23 @@ def validate(
     """
     from ..console import emit, reserved_output
 
+    if plan:
+        return _plan(judge, trait or [], judge_model, judge_url, as_json=as_json)
     with reserved_output(as_json, quiet):
         value = run_validate(judge, trait or [], judge_model=judge_model, judge_url=judge_url, seed=seed or 0)
     emit(value, as_json=as_json, show=lambda: show_validate(value))
+
+
+def _plan(name: str, traits: list[str], model: str | None, url: str | None, *, as_json: bool) -> None:
+    from ..console import emit
+    from ..judge_choice import JudgeChoice
+    from ..short_plans import judge_plan, show_short_plan
+
+    names = traits or _known(name)
+    for trait in names:  # what the work itself refuses
+        JudgeChoice(name, model, url).identity(trait)
+    value = judge_plan(name, names)
+    emit(value, as_json=as_json, show=lambda: show_short_plan(value))
 
 
 def run_validate(

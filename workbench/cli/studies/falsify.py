@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..options import DEFAULT_MODEL, JsonOption, QuietOption, SeedOption
+from ..options import DEFAULT_MODEL, JsonOption, PlanOption, QuietOption, SeedOption
 from ..personas.vectors import ReadFormat
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def command(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a check failed.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help=f"Folder for the page. [default: {OUT}/<trait>]")] = None,
     seed: SeedOption = None,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -64,6 +65,11 @@ def command(
     from ..console import emit, reserved_output
     from .falsify_job import falsified, read_vector
 
+    if plan:
+        from ..short_plans import falsify_plan, show_short_plan
+
+        planned = falsify_plan(vector, sae, len(controls or ()), model or DEFAULT_MODEL, out or OUT / Path(vector).name)
+        return emit(planned, as_json=as_json, show=lambda: show_short_plan(planned))
     with reserved_output(as_json, quiet):
         where = _place(hook, layer)
         given = read_vector(vector, format=format, model=model, hook=where, trait=trait, sae=sae)

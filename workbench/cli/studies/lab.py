@@ -9,7 +9,7 @@ import typer
 
 from workbench.base.errors import WorkbenchError
 
-from ..options import BatchOption, DtypeOption, JsonOption, ModelOption, QuietOption
+from ..options import BatchOption, DtypeOption, JsonOption, ModelOption, PlanOption, QuietOption
 
 if TYPE_CHECKING:
     from workbench.lab.result import Aim, LabResult
@@ -42,6 +42,7 @@ def command(
     dtype: DtypeOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results. [default: runs/lab, or "
                                              "runs/mixtures-<model>]")] = None,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -54,10 +55,15 @@ def command(
     proportions. Writes mixtures.json and mixtures.svg; sampled answers are kept in the folder.
     """
     from ..console import emit, reserved_output
+    from ..short_plans import show_short_plan
     from .mixtures import Mixing, run_mixed, show_mixed
 
     given = {"--model": model, "--samples": samples, "--batch-size": batch_size, "--dtype": dtype}
     _refuse_others({"--difficulty": difficulty, "--seeds": seeds} if mixtures else given, mixtures=mixtures)
+    if plan:
+        mixing = Mixing(model, sae, samples, batch_size, dtype, out) if mixtures else None
+        planned = _plan(difficulty or [], sae, seeds, out, mixing)
+        return emit(planned, as_json=as_json, show=lambda: show_short_plan(planned))
     with reserved_output(as_json, quiet):
         if mixtures:
             value, mixed = run_mixed(Mixing(model, sae, samples, batch_size, dtype, out))
@@ -65,6 +71,12 @@ def command(
             value, planted = _planted(difficulty or [], sae or DEFAULT_SAE, seeds or N_SEEDS, out or OUT)
     show = (lambda: show_mixed(mixed, value)) if mixtures else (lambda: _show(planted, value))
     emit(value, as_json=as_json, show=show)
+
+
+def _plan(difficulty: list[str], sae: str | None, seeds: int | None, out: Path | None, mixing: Any) -> dict[str, Any]:
+    from ..short_plans import lab_plan, mixtures_plan
+
+    return mixtures_plan(mixing) if mixing else lab_plan(difficulty, sae or DEFAULT_SAE, seeds or N_SEEDS, out or OUT)
 
 
 def _refuse_others(options: dict[str, Any], *, mixtures: bool) -> None:
