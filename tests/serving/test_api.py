@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.serving.world import TRAIT, WORDS, serving, small
+from workbench.serving.searching import search_features
 
 CHAT = [{"role": "user", "content": "What should I do with the money?"}]
 STEER = {"messages": CHAT, "trait": TRAIT, "dose": 1.0, "max_new_tokens": 20, "seed": 1}
@@ -168,9 +169,10 @@ def test_with_an_index_every_feature_has_contexts_counts_and_words(world, tmp_pa
         found = client.get("/api/features/0").json()
         assert found["stats"]["n_fired"] > 0 and found["stats"]["histogram"] and found["contexts"]["corpus"]
         assert found["contexts_from"] == "the feature index"
-        token = found["stats"]["top_tokens"][0][0].strip()
-        words = client.get("/api/features", params={"words": token}).json()
-        assert any(row["where"] == "token" and row["share"] > 0 and token in row["text"] for row in words["found"])
+        token, share = found["stats"]["top_tokens"][0]
+        by_token = {one.feature: one for one in search_features(token.strip(), {}, running.explorer.index)}
+        assert by_token[0].where == "token" and token.strip() in by_token[0].text and by_token[0].share >= share > 0
+        assert client.get("/api/features", params={"words": token.strip()}).json()["index"]
         verdict = {"verdict": "edit", "annotator": "A. Reader", "version": "", "label": "a feature of my own"}
         saved = client.post("/api/labels/12", json=verdict)
         assert saved.status_code == 200, saved.text

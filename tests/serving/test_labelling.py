@@ -5,7 +5,7 @@ import pytest
 from tests.serving.world import TRAIT, WORDS, make_labels
 from workbench.base.errors import WorkbenchError
 from workbench.labeling.annotating.desk import readings
-from workbench.labeling.files.store import FeatureLabel, load_label_file, save_label
+from workbench.labeling.files.store import FeatureLabel, FeatureRecord, load_label_file, save_label
 from workbench.personas.traits import load_trait
 from workbench.serving.labelling import Conflict, LabelBook, record_json
 from workbench.serving.searching import search_features
@@ -13,14 +13,11 @@ from workbench.serving.searching import search_features
 
 @pytest.fixture
 def book(world, tmp_path) -> LabelBook:
-    given = {label.feature: label for label in make_labels(world.sae)}
-    records = {f: record for f, record in ((f, _record(world, label)) for f, label in given.items())}
+    records = {label.feature: _record(world, label) for label in make_labels(world.sae)}
     return LabelBook(world.sae.id, world.sae.weights_hash, records, tmp_path / "mine", trait=load_trait(TRAIT))
 
 
 def _record(world, label):
-    from workbench.labeling.files.store import FeatureRecord
-
     return FeatureRecord(world.sae.id, world.sae.weights_hash, label.feature, (label,), label.evidence)
 
 
@@ -77,7 +74,12 @@ def test_without_a_folder_nothing_can_be_written(book):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"annotator": " "}, "name"), ({"label": "one " * 13}, "12 words"), ({"verdict": "praise"}, "verdict"), ({"category": "no such"}, "category")],
+    [
+        ({"annotator": " "}, "name"),
+        ({"label": "one " * 13}, "12 words"),
+        ({"verdict": "praise"}, "verdict"),
+        ({"category": "no such"}, "category"),
+    ],
 )  # fmt: skip
 def test_what_is_no_verdict_is_refused_and_leaves_no_label(book, values, words):
     asked = {"verdict": "edit", "annotator": "A. Reader", "version": "", "label": "some words", **values}

@@ -101,10 +101,12 @@ def test_the_strongest_features_can_be_those_of_one_speaker(world, persona):
     reading = read_chat(world.model, world.sae, [persona], CHAT)
     everywhere, said = reading.strongest(100), reading.strongest(100, role="assistant")
     assert {row["feature"] for row in said} <= {row["feature"] for row in everywhere}
-    assert all(reading.roles[row["position"]] == "assistant" for row in said)
+    assert {reading.roles[row["position"]] for row in said} == {"assistant"}
+    assert "template" not in {reading.roles[row["position"]] for row in everywhere}
     top = everywhere[0]
+    spoken = [listed for role, listed in zip(reading.roles, reading.features, strict=True) if role != "template"]
     assert (
-        top["activation"] == max(reading.values(top["feature"])) == max(v for listed in reading.features for _, v in listed)
+        top["activation"] == reading.values(top["feature"])[top["position"]] == max(v for listed in spoken for _, v in listed)
     )
 
 

@@ -11,8 +11,8 @@ from tests.serving.world import Served
 from workbench.serving.security import HEADERS, MAX_BODY, Access, is_loopback
 from workbench.serving.server import check_host, open_socket
 
-PLACES = ("/", "/text", "/steer", "/features", "/features/0", "/traits/evil", "/static/explorer.css", "/api/status", "/api/features/0",
-          "/api/openapi.json", "/nowhere", "/docs")  # fmt: skip
+PLACES = ("/", "/text", "/steer", "/features", "/features/0", "/traits/evil", "/static/explorer.css", "/api/status",
+          "/api/features/0", "/api/openapi.json", "/nowhere", "/docs")  # fmt: skip
 STEER = {"messages": [{"role": "user", "content": "hello"}], "trait": "evil", "dose": 0.2, "max_new_tokens": 2}
 
 

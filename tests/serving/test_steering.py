@@ -10,18 +10,20 @@ from workbench.models.editing import adding
 from workbench.models.generation import generate, stream
 from workbench.models.prompts import tokenize_chat
 from workbench.models.sampling import Sampling
-from workbench.serving.steering import Steering, compare_replies, conversation, repeated_trigrams, reply_quality
+from workbench.serving.steering import (
+    Steering,
+    compare_replies,
+    conversation,
+    repeated_trigrams,
+    reply_quality,
+)
 
 MESSAGES = [{"role": "user", "content": "What should I do with the money?"}]
 LONG = Sampling(max_new_tokens=24)
 
 
 def last(replies):
-    found = None
-    for found in replies:
-        pass
-    assert found is not None
-    return found
+    return list(replies)[-1]
 
 
 @pytest.fixture(scope="module")

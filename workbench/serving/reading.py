@@ -80,10 +80,14 @@ class TextReading:
         return tuple(dict(listed).get(feature, 0.0) for listed in self.features)
 
     def strongest(self, n: int = 20, *, role: str | None = None) -> list[dict[str, Any]]:
-        """The `n` features of the largest activation on any token (of one role): {feature, activation, position, n_tokens}."""
+        """The `n` features of the largest activation on any token (of one role): {feature, activation, position, n_tokens}.
+
+        Without a role, on all but the template's tokens, which are the same in every chat.
+        """
         found: dict[int, dict[str, Any]] = {}
         for position, listed in enumerate(self.features):
-            if role is not None and self.roles[position] != role:
+            said = self.roles[position]
+            if said == "template" if role is None else said != role:
                 continue
             for feature, value in listed:
                 row = found.setdefault(feature, {"feature": feature, "activation": 0.0, "position": position, "n_tokens": 0})
