@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MIN_POWER, MAX_WRONG_SIGNS = 0.8, 0.01
 
 
-@dataclass(frozen=True)
-class LabRow:
+@dataclass(frozen=True, repr=False)
+class LabRow(Shown):
     """Figures of one method in one difficulty, over `n_seeds` worlds; None where nothing was planted, or nothing found.
 
     `fdr_at_05`, `fdr_at_1`, `fdr_at_2`: mean share of null latents among the discoveries at q = .05, .1, .2, with standard

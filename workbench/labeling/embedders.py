@@ -81,8 +81,11 @@ def load_minilm() -> MiniLM:
     """The MiniLM sentence embedder, from its asset (fetched on first use)."""
     from transformers import AutoModel, AutoTokenizer
 
+    from workbench.models.quiet import quiet_transformers
+
     folder = _parent_of(MINILM_ASSET, "model.safetensors")  # config.json also stands in 1_Pooling/
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+    with quiet_transformers():
+        model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
     return MiniLM(model, AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
 

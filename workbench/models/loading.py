@@ -7,9 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from . import assets
 from .at_hand import file_at_hand
 from .memory import check_weights_fit
 from .model import Model, combined_hash
+from .quiet import quiet_transformers
 from .sentencepiece import gguf_tokenizer
 from .synthetic import shape_of
 
@@ -171,7 +170,7 @@ def _from_folder(kind: Any, folder: str, **options: Any) -> Any:
     """What transformers reads from a folder, or from the hub where that may be asked."""
     local = Path(folder).is_dir() or bool(setting("offline"))
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             return kind.from_pretrained(folder, local_files_only=local, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unreadable(folder, error) from error
@@ -191,23 +190,6 @@ def _unreadable(folder: str, error: Exception) -> WorkbenchError:
         f"a reachable hub id, a local folder, a GGUF file, or one of {known}",
         "check the spelling and the network, or download the folder elsewhere and pass its path",
     )
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """transformers draws bars of its own while loading; ours is the one shown."""
-    from transformers import modeling_gguf_pytorch_utils as gguf
-    from transformers.utils import logging
-
-    was_on, bar = logging.is_progress_bar_enabled(), gguf.tqdm
-    logging.disable_progress_bar()
-    gguf.tqdm = partial(bar, disable=True)  # this one asks no setting
-    try:
-        yield
-    finally:
-        gguf.tqdm = bar
-        if was_on:
-            logging.enable_progress_bar()
 
 
 # Hashes
@@ -282,7 +264,7 @@ def _convert(file: Path, digest: str, folder: Path) -> None:
         # A folder is complete once it has its final name; until then it is a temporary one beside it.
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            with _quiet_transformers():
+            with quiet_transformers():
                 hf.save_pretrained(temporary)
                 tokenizer.save_pretrained(temporary)
             write_json(temporary / "source.json", {"file": file.name, "sha256": digest, "dtype": "float32"})
@@ -300,7 +282,7 @@ def _read_gguf(file: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             where = {"gguf_file": file.name, "local_files_only": True}
             hf = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **where)
             tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)

@@ -62,9 +62,12 @@ class Embedder:
         if self._loaded is None:
             from transformers import AutoModel, AutoTokenizer
 
+            from workbench.models.quiet import quiet_transformers
+
             folder = self._folder or find_model(asset_path(ASSET))
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+            with quiet_transformers():
+                model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
             self._loaded = tokenizer, model
         return self._loaded
 

@@ -96,7 +96,7 @@ def display_css() -> str:
 def number(value: Any, digits: int = 3) -> str:
     """Three digits, a real minus sign; a dash for what is not known."""
     known = finite(value)
-    return "–" if known is None else f"{known:.{digits}g}".replace("-", "−")
+    return "–" if known is None else f"{known + 0.0:.{digits}g}".replace("-", "−")
 
 
 def ends(interval: Iterable[Any] | None, digits: int = 2) -> str:
@@ -107,10 +107,16 @@ def ends(interval: Iterable[Any] | None, digits: int = 2) -> str:
     return " to ".join(f"{end:.{digits}f}".replace("-", "−") for end in known)
 
 
-def listing(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", most: int = N_ROWS) -> Listing:
-    """The first rows as words; what is left out is counted."""
+def listing(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", most: int = N_ROWS, only_known: bool = False
+) -> Listing:
+    """The first rows as words; what is left out is counted. With `only_known`, columns that hold nothing but dashes go."""
     words = [[shown(cell) for cell in row] for row in rows]
-    return Listing(columns, words[:most], title, max(0, len(words) - most))
+    kept = range(len(columns))
+    if only_known:
+        kept = [i for i in kept if any(row[i] != "–" for row in words)]
+    listed = [[row[i] for i in kept] for row in words[:most]]
+    return Listing([columns[i] for i in kept], listed, title, max(0, len(words) - most))
 
 
 def shown(cell: Any) -> str:

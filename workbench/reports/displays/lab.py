@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.lab.methods import Findings, Trial
     from workbench.lab.mixture_study import MixtureResult
     from workbench.lab.mixtures import Answers
-    from workbench.lab.result import LabResult
+    from workbench.lab.result import LabResult, LabRow
     from workbench.lab.sub_personas import SubPersonas
     from workbench.lab.world import World
 
@@ -32,6 +32,21 @@ def lab_display(result: LabResult) -> Display:
         ["Left: how much of what is found is false. Right: how much of what the oracle finds is found."],
         [listing(columns, [(aim.difficulty, aim.method, aim.name, aim.value, aim.limit) for aim in missed])],
         figure=lab_figure(result),
+    )
+
+
+def row_display(row: LabRow) -> Display:
+    """The figures of one method in one difficulty."""
+    rows = [
+        ("found", row.n_discoveries), ("of it false", row.fdr_at_05), ("of it with the wrong sign", row.sign_errors),
+        ("of what changed, found", row.power), ("  over the same of the oracle", row.power_vs_oracle),
+        ("precision of the first ten", row.precision_at_10),
+    ]  # fmt: skip
+    how = "has error rates (here at q = .05)" if row.controlled else "ranks only: it is told how many features to list"
+    return Display(
+        f"{row.method} in {row.difficulty}",
+        [f"The method {how}; mean of {row.n_seeds} worlds."],
+        [listing(("figure", "value"), rows)],
     )
 
 

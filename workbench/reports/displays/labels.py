@@ -34,7 +34,7 @@ def labels_display(labels: LabelSet) -> Display:
     return Display(
         "Labels",
         [f"{len(labels)} labels of {labels.sae_id}."],
-        [listing(("feature", "label", "category", "author", "status", "score"), rows, most=20)],
+        [listing(("feature", "label", "category", "author", "status", "score"), rows, most=20, only_known=True)],
         notes=[str(item) for item in labels.warnings],
     )
 

@@ -30,7 +30,7 @@ def parts_display(parts: Decomposition) -> Display:
     return Display(
         f"Decomposition of {parts.trait}",
         [f"{parts.sae.get('id')}: {parts.d_sae:,} features; {known}."],
-        [listing(("feature", "share", "q", "q against placebos", "cosine", "causal effect"), rows)],
+        [listing(("feature", "share", "q", "q against placebos", "cosine", "causal effect"), rows, only_known=True)],
         notes=[str(item) for item in parts.warnings],
     )
 
@@ -83,7 +83,7 @@ def report_display(report: Report) -> Display:
     return Display(
         f"What is {report.trait} made of?",
         [report.sentence(), where],
-        [listing(("feature", "label", "category", "share", "causal effect", "verified"), rows)],
+        [listing(("feature", "label", "category", "share", "causal effect", "verified"), rows, only_known=True)],
         figure=waterfall(report.slices, trait=report.trait) if report.slices else None,
     )
 

@@ -42,7 +42,7 @@ def vector_display(vector: PersonaVector) -> Display:
     return Display(
         f"Persona vector: {vector.trait}",
         [f"{where}; {len(vector.rows):,} replies."],
-        [listing(("measure", "value", "95% interval"), rows)],
+        [listing(("measure", "value", "95% interval"), [row for row in rows if row[1] is not None], only_known=True)],
         figure=layer_curve(points, chosen=float(vector.hook.block)) if len(points) > 1 else None,
         notes=verdict.vector_warnings(evidence),
     )
@@ -148,7 +148,7 @@ def panel_display(panel: Panel) -> Display:
         rows.append((trait, row.get("hook") or panel.hook, row.get("auc_stripped"), ends(row.get("auc_interval")),
                      row.get("auc_random_q95"), row.get("auc_text_only"), causal.get("odd")))  # fmt: skip
     columns = ("trait", "hook", "AUC", "95% interval", "random q95", "words alone", "odd effect, 1 norm")
-    tables = [listing(columns, rows)]
+    tables = [listing(columns, rows, only_known=True)]
     if panel.geometry is not None:
         tables.append(matrix(panel.geometry.traits, panel.geometry.cosines.tolist(), title=f"Cosines at {panel.hook}"))
     return Display(f"Panel of {len(rows)} traits", tables=tables, notes=panel.notes)
@@ -162,7 +162,7 @@ def comparison_display(found: Comparison) -> Display:
         rows.append((row["name"], row.get("auc"), ends(row.get("auc_interval")), row.get("effect_size"),
                      row.get("split_half_cosine"), causal.get("odd")))  # fmt: skip
     columns = ("way", "AUC", "95% interval", "Cohen’s d", "split-half cosine", "odd effect, 1 norm")
-    return Display(f"Ways to make the vector of {found.trait}", tables=[listing(columns, rows, most=20)])
+    return Display(f"Ways to make the vector of {found.trait}", tables=[listing(columns, rows, most=20, only_known=True)])
 
 
 def transfer_display(found: Transfer) -> Display:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.reports.displays.frame import Display, Listing, ends, listing, number
+from workbench.reports.svg import percent
 
 if TYPE_CHECKING:
     from workbench.models.catalogue import Asset
     from workbench.models.model import Model
     from workbench.saes.evaluation.card import EvaluationCard
+    from workbench.saes.evaluation.fitness import Fitness
     from workbench.saes.evaluation.gate import Gate
     from workbench.saes.interface import SparseAutoencoder
     from workbench.saes.registry import SaeEntry
@@ -59,6 +61,18 @@ def assets_display(assets: Iterable[Asset]) -> Display:
     rows = [(one.name, one.kind, f"{one.size / 2**20:,.0f} MiB", one.licence, one.source) for one in assets]
     title = f"{len(rows)} assets that can be fetched"
     return Display(title, tables=[listing(("name", "kind", "download", "licence", "what"), rows, most=40)])
+
+
+def fitness_display(found: Fitness) -> Display:
+    """The figures of one set of tokens."""
+    rows = [
+        ("variance explained", found.variance_explained), ("L0, features on a token", found.l0),
+        ("loss recovered", found.ce_recovered), ("loss as it is, nats per token", found.ce_clean),
+        ("  with the reconstruction", found.ce_sae), ("  with nothing in its place", found.ce_zero),
+        ("KL divergence, nats per token", found.kl), ("features that never fire here", percent(found.dead_share)),
+    ]  # fmt: skip
+    title = f"Fitness on {found.n_tokens:,} tokens"
+    return Display(title, tables=[listing(("measure", "value"), rows)])
 
 
 def gate_display(gate: Gate) -> Display:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from workbench.base.display import Shown
 from workbench.base.progress import track
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Row(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Fitness:
+@dataclass(frozen=True, repr=False)
+class Fitness(Shown):
     """One token set's figures; all over tokens that are neither skipped positions nor norm sinks.
 
     `variance_explained` = 1 - sum |h - h_hat|^2 / sum |h - mean h|^2. `ce_*` in nats per predicted token: `ce_clean`
