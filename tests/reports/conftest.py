@@ -1,4 +1,4 @@
-"""A made-up report, and its page in a real browser."""
+"""A made-up report with everything in it, three traits of it, and their pages in a real browser."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ from tests.reports.example import example_report
 @pytest.fixture(scope="session")
 def report():
     return example_report()
+
+
+@pytest.fixture(scope="session")
+def full():
+    from tests.reports.studied import full_report
+
+    return full_report()
+
+
+@pytest.fixture(scope="session")
+def three(full):
+    """Three traits on one SAE; the first has views, an audit, checks and causal tests."""
+    from tests.reports.studied import other_trait
+    from workbench.reports.content import report
+    from workbench.reports.several import trait_reports
+
+    return trait_reports([full, report(*other_trait("impolite"), views=full.views), report(*other_trait("dull"))])
 
 
 class Visit:
@@ -38,12 +55,16 @@ class Visit:
         if not request.url.startswith(("file:", "data:", "blob:")):
             self.requests.append(request.url)
 
-    def shown_features(self) -> list[int]:
+    def shown_features(self, table: str = "evil/features") -> list[int]:
+        """The features of the table's visible rows, from the top."""
         cells = self.page.eval_on_selector_all(
-            "#features tbody tr:not([hidden]) td:first-child",
-            "cells => cells.map(c => Number(c.dataset.sort))",
+            f'[id="{table}"] .features tbody tr:not([hidden]) td:first-child', "cells => cells.map(c => Number(c.dataset.sort))"
         )
         return [int(cell) for cell in cells]
+
+    @property
+    def fragment(self) -> str:
+        return self.page.evaluate("decodeURIComponent(location.hash)")
 
 
 @pytest.fixture

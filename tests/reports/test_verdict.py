@@ -21,14 +21,20 @@ GOOD = {
 
 def test_the_answer_names_every_part_of_the_vector(report: Report):
     sentence = report.sentence()
-    assert sentence.startswith("Of the squared length of the evil vector, 16.3% [")
+    assert sentence.startswith("16.3% [") and "of the evil vector’s squared length is carried by 6 features" in sentence
     for part in (
-        "sub-traits of evil (contempt 4.6%",
+        "labelled as its sub-traits (contempt 4.6%",
         "labelled unclear",
-        "without a label",
-        "27.0% [24.0, 31.0] is the SAE’s own error",
+        "that nobody labelled",
+        "the SAE misses 27.0% [24.0, 31.0].",
     ):
         assert part in sentence
+
+
+def test_labels_of_no_sub_trait_are_counted_and_not_called_none_of_the_vector():
+    foreign = {f: replace(one, categories={"evil": "style"}) for f, one in example_labels().labels.items()}
+    sentence = content.report(example_vector(), example_parts(), replace(example_labels(), labels=foreign)).sentence()
+    assert sentence.startswith("None of the 11 labelled features reads as a sub-trait of evil. Of its vector’s squared length,")
 
 
 def test_a_passing_feature_is_counted_beside_chance(report: Report):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 from workbench.reports.svg import Figure, Scale, drawing, percent, tag, words
@@ -29,16 +30,15 @@ def activation_histogram(bins: Sequence[tuple[float, float, int]], *, name: str)
     y = Scale(0.0, math.log10(most) + 0.15, 96, 12)
     marks = [10**k for k in range(int(math.log10(most)) + 1)]
     marks = marks if len(marks) <= 4 else marks[:: math.ceil(len(marks) / 4)]
-    body = []
-    for mark in marks:
-        height = y(math.log10(mark))
-        body.append(tag("line", x1=x.left, x2=x.right, y1=height, y2=height, class_="wbf-grid"))
-        body.append(words(_count(mark), x.left - 5, height + 4, anchor="end", **_SOFT))
+    heights = [y(math.log10(mark)) for mark in marks]
+    body = [tag("path", d="".join(f"M{x.left:.0f} {height:.1f}H{x.right:.0f}" for height in heights), class_="wbf-grid")]
+    counts = [tag("text", _count(mark), x=x.left - 5, y=height + 4) for mark, height in zip(marks, heights, strict=True)]
+    values = [tag("text", f"{value:.3g}", x=x(value), y=111) for value in x.ticks(5)]
+    body += [tag("g", *counts, text_anchor="end", **_SOFT), tag("g", *values, text_anchor="middle", **_SOFT)]
     bars = "".join(
         f"M{x(low):.1f} 96V{y(max(math.log10(n), 0.03)):.1f}H{max(x(high) - 0.8, x(low) + 0.8):.1f}V96Z" for low, high, n in shown
     )
     body.append(tag("path", d=bars, class_="wbf-trait"))
-    body += [words(f"{value:.3g}", x(value), 111, anchor="middle", **_SOFT) for value in x.ticks(5)]
     body.append(words("activation", x.right, 124, anchor="end", class_="wbf-soft", font_size=11))
     total = sum(n for _, _, n in shown)
     return drawing(300, 128, body, title=f"Activations of {name}", description=f"{total:,} tokens, at most {x.high:.3g}")
@@ -48,25 +48,34 @@ def _count(value: int) -> str:
     return f"{value // 1000}k" if value >= 1000 else str(value)
 
 
-def firing_rates(tallies: Sequence[Tally], *, title: str, highlight: str = "") -> Figure:
+def firing_rates(tallies: Sequence[Tally], *, title: str, n_coloured: int | None = None) -> Figure:
     """The share of tokens on which a feature fires, one line per kind of token: a dot with its 95% interval, and the number.
 
-    Names that begin with `highlight` are drawn in the colour of the trait.
+    The first `n_coloured` (all of them without it) are drawn in the colour of the trait.
     """
     rates = [one.rate for one in tallies] + [one.interval[1] for one in tallies if one.interval]
     x = Scale(0.0, max([*rates, 1e-6]) * 1.04, _NAME, 250)
-    bottom = 6 + _ROW * len(tallies)
-    body = [tag("line", x1=x.left, x2=x.left, y1=2, y2=bottom, class_="wbf-axis")]
-    for n, one in enumerate(tallies):
-        middle = 6 + _ROW * (n + 0.5)
-        name = clean(one.name, limit=200)
-        own = bool(highlight) and one.name.startswith(highlight)
-        body.append(words(name if len(name) <= 19 else name[:18] + "…", x.left - 7, middle + 4, anchor="end", font_size=11.5))
-        body.append(tag("line", x1=x.left, x2=x.right, y1=middle, y2=middle, class_="wbf-grid"))
-        if one.interval:
-            low, high = (x(end) for end in one.interval)
-            body.append(tag("path", d=f"M{low:.1f} {middle:.1f}H{high:.1f}", class_="wbf-whisker"))
-        body.append(tag("circle", cx=x(one.rate), cy=middle, r=3.4, class_="wbf-trait" if own or not highlight else "wbf-unclear"))
-        body.append(words(percent(one.rate, 2), 300, middle + 4, anchor="end", **_SOFT))
-    spoken = "; ".join(f"{one.name} {percent(one.rate, 2)} of {one.n_tokens:,}" for one in tallies)
+    middles = [6 + _ROW * (n + 0.5) for n in range(len(tallies))]
+    bottom, rows = 6 + _ROW * len(tallies), list(zip(tallies, middles, strict=True))
+    lines = "".join(f"M{x.left:.0f} {middle:.1f}H{x.right:.0f}" for middle in middles)
+    whiskers = "".join(f"M{x(one.interval[0]):.1f} {y:.1f}H{x(one.interval[1]):.1f}" for one, y in rows if one.interval)
+    body = [
+        tag("path", d=lines, class_="wbf-grid"),
+        tag("line", x1=x.left, x2=x.left, y1=2, y2=bottom, class_="wbf-axis"),
+        tag("path", d=whiskers, class_="wbf-whisker"),
+    ]
+    for own, class_ in ((True, "wbf-dots-own"), (False, "wbf-dots-others")):
+        of_kind = rows[:n_coloured] if own else rows[len(rows) if n_coloured is None else n_coloured :]
+        if of_kind:
+            body.append(tag("path", d="".join(f"M{x(one.rate):.1f} {y:.1f}h0" for one, y in of_kind), class_=class_))
+    names = [tag("text", escape(_short(one.name)), x=x.left - 7, y=y + 4) for one, y in rows]
+    numbers = [tag("text", percent(one.rate, 2), x=300, y=y + 4) for one, y in rows]
+    body.append(tag("g", *names, class_="wbf-ink", text_anchor="end", font_size=11.5))
+    body.append(tag("g", *numbers, text_anchor="end", **_SOFT))
+    spoken = "; ".join(f"{one.name} {percent(one.rate, 2)}" for one in tallies)
     return drawing(304, int(bottom) + 4, body, title=title, description=spoken)
+
+
+def _short(name: str) -> str:
+    known = clean(name, limit=200)
+    return known if len(known) <= 19 else known[:18] + "…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from workbench.reports.card_figures import activation_histogram, firing_rates
 from workbench.reports.evidence import control_effects
 from workbench.reports.feature_view import ablation_lines, direction_lists
 from workbench.reports.figures import strip
+from workbench.reports.measures import drawn
 from workbench.reports.passages import Passage, passage
 from workbench.reports.shares import CategoryName, category_name
 from workbench.reports.svg import percent, signed
@@ -44,7 +45,7 @@ class Picture:
     """A small figure under a heading, with a caption where one is needed."""
 
     title: str
-    drawing: Markup
+    drawing: Markup | None
     caption: str = ""
 
 
@@ -94,6 +95,15 @@ class Card:
     history: tuple[Said, ...]
     missing: tuple[str, ...]
     cautions: tuple[str, ...]
+    by_trait: Picture | None = None
+    same_as: str = ""
+    """The trait (as in addresses) whose card of this feature says the same of it; empty where this card says it itself."""
+
+    @property
+    def of_the_feature(self) -> str:
+        """All that does not depend on the trait, as one text to compare."""
+        return repr((self.title, self.explanation, self.notes, self.contexts, self.pictures, self.lists, self.ablation,
+                     self.history, self.missing))  # fmt: skip
 
 
 def shown_cards(report: Report, *, n_contexts: int, window: int) -> list[Card]:
@@ -130,7 +140,8 @@ def card(report: Report, row: dict[str, Any], pages: set[int], *, n_contexts: in
         notes=clean(label.notes) if label else "",
         lists=tuple(_lists(label, view)),
         contexts=tuple(_contexts(label, view, n_contexts, window)),
-        pictures=tuple(_pictures(report, view)),
+        pictures=tuple(_pictures(view)),
+        by_trait=_by_trait(report, view),
         effect=drawing,
         effect_text=text,
         ablation=tuple(ablation_lines(view.ablation)) if view else (),
@@ -187,29 +198,52 @@ def _contexts(
         groups.append(("From weak to strong", evidence.quantiles))
     values = [value for _, listed in groups for context in listed for value in context.values]
     highest = max([*values, (view.max_activation if view else evidence.max_activation if evidence else None) or 0.0, 1e-9])
+    withheld = sum(context.is_withheld for _, listed in groups for context in listed)
     for name, listed in groups:
-        if listed[:n]:
-            yield clean(name), tuple(passage(context, window=window, highest=highest) for context in listed[:n])
+        shown = [context for context in listed if not context.is_withheld][:n]
+        if shown:
+            yield clean(name), tuple(passage(context, window=window, highest=highest) for context in shown)
+    if withheld:
+        plural = "s are" if withheld > 1 else " is"
+        yield f"{withheld} more place{plural} known whose text may not be passed on", ()
 
 
-def _pictures(report: Report, view: FeatureView | None) -> Iterator[Picture]:
+def _pictures(view: FeatureView | None) -> Iterator[Picture]:
     if view is None:
         return
     name = f"feature {view.feature}"
     if view.histogram:
         drawing = activation_histogram(view.histogram, name=name)
-        yield Picture("How strongly it fires", Markup(drawing.inline), "Tokens per activation, on a logarithmic scale.")
+        yield Picture("How strongly it fires", drawn(drawing), "Tokens per activation, on a logarithmic scale.")
     if view.by_role:
         drawing = firing_rates(view.by_role, title=f"How often {name} fires, by speaker")
-        yield Picture("By speaker", Markup(drawing.inline), "Share of tokens on which it fires, 95% interval.")
-    if arms := _arms(view.by_trait, report.trait):
-        drawing = firing_rates(arms, title=f"How often {name} fires, by trait", highlight=report.trait)
-        yield Picture("By trait", Markup(drawing.inline), "Replies under instructions of each trait; of other traits the positive arm.")
+        yield Picture("By speaker", drawn(drawing), "Share of tokens on which it fires, 95% interval.")
+
+
+def _by_trait(report: Report, view: FeatureView | None) -> Picture | None:
+    arms = _arms(view.by_trait, report.trait) if view else []
+    if view is None or not arms:
+        return None
+    n_own = len(view.by_trait.get(report.trait, ()))
+    drawing = firing_rates(arms, title=f"How often feature {view.feature} fires, by trait", n_coloured=n_own)
+    said = f"Share of tokens in replies: the arms of {clean(report.trait, limit=40)}" if n_own else "Share of tokens in replies"
+    more = "; of other traits the positive arm." if len(arms) > n_own else "."
+    return Picture("By trait", drawn(drawing), said + more)
+
+
+def said_once(cards: Mapping[str, Sequence[Card]]) -> dict[str, list[Card]]:
+    """The same cards {trait in addresses: cards}; a card that says of a feature what an earlier trait's card said points there."""
+    first: dict[tuple[int, str], str] = {}
+    found: dict[str, list[Card]] = {}
+    for slug, listed in cards.items():
+        told = [(one, first.setdefault((one.feature, one.of_the_feature), slug)) for one in listed]
+        found[slug] = [one if place == slug else replace(one, same_as=place) for one, place in told]
+    return found
 
 
 def _arms(by_trait: Any, trait: str) -> list[Tally]:
-    """All arms of this trait, then the positive arm of every other."""
-    own = [replace(one, name=f"{trait} {one.name}") for one in by_trait.get(trait, ())]
+    """All arms of this trait under their own names, then the positive arm of every other under the trait's."""
+    own = list(by_trait.get(trait, ()))
     others = [(name, one) for name, arms in by_trait.items() if name != trait for one in arms if one.name == "positive"]
     return [*own, *(replace(one, name=name) for name, one in others)]
 
@@ -244,4 +278,4 @@ def _effect(report: Report, row: dict[str, Any]) -> tuple[Markup | None, str]:
         f"Pushed the way {report.trait} moves it: {signed(odd, 3)}{shown} nats per token toward the trait’s replies, control "
         f"pairs subtracted, at KL {found.kl:.2g}; damage {signed(row['damage'], 3)}. It {outcome} the rule{limit}."
     )
-    return (Markup(drawing.inline) if drawing else None), text
+    return drawn(drawing), text

@@ -137,7 +137,7 @@ def made_of_strip(slices: Sequence[Slice], *, trait: str) -> Figure:
     rows = [(group, math.fsum(row.value for row in slices if row.group == group)) for group in GROUP_NAMES]
     rows = [row for row in rows if any(one.group == row[0] for one in slices)]
     ends = list(accumulate(value for _, value in rows))
-    scale, key = Scale(min(0.0, *ends), max(1.0, *ends), 1, 259), _key(trait, slices)
+    scale, key = Scale(min(0.0, *ends), max(1.0, *ends), 1, 259), "s" + _key(trait, slices)
     body = [*_hatch(key), *(tag("line", x1=scale(v), x2=scale(v), y1=0, y2=44, class_="wbf-grid") for v in (0.0, 0.5, 1.0))]
     for (group, value), start, n in zip(rows, [0.0, *ends], range(9), strict=False):
         left, right = sorted((scale(start), scale(start + value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
 
 
 def drawn(figure: Figure | None) -> Markup | None:
-    """A figure as trusted markup: its words were escaped where it was drawn."""
-    return None if figure is None else Markup(figure.inline)
+    """A figure as trusted markup: its words were escaped where it was drawn.
+
+    In a page its name for screen readers is said once; its paper, and what only a file of its own needs, are left out.
+    """
+    return None if figure is None else Markup(_ONLY_ALONE.sub("", figure.inline))
+
+
+_ONLY_ALONE = re.compile(r'<title>.*?</title>|<desc>.*?</desc>|<rect [^<>]*class="wbf-paper"/>| xmlns="http://www.w3.org/2000/svg"', re.S)
 
 
 @dataclass(frozen=True)

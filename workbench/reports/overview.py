@@ -31,7 +31,7 @@ def overview(several: TraitReports, slugs: dict[str, str]) -> dict[str, Any]:
         "overlap": _overlap(several, pairs),
         "has_background": any(pair.background_median is not None for pair in several.pairs),
         "shared": [_shared(one, several, slugs) for one in several.shared[:N_SHARED]],
-        "n_shared": len(several.shared),
+        "n_shared": several.n_shared or 0,
         "pairs": [_pair(pair, slugs) for pair in several.pairs],
         "comparison_warnings": several.comparison.warnings if several.comparison else (),
     }
@@ -43,17 +43,16 @@ def _by_name(pair: tuple[str, CategoryName]) -> str:
 
 def shared_sentence(several: TraitReports) -> str:
     """What the traits share, in a sentence or two that say what chance would give."""
-    if not several.pairs:
-        return ""
-    most = max(several.pairs, key=lambda pair: pair.cosine)
-    told = f"Their vectors are most alike for {most.traits[0]} and {most.traits[1]} (cosine {signed(most.cosine, 2)}"
-    if most.background_median is not None:
-        told += f"; the middle one among placebo contrasts: {signed(most.background_median, 2)}"
-    told += "). "
-    counted = [pair for pair in several.pairs if pair.n_shared is not None and pair.n_expected is not None]
-    if not counted:
-        return told + "Whether they share features beyond chance is unknown: that takes placebo contrasts of this SAE."
-    n = len(several.shared)
+    known = [pair for pair in several.pairs if pair.cosine is not None]
+    told = ""
+    if known:
+        most = max(known, key=lambda pair: pair.cosine or 0.0)
+        chance = most.background_median
+        beside = "" if chance is None else f"; the middle |cosine| of the two with placebo contrasts: {signed(chance, 2)}"
+        told = f"The vectors of {most.traits[0]} and {most.traits[1]} are the most alike (cosine {signed(most.cosine, 2)}{beside}). "
+    if several.n_shared is None:
+        return told + "Whether the traits share features beyond chance is unknown: that takes placebo contrasts of this SAE."
+    n = several.n_shared
     features = f"{n} feature{'' if n == 1 else 's'}" if n else "No feature"
     return told + (
         f"{features} move{'s' if n < 2 else ''} the same way in two traits or more and further than placebo contrasts move "
@@ -62,7 +61,7 @@ def shared_sentence(several: TraitReports) -> str:
 
 
 def _cosines(several: TraitReports, pairs: dict[frozenset[str], SharedPair]) -> Markup | None:
-    if not several.cosines:
+    if not any(pair.cosine is not None for pair in several.pairs):
         return None
     names = several.names
 
@@ -72,10 +71,10 @@ def _cosines(several: TraitReports, pairs: dict[frozenset[str], SharedPair]) -> 
         pair = pairs.get(frozenset((names[i], names[j])))
         chance = pair.background_median if pair else None
         value = several.cosines[i][j]
-        return value, signed(value, 2), "" if chance is None else f"({signed(chance, 2)})"
+        return value, signed(value, 2) or "–", "" if chance is None else f"({signed(chance, 2)})"
 
     cells = [[cell(i, j) for j in range(len(names))] for i in range(len(names))]
-    spoken = "; ".join(f"{pair.traits[0]} and {pair.traits[1]} {pair.cosine:.2f}" for pair in several.pairs)
+    spoken = "; ".join(f"{pair.traits[0]} and {pair.traits[1]} {signed(pair.cosine, 2)}" for pair in several.pairs)
     return drawn(pair_matrix(names, cells, title="Cosines of the traits’ vectors", description=spoken))
 
 
@@ -119,7 +118,7 @@ def _pair(pair: SharedPair, slugs: dict[str, str]) -> dict[str, str]:
 
     return {
         "names": f"{pair.traits[0]} and {pair.traits[1]}",
-        "cosine": signed(pair.cosine, 2),
+        "cosine": known(pair.cosine, 2),
         "background": "–" if pair.background_median is None else
         f"{known(pair.background_median, 2)}, {known(pair.background_q95, 2)}",
         "p": "–" if pair.p is None else f"{pair.p:.2g}",

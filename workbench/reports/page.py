@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from workbench.reports.cards import said_once
 from workbench.reports.chapter import chapter
 from workbench.reports.contract import card_figure
 from workbench.reports.overview import overview
@@ -27,10 +28,13 @@ def page(reports: Sequence[Report], several: TraitReports | None, *, n_contexts:
     slugs = slugs_of([one.trait for one in reports])
     first = reports[0]
     l0 = finite(card_figure(first.parts.sae, "l0"))
+    chapters = [chapter(one, slugs[one.trait], n_contexts=n_contexts, window=window) for one in reports]
+    once = said_once({one["slug"]: one["cards"] for one in chapters})
     return {
         "title": f"What is {first.trait} made of?" if several is None else f"What are {_NUMBERS[len(reports)]} traits made of?",
         "traits": [one.trait for one in reports],
-        "chapters": [chapter(one, slugs[one.trait], n_contexts=n_contexts, window=window) for one in reports],
+        "chapters": [{**one, "cards": once[one["slug"]]} for one in chapters],
+        "trait_of": {slug: trait for trait, slug in slugs.items()},
         "overview": overview(several, slugs) if several is not None else None,
         "columns": COLUMNS,
         "percent": percent,

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from workbench.labeling.evidence import Context
 
 
+FAINT = 0.05
+"""Tokens whose activation is below this part of the strongest one are not marked: their shading could not be seen."""
+
+
 @dataclass(frozen=True)
 class Piece:
     """A run of text in a context: plain when `strength` is None, else shaded by strength in [0, 1]."""
@@ -44,12 +48,12 @@ def passage(context: Context, *, window: int, highest: float) -> Passage:
     if last < len(context.tokens):
         pieces.append(Piece("…"))
     source = f"{context.source} · {context.document[:12]}"
-    return Passage(tuple(pieces), clean(source, limit=90), f"{context.peak_value:.2f}")
+    return Passage(tuple(pieces), clean(source, limit=90), f"{context.peak_value:.3g}")
 
 
 def _append(pieces: list[Piece], text: str, value: float, peak: bool, highest: float) -> None:
-    if value <= 0 and not peak:
+    if value < FAINT * highest and not peak:
         silent = pieces and pieces[-1].strength is None
         pieces[-1:] = [Piece(pieces[-1].text + text)] if silent else [*pieces[-1:], Piece(text)]
         return
-    pieces.append(Piece(text, round(min(1.0, max(0.0, value / highest)), 2), f"{value:.2f}", peak))
+    pieces.append(Piece(text, round(min(1.0, max(0.0, value / highest)), 2), f"{value:.3g}", peak))

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from workbench.reports.content import Report
 
 _WHY = {
-    "share": "unknown: the vector came without its token activations",
-    "q_value": "unknown: this feature never fires on these replies, or the vector came without them",
-    "placebo_q": "unknown: no placebo contrasts of this SAE, or the feature never fires on these replies",
+    "share": "unknown: no token activations",
+    "q_value": "unknown: it never fires on these replies, or they are missing",
+    "placebo_q": "unknown: no placebo contrasts, or it never fires",
     "cosine": "unknown",
     "pursuit": "not chosen by pursuit",
-    "in_v_up": "unknown: there is no neutral arm to compare with",
-    "causal": "not tested: only the candidates with the largest shares are",
+    "in_v_up": "unknown: no neutral arm",
+    "causal": "not tested",
     "controls": "no control features were kept with this run",
     "score": "this label was not scored",
 }
@@ -83,7 +83,6 @@ class Row:
     verified: bool | None
     bar: float
     negative: bool
-    text: str
     cells: Mapping[str, Cell]
 
 
@@ -111,7 +110,6 @@ def _row(report: Report, row: dict[str, Any], widest: float) -> Row:
     named = category_name(report.taxonomy, row["category"])
     author, status = (str(label.author.get("kind", "unknown")), label.status) if label else ("", "")
     change = change_of(report, row["feature"])
-    words = (f"#{row['feature']}", row["label"] or "", named.name, author, status)
     return Row(
         feature=row["feature"],
         label=row["label"],
@@ -124,7 +122,6 @@ def _row(report: Report, row: dict[str, Any], widest: float) -> Row:
         verified=row["verified"],
         bar=abs(row["share"] or 0.0) / widest,
         negative=(row["share"] or 0.0) < 0,
-        text=clean(" ".join(words), limit=600).lower(),
         cells=_cells(report, row),
     )
 
@@ -157,11 +154,11 @@ def _controls(report: Report, row: dict[str, Any]) -> Cell:
     if not found:
         return Cell(None, why=_WHY["causal"] if row["causal_odd"] is None else _WHY["controls"])
     middle, high = found[len(found) // 2], found[min(len(found) - 1, int(0.95 * len(found)))]
-    return Cell(signed(middle, 3), repr(middle), f"95%: {signed(high, 3)}")
+    return Cell(signed(middle, 3), f"{middle:.6g}", f"95%: {signed(high, 3)}")
 
 
 def _number(value: float | None, why: str, shown: str, note: str = "") -> Cell:
-    return Cell(None, why=_WHY[why]) if value is None else Cell(shown, repr(float(value)), note)
+    return Cell(None, why=_WHY[why]) if value is None else Cell(shown, f"{value:.6g}", note)
 
 
 def _yes(value: bool | None, why: str) -> Cell:

@@ -129,11 +129,12 @@ def _trait_piece(report: Report) -> str:
         return f"{found} as a sub-trait of {report.trait}."
     rows = sorted((row for row in report.slices if row.group == "trait"), key=lambda row: -row.value)
     named = ", ".join(f"{row.name.lower()} {percent(row.value)}{_ends(_pair(row))}" for row in rows[:2])
-    more = f" and {len(rows) - 2} more" if len(rows) > 2 else ""
+    named = rows[0].name.lower() if len(rows) == 1 else f"{named} and {len(rows) - 2} more" if len(rows) > 2 else named
+    kind = "one of its sub-traits" if len(rows) == 1 else "its sub-traits"
     ends = _ends(group_ends(report, "trait"))
     return (
-        f"{percent(value)}{ends} of the {report.trait} vector’s squared length is carried by {_features(count)} labelled as its "
-        f"sub-traits ({named}{more})"
+        f"{percent(value)}{ends} of the {report.trait} vector’s squared length is carried by {_features(count)} labelled as {kind} "
+        f"({named})"
     )
 
 
@@ -219,7 +220,8 @@ def vector_warnings(evidence: Mapping[str, Any]) -> list[str]:
         )
     if text is not None and text >= stripped:
         found.append("The words alone separate the arms at least as well as the activations do.")
-    return found + _judge_warnings(evidence) + _kept_warnings(evidence.get("kept_counts"))
+    kept = _kept_warnings(evidence.get("kept_counts")) if evidence.get("filtered", True) else []  # else every reply counts
+    return found + _judge_warnings(evidence) + kept
 
 
 def _judge_warnings(evidence: Mapping[str, Any]) -> list[str]:

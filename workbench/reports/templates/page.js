@@ -10,6 +10,8 @@
   const tables = new Map();
   const BY = ["q", "category", "change", "verified", "trait"];
 
+  const key = (cell, numeric) => cell.dataset.sort || (numeric ? null : cell.firstChild.textContent.trim().replace(/^–$/, "") || null);
+
   class FeatureTable {
     constructor(section) {
       this.section = section;
@@ -66,7 +68,7 @@
       const column = head.cellIndex, numeric = head.classList.contains("num"), sign = rising ? 1 : -1;
       for (const other of this.heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      const keyed = this.rows.map((row) => [row.cells[column].dataset.sort || null, row]);
+      const keyed = this.rows.map((row) => [key(row.cells[column], numeric), row]);
       keyed.sort(([a], [b]) => {
         if (a === null || b === null) return (a === null) - (b === null);  // unknown stays last, both ways
         return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b));
@@ -77,9 +79,11 @@
 
     filter() {
       const state = this.read(), words = (state.q || "").toLowerCase().split(/\s+/).filter(Boolean);
+      const searched = this.heads.filter((head) => ["feature", "label", "author"].includes(head.dataset.key)).map((head) => head.cellIndex);
       let shown = 0;
       for (const row of this.rows) {
-        const keep = words.every((word) => row.dataset.text.includes(word))
+        const text = words.length ? searched.map((n) => row.cells[n].textContent).join(" ").toLowerCase() : "";
+        const keep = words.every((word) => text.includes(word))
           && BY.slice(1).every((name) => !state[name] || row.dataset[name] === state[name]);
         row.hidden = !keep;
         shown += keep;
@@ -114,7 +118,7 @@
         copy.removeAttribute("id");
         copy.hidden = false;
         copy.dataset.trait = own.name;
-        cell.textContent = cell.dataset.sort = own.section.dataset.trait;
+        cell.textContent = own.section.dataset.trait;
         copy.cells[0].after(cell);
         body.append(copy);
       }
@@ -126,7 +130,6 @@
   };
 
   // ---- addresses: open the card, set the table, and say in the bar where we are
-  let quiet = false;
   const go = () => {
     const [name, query] = location.hash.slice(1).split("?");
     let id = name;
@@ -137,22 +140,30 @@
     if (tables.has(id)) tables.get(id).apply(Object.fromEntries(new URLSearchParams(query || "")));
     if (target.tagName === "TR" && target.hidden) tables.get(target.closest("[data-table]").id).apply({});
     if (target.matches("details.card")) {
-      quiet = true;
       target.open = true;
+      fill(target);
       target.querySelector("summary").focus({ preventScroll: true });
     }
     if (query !== undefined || target === together || target.matches("details.card")) target.scrollIntoView({ behavior: "instant" });
   };
   addEventListener("hashchange", go);
   const cards = all("details.card");
+  const fill = (card) => {  // what another trait's card says of the same feature is copied here when it is asked for
+    for (const block of all("[data-same]", card)) {
+      const source = at(block.dataset.same).querySelector(`[data-part="${block.dataset.part}"]`);
+      block.replaceChildren(...Array.from(source.childNodes, (node) => node.cloneNode(true)));
+      block.removeAttribute("data-same");
+    }
+  };
   for (const card of cards) {
-    card.addEventListener("toggle", () => { if (!quiet && card.open) address("#" + card.id); quiet = false; });
+    card.addEventListener("toggle", () => { if (card.open) fill(card); });
+    card.querySelector("summary").addEventListener("click", () => { if (!card.open) address("#" + card.id); });
   }
   for (const button of all(".open-all")) {
     const own = all("details.card", button.closest(".cards"));
     button.addEventListener("click", () => {
       const open = own.some((card) => !card.open);
-      for (const card of own) if (card.open !== open) { quiet = true; card.open = open; }
+      for (const card of own) card.open = open;
       button.textContent = open ? "Close all" : "Open all";
     });
   }
@@ -183,7 +194,11 @@
   addEventListener("resize", () => { for (const one of tables.values()) one.fit(); soon(); });
 
   // ---- copy and take along
-  const json = () => JSON.parse(at("data-json").textContent), csv = () => JSON.parse(at("data-tables").textContent);
+  const json = () => JSON.parse(at("data-json").textContent);
+  const csv = async (name) => {
+    const bytes = Uint8Array.from(atob(JSON.parse(at("data-tables").textContent)[name]), (c) => c.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  };
   for (const button of all("[data-copy]")) {
     button.addEventListener("click", async () => {
       const source = at(button.dataset.copy);
@@ -195,9 +210,9 @@
     });
   }
   for (const button of all("[data-save]")) {
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
       const table = button.dataset.csv;
-      const [text, kind] = table ? [csv()[table], "text/csv"] : [JSON.stringify(json(), null, 2), "application/json"];
+      const [text, kind] = table ? [await csv(table), "text/csv"] : [JSON.stringify(json(), null, 2), "application/json"];
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([text], { type: kind + ";charset=utf-8" }));
       link.download = button.dataset.save;
