@@ -4,6 +4,7 @@ what the label stage keeps of it for the page."""
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ from .console import note
 
 if TYPE_CHECKING:
     from workbench.labeling.contexts.index import FeatureIndex
+    from workbench.labeling.contexts.sizes import RunSizes
 
     from .stages import Job
 
-INDEX, MADE_FOR = "index", "made_for.json"
+INDEX, MADE_FOR, TEXTS = "index", "made_for.json", "evals"
 
 
 def known_index(job: Job) -> tuple[Path, str] | None:
@@ -60,10 +62,27 @@ def opened_index(job: Job) -> FeatureIndex:
             note(f"features are read in {known[0]} ({found.n_tokens:,} tokens)")
             return found
     folder = job.folder / INDEX
-    sources = {"vector": job.made_from("vector"), "sae": job.sae_site.sha256, "model": job.model_identity, "seed": job.config.seed}
-    _claim(folder, content_hash(sources | index_sources(job)))
+    sizes, seed = _sizes_at_hand(), job.config.seed
+    sources = {"vector": job.made_from("vector"), "sae": job.sae_site.sha256, "model": job.model_identity, "seed": seed}
+    _claim(folder, content_hash(sources | sizes.to_dict() | {"dtype": job.config.dtype}))
     chats = job.folder.parent / "features" / "chats"
-    return run_index(job.vector, job.sae, job.model, folder, chats=chats, seed=job.config.seed)
+    return run_index(job.vector, job.sae, job.model, folder, chats=chats, sizes=sizes, seed=seed)
+
+
+def _sizes_at_hand() -> RunSizes:
+    """What is read; without plain text where that cannot be fetched: a machine without network still gets its labels."""
+    from workbench.labeling.contexts.sizes import RunSizes
+    from workbench.models.assets import fetch
+
+    sizes = RunSizes()
+    if not sizes.n_text_tokens:
+        return sizes
+    try:
+        fetch(TEXTS)
+    except WorkbenchError as error:
+        note(f"no plain text to read features in ({error.found}): replies and chats only")
+        return replace(sizes, n_text_tokens=0)
+    return sizes
 
 
 def _claim(folder: Path, key: str) -> None:
