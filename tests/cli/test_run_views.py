@@ -72,6 +72,7 @@ def test_one_index_serves_the_labels_and_the_views(job):
     recorded = job._make_labels()
     stored = load_views(job.folder / "views")
     index = FeatureIndex.open(job.folder / "index")
+    assert stored.read_from is not None
     assert stored.read_from.key == index.key and stored.read_from.sources == index.sources
     assert set(stored.views) == {row["feature"] for row in recorded["summary"]["labels"]} | set(job.parts.top(5))
     for feature, view in stored.views.items():

@@ -27,7 +27,7 @@ def shown_views(views: Mapping[int, FeatureView], shown: Iterable[int]) -> dict[
 
 
 def fewer_contexts(views: Mapping[int, FeatureView], n_traits: int = 1) -> dict[int, FeatureView]:
-    """The same views with as many contexts per kind of source (the strongest) as a page of `n_traits` has room for, 2 at least."""
+    """The same views with as many contexts per kind of source as a page of `n_traits` has room for: the strongest, 2 at least."""
     n = max(2, min(N_CONTEXTS, N_CONTEXTS_OF_A_PAGE // max(1, n_traits)))
     return {f: replace(v, contexts={kind: listed[:n] for kind, listed in v.contexts.items()}) for f, v in views.items()}
 
