@@ -187,7 +187,9 @@ def test_what_pyproject_says_agrees_with_the_repository():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["name"] == "persona-workbench"
-    assert set(project["project"]["optional-dependencies"]) == {"notebook", "llm", "finetune", "cluster", "tracking", "dev"}
+    assert set(project["project"]["optional-dependencies"]) == {
+        "notebook", "llm", "finetune", "serve", "cluster", "docs", "tracking", "dev",
+    }  # fmt: skip
     assert f"version: {workbench.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert "torch==2.13.0" in constraints
