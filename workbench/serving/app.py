@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.requests import Request
 
 from workbench import __version__
 from workbench.base.errors import WorkbenchError

@@ -9,8 +9,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException
+from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
-from starlette.responses import HTMLResponse, Response
 
 from workbench.reports.html import environment
 from workbench.reports.tokens import template_text
