@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     from workbench.decomposition.comparison.overlap import TraitComparison
@@ -38,6 +38,21 @@ def extract(
     return extract_vector(trait, model, hook=chosen, **{"token_hooks": stored, **options})
 
 
+@overload
+def report(
+    vector: PersonaVector, parts: Decomposition, labels: LabelSet, /, *,
+    trait: Trait | None = None, n_features: int = 30, **values: Any,
+) -> Report: ...
+@overload
+def report(
+    one: Decomposition | str | Path | Report, /, *,
+    labels: LabelSet | None = None, trait: Trait | None = None, n_features: int = 30, **values: Any,
+) -> Report: ...
+@overload
+def report(
+    one: Decomposition | str | Path | Report, other: Decomposition | str | Path | Report, /,
+    *more: Decomposition | str | Path | Report, labels: LabelSet | None = None, n_features: int = 30,
+) -> TraitReports: ...
 def report(
     *what: Any, labels: LabelSet | None = None, trait: Trait | None = None, n_features: int = 30, **values: Any
 ) -> Report | TraitReports:
@@ -60,11 +75,10 @@ def report(
     from workbench.reports.several import trait_reports
 
     if what and isinstance(what[0], PersonaVector):
-        if len(what) + (labels is not None) != 3:
+        if len(what) != 3 or labels is not None:
             raise WorkbenchError("a vector without its decomposition or its labels", "a vector, its decomposition and its labels",
                                  "wb.report(vector, parts, labels)")  # fmt: skip
-        vector, parts, said = (*what, labels) if labels is not None else what
-        return report_of(vector, parts, said, trait=trait, n_features=n_features, **values)
+        return report_of(*what, trait=trait, n_features=n_features, **values)
     if not what:
         raise WorkbenchError("nothing to report on", "a vector, its decomposition and its labels, or a run folder",
                              'for instance wb.report("runs/evil-smollm2-135m-instruct")')  # fmt: skip
