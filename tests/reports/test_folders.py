@@ -157,12 +157,12 @@ def test_several_run_folders_become_one_page(run, tmp_path):
 
 def test_what_cannot_be_a_report_is_refused_in_words(run):
     with pytest.raises(WorkbenchError, match=r"(?i)a dict"):
-        notebook.report({})  # pyright: ignore[reportCallIssue, reportArgumentType]
+        notebook.report({})
     with pytest.raises(WorkbenchError, match=r"(?i)without its decomposition"):
-        notebook.report(example_vector())  # pyright: ignore[reportCallIssue, reportArgumentType]
+        notebook.report(example_vector())
     with pytest.raises(WorkbenchError, match=r"(?i)audit for several traits"):
-        notebook.report(run, run, audit={})  # pyright: ignore[reportCallIssue]
+        notebook.report(run, run, audit={})
     with pytest.raises(WorkbenchError, match=r"(?i)nothing to report on"):
-        notebook.report()  # pyright: ignore[reportCallIssue]
+        notebook.report()
 
 
