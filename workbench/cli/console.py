@@ -61,6 +61,11 @@ def reserved_output(as_json: bool, quiet: bool = False) -> Iterator[None]:
         set_quiet(was_quiet)
 
 
+def results() -> Any:
+    """The stream that results go to; within `reserved_output` that is the standard output as it was outside of it."""
+    return _results or sys.stdout
+
+
 def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
     """Print a result: the JSON object alone, or `show()`."""
     if not as_json:
@@ -72,7 +77,7 @@ def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
     text = json.dumps(plain(value), indent=2, ensure_ascii=False)
     # JSON escapes ESC and its like itself; the control characters beyond ASCII are left to do.
     text = re.sub("[^\x00-\x7e]", lambda found: f"\\u{ord(found[0]):04x}" if is_control(found[0]) else found[0], text)
-    print(text, file=_results or sys.stdout)
+    print(text, file=results())
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[int] = ()) -> None:

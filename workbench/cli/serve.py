@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -64,18 +63,17 @@ def command(
 
     from .console import reserved_output
 
-    out = sys.stdout  # the address goes there, and nothing else does
     with reserved_output(as_json, quiet):
         found = find_runs(runs)
         _check(index, labels)
         load = _loader(found, model, sae, dtype, device, max_memory)
         _require_framework()
         _serve(found, load, index=index, labels=labels, annotator=str(setting("annotator", name) or ""), host=host, port=port,
-               others_may=allow_other_machines, browser=not (no_browser or as_json), out=out, as_json=as_json)  # fmt: skip
+               others_may=allow_other_machines, browser=not (no_browser or as_json), as_json=as_json)  # fmt: skip
 
 
 def _serve(found: list[RunOnDisk], load: Any, *, index: Path | None, labels: Path | None, annotator: str, host: str,
-           port: int | None, others_may: bool, browser: bool, out: TextIO, as_json: bool) -> None:  # fmt: skip
+           port: int | None, others_may: bool, browser: bool, as_json: bool) -> None:  # fmt: skip
     from workbench.serving.explorer import Explorer
     from workbench.serving.server import access_for, check_host, entrance, open_socket, serve
 
@@ -88,7 +86,7 @@ def _serve(found: list[RunOnDisk], load: Any, *, index: Path | None, labels: Pat
     door = entrance(access.url) if browser else None
 
     def ready() -> None:
-        _announce(access.url, found, out, as_json)
+        _announce(access.url, found, as_json)
         if door is not None:
             _open(door)
 
@@ -158,12 +156,12 @@ def _require_framework() -> None:
                              "pip install 'persona-workbench[serve]'")  # fmt: skip
 
 
-def _announce(url: str, found: list[RunOnDisk], out: TextIO, as_json: bool) -> None:
+def _announce(url: str, found: list[RunOnDisk], as_json: bool) -> None:
     """The address, on standard output and nowhere else: whoever has it can come in."""
     import json
     import os
 
-    from .console import note
+    from .console import note, results
 
     value = {
         "url": url,
@@ -171,7 +169,7 @@ def _announce(url: str, found: list[RunOnDisk], out: TextIO, as_json: bool) -> N
         "traits": [run.trait for run in found],
         "runs": [str(run.folder) for run in found],
     }
-    print(json.dumps(value) if as_json else url, file=out, flush=True)
+    print(json.dumps(value) if as_json else url, file=results(), flush=True)  # one line: a program reads it and goes on
     note("Open that address (it holds the key; the model is still being loaded). Ctrl-C ends the explorer.")
 
 
