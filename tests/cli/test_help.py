@@ -88,3 +88,90 @@ def test_an_unknown_attribute_of_the_package_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="nonsense"):
         _ = wb.nonsense
+
+
+# ------------------------------------------------------------------------------------------------- what all have in common
+
+
+def tree(command, path=()):
+    """(path, command) of every command that does something."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from tree(inner, (*path, name))
+    if not hasattr(command, "commands"):
+        yield path, command
+
+
+def root_command():
+    from typer.main import get_command
+
+    from workbench.cli.app import app
+
+    return get_command(app)
+
+
+EVERY = [path for path, _ in tree(root_command())]
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_every_command_takes_json_and_quiet(path):
+    options = {option for parameter in dict(tree(root_command()))[path].params for option in parameter.opts}
+    assert {"--json", "--quiet", "-q"} <= options
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_every_command_has_examples_that_its_own_parser_accepts(path):
+    import shlex
+
+    import typer
+
+    from workbench.cli.examples import EXAMPLES
+
+    examples = EXAMPLES.get(" ".join(path), ())
+    assert 1 <= len(examples) <= 3
+    for example in examples:
+        words = shlex.split(example.split(" > ")[0])
+        assert tuple(words[: len(path)]) == path
+        command = dict(tree(root_command()))[path]
+        command.make_context(path[-1], words[len(path) :], parent=typer.Context(root_command()))  # raises where it is wrong
+
+
+def test_there_are_examples_of_no_other_commands():
+    from workbench.cli.examples import EXAMPLES
+
+    assert set(EXAMPLES) == {" ".join(path) for path in EVERY}
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_a_help_fits_into_eighty_columns_with_its_examples_whole(path, workbench, monkeypatch):
+    from workbench.cli.examples import EXAMPLES
+
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = workbench(*path, "--help").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {f"    workbench {example}" for example in EXAMPLES[" ".join(path)]} <= set(lines)
+
+
+def test_the_lists_of_commands_are_sorted_by_task_and_every_summary_is_one_line(workbench, monkeypatch):
+    from workbench.cli.help import SECTIONS
+
+    monkeypatch.setenv("COLUMNS", "80")
+    text = workbench("--help").out
+    assert [text.index(f"\n{title}:\n") for title in SECTIONS] == sorted(text.index(f"\n{title}:\n") for title in SECTIONS)
+    assert set(root_command().commands) == {name for names in SECTIONS.values() for name in names}
+    assert "Others" not in text and "..." not in text.split("Main job:")[1]
+    groups = [(name, group) for name, group in root_command().commands.items() if hasattr(group, "commands")]
+    for name, group in [("", root_command()), *groups]:
+        lines = workbench(*name.split(), "--help").out.splitlines()
+        for inner, command in group.commands.items():
+            assert any(line.split() == [inner, *command.get_short_help_str(1000).split()] for line in lines), (name, inner)
+
+
+def test_without_arguments_three_commands_to_start_with_are_shown(workbench):
+    answer = workbench()
+    assert answer.code == 0
+    assert [line.split()[1] for line in answer.out.splitlines() if line.startswith("  workbench")] == ["doctor", "demo", "demo"]
+
+
+def test_an_unknown_command_names_the_nearest(workbench):
+    answer = workbench("reprot", "evil")
+    assert answer.code == 2 and "'report'" in answer.err

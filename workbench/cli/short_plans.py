@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 IMPORT_SECONDS = 5.0
 WORLD_SECONDS, TRAINED_SECONDS = 4.0, 25.0  # a planted world with its methods; an SAE trained on it
-CHECK_SECONDS, FALSIFY_SECONDS = 30.0, 25.0  # encoding a run's tokens; a run's bootstraps and permutations
-EMBEDDED_TEXTS_PER_SECOND = 20.0
+CHECK_SECONDS, FALSIFY_SECONDS = 20.0, 10.0  # encoding a run's tokens; a run's bootstraps and permutations
+EMBEDDED_TEXTS_PER_SECOND = 16.0
+HUMAN_SCORED_REPLIES = 818  # of evil, the one trait that people scored replies for
 VIEW_SECONDS, ABLATED_SECONDS = 15.0, 1.5  # a feature's contexts, first of all the index in memory; a context without it
 NOTE = "an estimate from times measured with the default model on two cores; downloads not counted"
 
@@ -121,7 +122,7 @@ def _vector(vector: str, model: str) -> tuple[str, Path | None]:
 
 def judge_plan(name: str, traits: Sequence[str]) -> dict[str, Any]:
     """The plan of `judge validate`: how many replies each trait has, and how fast the judge reads them."""
-    from workbench.personas.judges.replies import labelled_replies, traits_with_replies
+    from workbench.personas.judges.replies import HUMAN_SCORED, labelled_replies, traits_with_replies
     from workbench.personas.traits import load_trait
 
     written = traits_with_replies()
@@ -129,9 +130,10 @@ def judge_plan(name: str, traits: Sequence[str]) -> dict[str, Any]:
     for trait in traits:
         texts = 2 * len(load_trait(trait).traps)
         texts += sum(row.role == "test" for row in labelled_replies(trait)) if trait in written else 0
+        texts += HUMAN_SCORED_REPLIES if trait in HUMAN_SCORED else 0
         speed = EMBEDDED_TEXTS_PER_SECOND if name.startswith("offline") else None
         seconds = 0.0 if name == "none" else texts / speed if speed else None
-        steps.append(step(f"{trait}: {texts:,} texts and the human-scored sets, if there are any", seconds))
+        steps.append(step(f"{trait}: {texts:,} texts", seconds))
     note = NOTE if name.startswith("offline") or name == "none" else "a count: how fast this judge answers is not known"
     return short_plan(f"validation of the judge {name}", steps, None, memory_gib=1.5, disk_mib=0, note=note)
 

@@ -34,7 +34,7 @@ def test_the_doctor_works_where_torch_is_missing_or_broken(tmp_path):
     (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from workbench.cli.run import run; sys.exit(run(['doctor']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert "torch does not load: libcudart" in done.stdout
     assert "problem: " in done.stdout and "CPU build" in done.stdout
 

@@ -17,17 +17,17 @@ from workbench.labeling.files.store import load_labels, save_label, save_record
 GOLDEN = Path(__file__).parents[2] / "labeling" / "files" / "golden"
 
 
-def test_check_names_every_problem_and_exits_with_2(workbench, tmp_path):
+def test_check_names_every_problem_and_exits_with_1(workbench, tmp_path):
     labels = tmp_path / "labels"
     path = written(labels)
     answer = workbench("labels", "check", labels)
     assert answer.code == 0 and "1 labels of 1 features in 1 files" in answer.out and "nothing to complain about" in answer.out
     path.write_text(path.read_text().replace("status: proposed", "status: final").replace(HASH, "abc"))
     answer = workbench("labels", "check", labels)
-    assert answer.code == 2 and "2 problems" in answer.out and "what to do: copy it whole" in answer.out
+    assert answer.code == 1 and "2 problems" in answer.out and "what to do: copy it whole" in answer.out
     assert "`labels.0.status`: found 'final'" in answer.out and "17.yaml, line 4, `sae.weights_hash`: 3 characters" in answer.out
     answer = workbench("labels", "check", labels, "--json")
-    assert answer.code == 2
+    assert answer.code == 1
     assert [set(row) for row in answer.json["problems"]] == [{"file", "line", "field", "found", "expected", "remedy"}] * 2
     assert answer.json["problems"][0]["line"] == 4
 
