@@ -25,7 +25,8 @@ def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> Iterator[str
     private = folder / ".jupyter"
     _write_settings(private / "settings", theme)
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
-              "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}  # fmt: skip
+              "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+              "IPYTHONDIR": "ipython"}  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)} | {name: str(private / place) for name, place in places.items()}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--ServerApp.port=0", "--allow-root",
                f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly"]  # fmt: skip

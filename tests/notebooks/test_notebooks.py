@@ -5,6 +5,7 @@ What needs a model runs on a tiny seeded one with a planted SAE: the machinery i
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -110,6 +111,15 @@ def test_what_is_stored_needs_neither_style_nor_script(path: Path):
             assert not svg or ("image/png" in data and "var(--" not in svg and data["text/plain"].startswith("Figure: "))
             assert not svg or 'class="wbf-paper" fill="#fff"' in svg, "colours as attributes"
             assert not html or re.search(r"<(td|p|th)\b", html), "plain elements"
+
+
+def test_the_figures_of_the_first_notebook_are_those_of_the_evidence():
+    """When the main job was measured again: python scripts/run_notebooks.py notebooks/01_*.ipynb."""
+    measured = json.loads((ROOT / "docs" / "evidence" / "main_job.json").read_text(encoding="utf-8"))
+    text = PATHS[0].read_text(encoding="utf-8")
+    for name in ("auc_stripped", "auc_random_q95", "auc_text_only"):
+        assert f">{measured['report']['vector'][name]:.3g}<" in text, name
+    assert f"own error: {100 * measured['share_error']:.1f}%" in text
 
 
 # ------------------------------------------------------------------------------------------------ executed
