@@ -55,8 +55,6 @@ def command(
     """Look around in a run: what a trait is made of, any text token by token, steering, labels.
 
     Listens on this machine only and prints an address with a token; nobody gets in without it. Ctrl-C ends it.
-
-    Example: workbench serve runs/evil-smollm2-135m-instruct --labels my_labels
     """
     from workbench.base.settings import setting
     from workbench.serving.runs import find_runs

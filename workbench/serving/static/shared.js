@@ -51,6 +51,24 @@ export const table = (place, names, rows, { numeric = [], caption = "" } = {}) =
 // How long a bar is, as a share of the longest one.
 export const bar = (share, minus = false) => el("span", { class: minus ? "fill minus" : "fill", "aria-hidden": "true", vars: { width: `${Math.round(100 * Math.min(1, Math.max(0, share)))}%` } });
 
+// A token's shade: how far its value is from 0, as a share of `full`; below 0 in the other colour, beyond `far` underlined.
+export const shade = (made, value, { full, far }) => {
+  made.style.setProperty("--a", Math.min(1, Math.abs(value ?? 0) / full).toFixed(2));
+  made.classList.toggle("minus", value < 0);
+  made.classList.toggle("far", Math.abs(value ?? 0) > far);
+};
+// What tokens can be coloured by, in a reading of the explorer: {values, full, far, unit} of a projection or of a feature.
+export const byProjection = (found) => {
+  if (found.deviations) return { values: found.deviations, full: 4, far: 2, unit: `Projection on ${found.trait} in standard deviations of tokens of neutral replies, from their mean. Orange: toward ${found.trait}; blue: away from it; underlined: more than 2; full colour: 4.` };
+  const largest = Math.max(...found.cosine.map((value) => Math.abs(value ?? 0)), 1e-9);
+  return { values: found.cosine, full: largest, far: Infinity, unit: `Cosine with the ${found.trait} vector, full colour ${largest.toFixed(2)}. This run kept no neutral replies to measure it against.` };
+};
+export const byFeature = (reading, feature) => {
+  const values = reading.tokens.map((token) => (token.features.find(([other]) => other === feature) || [0, 0])[1]);
+  const known = reading.maxima[feature], full = Math.max(...values, known || 0, 1e-9);
+  return { values, full, far: Infinity, unit: `Activation of feature ${feature}${reading.labels[feature] ? `, “${reading.labels[feature]}”` : ""}; full colour is ${short(full)}, its largest in ${known ? "the index" : "this text"}.` };
+};
+
 // A context of a feature: shading is the activation, the underlined token the peak; numbers on hover and on focus.
 export const context = (found, highest) => {
   const pieces = found.tokens.map(([text, value], index) => value > 0 || index === found.peak

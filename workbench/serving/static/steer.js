@@ -1,6 +1,6 @@
-import { $, api, ask, el, featureLink, fill, hash, loaded, percent, short, show, signed, table } from "./shared.js";
+import { $, api, ask, byFeature, byProjection, el, featureLink, fill, hash, loaded, percent, shade, short, show, signed, table } from "./shared.js";
 
-let running = null, names = {};
+let running = null, names = {}, steered = {};
 const NAMES = ["plain", "steered"];
 const doseNow = () => Number($("dose").value);
 const showDose = () => {
@@ -59,8 +59,20 @@ const measured = (reply, plain, side) => {
   const projections = el("table"), features = el("table");
   table(projections, ["Reply along", ...(scaled ? ["SD"] : []), "Cosine"], reply.projections.map((one) => [one.trait, ...(scaled ? [signed(one.mean_deviations, 1)] : []), signed(one.mean_cosine, 3)]), { numeric: [1, 2], caption: "Projection of the reply" });
   table(features, ["Strongest features", "Largest"], reply.strongest.slice(0, 6).map((row) => [featureLink(row.feature, reply.labels[row.feature] || `feature ${row.feature}`), short(row.activation)]), { numeric: [1], caption: "Strongest features of the reply" });
+  const unit = paint($(NAMES[side]).querySelector(".reply"), reply);
   fill(place, broken(quality, plain.quality, side), el("dl", { class: "facts" }, ...facts), projections, features,
-    el("p", { class: "note" }, "Read by the model without steering, so that the added direction itself is not counted. SD: standard deviations of whole neutral replies, from their mean."));
+    el("p", { class: "note" }, `Read by the model without steering, so that the added direction itself is not counted. ${unit} SD: standard deviations of whole neutral replies, from their mean.`));
+};
+
+// The reply once more, its tokens coloured by what it was steered with.
+const paint = (place, reply) => {
+  const by = steered.feature === undefined ? byProjection(reply.projections.find((one) => one.trait === steered.trait) || reply.projections[0]) : byFeature(reply, steered.feature);
+  fill(place, ...reply.tokens.map((token, index) => {
+    const made = el("span", { class: "t", title: short(by.values[index]) }, token.text.includes("↵") ? `${token.text}\n` : token.text);
+    shade(made, by.values[index], by);
+    return made;
+  }));
+  return by.unit;
 };
 
 // A rule of thumb, said as one: e times the baseline's perplexity, or half of the trigrams said before.
@@ -82,7 +94,8 @@ const write = async (event) => {
   $("progress").textContent = "waiting for the model …";
   try {
     await loaded();
-    await lines(await api("/api/steer", { body: request(), signal: running.signal }), (told) => events[told.event]?.(told));
+    steered = request();
+    await lines(await api("/api/steer", { body: steered, signal: running.signal }), (told) => events[told.event]?.(told));
   } catch (error) {
     $("progress").textContent = error.name === "AbortError" ? "stopped" : "";
     show(error.told ? Object.assign(error, { status: 400 }) : error);

@@ -1,4 +1,4 @@
-import { $, ask, bar, el, featureLink, fill, hash, loaded, percent, short, show, signed, table } from "./shared.js";
+import { $, ask, bar, byFeature, byProjection, el, featureLink, fill, hash, loaded, percent, shade, short, show, signed, table } from "./shared.js";
 
 let reading = null, chosen = null, pressed = 0;
 const kind = () => document.querySelector("input[name=kind]:checked").value;
@@ -17,30 +17,14 @@ const request = () => {
   return { messages: said.filter((message) => message.content.trim()) };
 };
 
-// What the tokens are coloured by: {name, unit, values, full: the value of full colour}.
-const scale = () => {
-  const [what, which] = chosen.split(":");
-  if (what === "feature") {
-    const values = reading.tokens.map((token) => (token.features.find(([feature]) => feature === Number(which)) || [0, 0])[1]);
-    const largest = Math.max(...values, reading.maxima[which] || 0, 1e-9);
-    return { values, full: largest, far: Infinity, unit: `Activation of feature ${which}${reading.labels[which] ? `, “${reading.labels[which]}”` : ""}; full colour is ${short(largest)}${reading.maxima[which] ? ", its largest in the index" : ", its largest in this text"}.` };
-  }
-  const found = reading.projections[Number(which)];
-  if (found.deviations) return { values: found.deviations, full: 4, far: 2, unit: `Projection on ${found.trait} in standard deviations of tokens of neutral replies, from their mean. Orange: toward ${found.trait}; blue: away from it; underlined: more than 2; full colour: 4.` };
-  const largest = Math.max(...found.cosine.map((value) => Math.abs(value ?? 0)), 1e-9);
-  return { values: found.cosine, full: largest, far: Infinity, unit: `Cosine with the ${found.trait} vector, full colour ${largest.toFixed(2)}. This run kept no neutral replies to measure it against.` };
-};
-
 const colour = () => {
-  const { values, full, far, unit } = scale();
+  const [what, which] = chosen.split(":");
+  const by = what === "feature" ? byFeature(reading, Number(which)) : byProjection(reading.projections[Number(which)]);
   [...$("tokens").querySelectorAll(".t")].forEach((made, index) => {
-    const value = values[index] ?? 0;
-    made.style.setProperty("--a", Math.min(1, Math.abs(value) / full).toFixed(2));
-    made.classList.toggle("minus", value < 0);
-    made.classList.toggle("far", Math.abs(value) > far);
-    made.title = reading.tokens[index].counts ? short(values[index]) : "does not count: first, special or sink";
+    shade(made, by.values[index], by);
+    made.title = reading.tokens[index].counts ? short(by.values[index]) : "does not count: first, special or sink";
   });
-  $("legend").textContent = unit;
+  $("legend").textContent = by.unit;
 };
 
 const press = (index, focus = true) => {
