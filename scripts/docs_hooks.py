@@ -41,4 +41,5 @@ def included(path: Path) -> str:
 
 def on_post_page(output: str, **_: Any) -> str:
     """The finished page; the theme's search dialog gets the name that it lacks."""
-    return output.replace('data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"', 1)
+    dialog = 'data-md-component="search" role="dialog"'
+    return output.replace(dialog, f'{dialog} aria-label="Search"', 1)

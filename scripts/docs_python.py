@@ -1,4 +1,4 @@
-"""The reference of the Python library: every name of `import workbench as wb`, from its docstring (mkdocstrings reads the code)."""
+"""The reference of the Python library: every name of `import workbench as wb`, from its docstring, which mkdocstrings reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from workbench import _HOMES, _PARTS
 # What a reader looks for -> the names under it, in the order of use. A name that is in none is put under "More" by its module.
 SECTIONS = {
     "The six lines": ("load_model", "extract", "load_sae", "decompose", "label", "report"),
-    "Values": ("PersonaVector", "Decomposition", "LabelSet", "Report", "TraitReports", "Falsification", "SparseAutoencoder", "Model", "Trait"),
+    "Values": (
+        "PersonaVector", "Decomposition", "LabelSet", "Report", "TraitReports", "Falsification", "SparseAutoencoder", "Model", "Trait",
+    ),
     "Models and assets": ("HookPoint", "ChatServer", "Sampling", "fetch", "list_assets"),
     "Traits, judges, rollouts": ("load_trait", "list_traits", "make_judge", "RolloutDesign", "collect_rollouts"),
     "SAEs": ("list_saes", "evaluation_card", "check_fitness"),

@@ -1,10 +1,11 @@
 """Do what the quick start says, with nothing but the built site: every command in a shell of its own folder, in order.
 
-    make docs && python scripts/fresh_reader.py --out fresh_reader.json      # in this environment; several minutes of processor time
-    python scripts/fresh_reader.py --install --out fresh_reader.json         # also sets up a new environment, as the page says
+    make docs && python scripts/fresh_reader.py --out fresh_reader.json    # in this environment; several minutes of processor time
+    python scripts/fresh_reader.py --install --out fresh_reader.json       # also sets up a new environment, as the page says
 
-The commands are read off site/quickstart.html. Where the page says to save a linked file, it is copied from the site. Writes a list of
-{command, ok, seconds, note}; `note` holds the last lines of what failed. Exit code 1 when a command failed or no report came out.
+The commands are read off site/quickstart.html. Where the page says to save a linked file, it is copied from the site. Writes a
+list of {command, ok, seconds, note}; `note` holds the last lines of what failed. Exit code 1 when a command failed or no report
+came out.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def walk(page: Path, folder: Path, install: bool) -> list[dict[str, Any]]:
                 shutil.copy(file, folder / "my_traits" / file.name)
         begun = time.monotonic()
         code, said = shell.run(command)
-        done.append({"command": command, "ok": code == 0, "seconds": round(time.monotonic() - begun, 1), "note": "" if code == 0 else said})
+        seconds = round(time.monotonic() - begun, 1)
+        done.append({"command": command, "ok": code == 0, "seconds": seconds, "note": said if code else ""})
         print(f"{'ok    ' if code == 0 else f'exit {code}'} {command}", flush=True)
     return done
 
@@ -88,7 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--site", type=Path, default=ROOT / "site")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, help="where to work; kept, so that a stopped walk goes on [default: a new one, removed]")
+    parser.add_argument("--folder", type=Path, help="where to work; it is kept [default: a new one, removed]")
     parser.add_argument("--install", action="store_true", help="set up an environment as the page says")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

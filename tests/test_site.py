@@ -1,4 +1,4 @@
-"""The documentation site: it builds strictly, its links and pictures are there, what it quotes exists, and it needs no other host."""
+"""The documentation site: it builds strictly, links and pictures are there, what it quotes exists, and it needs no other host."""
 
 from __future__ import annotations
 
@@ -147,7 +147,8 @@ def blocks(path: Path, *languages: str) -> list[str]:
 def command_lines(path: Path) -> list[str]:
     """Every `workbench ...` line of a code block, fenced or indented; comments cut off, alternatives told apart."""
     text = path.read_text(encoding="utf-8")
-    indented = [line for line in re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).splitlines() if line[:4] == "    "]
+    unfenced = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    indented = [line for line in unfenced.splitlines() if line.startswith("    ")]
     lines = [line for body in blocks(path, "sh", "bash", "text", "") for line in body.splitlines()] + indented
     found = []
     for line in lines:
@@ -301,7 +302,9 @@ def test_formulas_are_mathml(site):
 
 
 def test_examples_in_docstrings_are_code(site):
-    assert "&gt;&gt;&gt; " not in re.sub(r"<pre.*?</pre>", "", (site / "reference/python.html").read_text(encoding="utf-8"), flags=re.S)
+    text = (site / "reference/python.html").read_text(encoding="utf-8")
+    assert "&gt;&gt;&gt; " in text
+    assert "&gt;&gt;&gt; " not in re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)
 
 
 # In a browser.
