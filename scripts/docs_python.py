@@ -9,7 +9,8 @@ from workbench import _HOMES, _PARTS
 SECTIONS = {
     "The six lines": ("load_model", "extract", "load_sae", "decompose", "label", "report"),
     "Values": (
-        "PersonaVector", "Decomposition", "LabelSet", "Report", "TraitReports", "Falsification", "SparseAutoencoder", "Model", "Trait",
+        "PersonaVector", "Decomposition", "LabelSet", "Report", "TraitReports", "Falsification",
+        "SparseAutoencoder", "Model", "Trait",
     ),
     "Models and assets": ("HookPoint", "ChatServer", "Sampling", "fetch", "list_assets"),
     "Traits, judges, rollouts": ("load_trait", "list_traits", "make_judge", "RolloutDesign", "collect_rollouts"),

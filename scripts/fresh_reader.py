@@ -1,6 +1,6 @@
 """Do what the quick start says, with nothing but the built site: every command in a shell of its own folder, in order.
 
-    make docs && python scripts/fresh_reader.py --out fresh_reader.json    # in this environment; several minutes of processor time
+    make docs && python scripts/fresh_reader.py --out fresh_reader.json    # in this environment; minutes of processor time
     python scripts/fresh_reader.py --install --out fresh_reader.json       # also sets up a new environment, as the page says
 
 The commands are read off site/quickstart.html. Where the page says to save a linked file, it is copied from the site. Writes a
