@@ -168,7 +168,8 @@ def test_a_card_shows_contexts_tokens_pictures_and_what_was_said(visit, saved: P
     card = seen.page.locator(f'[id="{OPEN}"]')
     text = card.inner_text()
     for words in ("How strongly it fires", "By speaker", "By trait", "Does it change what the model prefers to say?",
-                  "Makes likelier", "Makes unlikelier", "Nearest directions", "Being rude", "matched control", "Label score"):  # fmt: skip
+                  "Makes likelier", "Makes unlikelier", "Nearest directions", "Being rude", "matched control",
+                  "Label score"):  # fmt: skip
         assert words in text, words
     assert card.locator("svg").count() >= 4 and card.locator(".ctx mark.peak").count() >= 2
 
@@ -238,7 +239,7 @@ def test_it_prints_with_every_picture_and_only_the_chosen_cards(visit, saved: Pa
     seen.page.emulate_media(media="print")
     outside = "all => all.filter(f => !f.closest('details')).map(f => f.getBoundingClientRect().width)"
     widths = seen.page.eval_on_selector_all("svg.wbf", outside)
-    assert len(widths) >= 5 and all(0 < width for width in widths)
+    assert len(widths) >= 5 and all(width > 0 for width in widths)
     assert is_open(seen, OPEN) and not is_open(seen, "evil/feature-94")
     assert not seen.page.locator(".bar").is_visible() and not seen.page.locator(".tools").first.is_visible()
 

@@ -48,8 +48,17 @@ def test_without_a_causal_test_none_is_claimed():
     assert "No causal test was run" in verdict.causal_sentence(untested)
 
 
+def test_features_that_any_contrast_moves_are_counted_on_the_first_screen(report: Report):
+    n = sum(row["placebo_q"] <= 0.05 for row in report.features)
+    assert verdict.placebo_sentence(report).startswith(f"{n} of the {len(report.features)} features shown move further")
+    rows = tuple({**row, "placebo_q": 0.4} for row in report.features)
+    assert verdict.placebo_sentence(replace(report, features=rows)).startswith("None of the")
+    unknown = tuple({**row, "placebo_q": None} for row in report.features)
+    assert verdict.placebo_sentence(replace(report, features=unknown)) == ""
+
+
 def test_the_authors_of_labels_are_named_and_confirmation_is_not_implied(report: Report):
-    assert verdict.authors_sentence(report) == "11 labels, written by: model; 0 confirmed by a person."
+    assert verdict.authors_sentence(report) == "11 labels, written by a language model (11); 0 confirmed by a person."
 
 
 @pytest.mark.parametrize(

@@ -69,22 +69,22 @@ def audit_sentences(audit: Mapping[str, Any]) -> list[str]:
         low, high = own["interval"]
         told.append(
             f"Added at a quarter of the median norm, the whole vector shifts sealed pairs by {signed(own['odd'], 2)} "
-            f"[{signed(low, 2)}, {signed(high, 2)}] nats per token toward the trait (control pairs: {signed(own['control_odd'], 2)}, "
-            "not subtracted here)."
+            f"[{signed(low, 2)}, {signed(high, 2)}] nats per token toward the trait (control pairs: "
+            f"{signed(own['control_odd'], 2)}, not subtracted here)."
         )
     if found := behaviour.get("denoised"):
         low, high = found["interval"]
         mixed = found["mixtures_kept"]
         told.append(
             f"Its {found['k']} largest features alone keep {percent(found['effect_kept'], 0)} [{percent(low, 0)[:-1]}, "
-            f"{percent(high, 0)[:-1]}] of that at equal dose; random vectors that are as close to it keep {percent(mixed['mean'], 0)} "
-            f"on average and {percent(mixed['most'], 0)} at most (p {mixed['p']:.2g})."
+            f"{percent(high, 0)[:-1]}] of that at equal dose; random vectors that are as close to it keep "
+            f"{percent(mixed['mean'], 0)} on average and {percent(mixed['most'], 0)} at most (p {mixed['p']:.2g})."
         )
     agreement = (audit.get("screen") or {}).get("agreement") or {}
     correlation, beyond = finite(agreement.get("predicted")), finite(agreement.get("beyond_controls"))
     if correlation is not None and beyond is not None:
         told.append(
-            f"Predicted and measured effects of single features correlate at {signed(correlation, 2)}; {percent(beyond, 0)} of them "
-            f"do more than their controls at p .05 (chance alone: {percent(finite(agreement.get('by_chance')), 0)})."
+            f"Predicted and measured effects of single features correlate at {signed(correlation, 2)}; {percent(beyond, 0)} of "
+            f"them do more than their controls at p .05 (chance alone: {percent(finite(agreement.get('by_chance')), 0)})."
         )
     return told

@@ -18,13 +18,14 @@ _ROW, _NAME = 19, 120
 
 
 def activation_histogram(bins: Sequence[tuple[float, float, int]], *, name: str) -> Figure:
-    """Counts of tokens by activation, one bar per (low, high, count); the height is logarithmic, so that rare strong firings show.
+    """Counts of tokens by activation, one bar per (low, high, count); heights are logarithmic, so that rare strong firings show.
 
     Tokens on which the feature is silent are not drawn.
     """
     shown = [(low, high, n) for low, high, n in bins if n > 0 and high > low]
     if not shown:
-        return drawing(300, 40, [words("fires on nothing that was read", 4, 24, class_="wbf-soft")], title=name, description="empty")
+        empty = [words("fires on nothing that was read", 4, 24, class_="wbf-soft")]
+        return drawing(300, 40, empty, title=name, description="empty")
     most = max(n for _, _, n in shown)
     x = Scale(0.0, max(high for _, high, _ in shown), 34, 292)
     y = Scale(0.0, math.log10(most) + 0.15, 96, 12)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workbench.reports.content import Report
 
 N_TOKENS, N_NEIGHBOURS = 12, 6
-KINDS = {"rollouts": "In the replies behind the vector", "chat": "In other chats", "corpus": "In plain text"}
+KINDS = {"rollouts": "In replies of the model", "chat": "In other chats", "corpus": "In plain text"}
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _by_trait(report: Report, view: FeatureView | None) -> Picture | None:
 
 
 def said_once(cards: Mapping[str, Sequence[Card]]) -> dict[str, list[Card]]:
-    """The same cards {trait in addresses: cards}; a card that says of a feature what an earlier trait's card said points there."""
+    """The same cards {trait in addresses: cards}; one that says of a feature what an earlier trait's card said points there."""
     first: dict[tuple[int, str], str] = {}
     found: dict[str, list[Card]] = {}
     for slug, listed in cards.items():

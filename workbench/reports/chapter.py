@@ -29,12 +29,14 @@ from workbench.reports.shares import (
 )
 from workbench.reports.svg import percent
 from workbench.reports.tables import change_of, flat_rows, table_rows
+from workbench.reports.text import clean
 
 if TYPE_CHECKING:
     from workbench.reports.content import Report
 
 MAX_ROWS = 10
 EXAMPLE_WINDOW = 22
+MAX_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,12 @@ def chapter(report: Report, slug: str, *, n_contexts: int, window: int) -> dict[
         "slug": slug,
         "trait": report.trait,
         "hook": str(report.vector.hook),
-        "model": report.vector.model.get("name", "a model"),
+        "model": clean(report.vector.model.get("name", "a model"), limit=MAX_NAME),
         "sae": report.parts.sae,
         "d_sae": report.parts.d_sae,
         "sentence": report.sentence(),
         "causal_sentence": verdict.causal_sentence(report),
+        "placebo_sentence": verdict.placebo_sentence(report),
         "authors_sentence": verdict.authors_sentence(report),
         "lights": lights,
         "overall": verdict.overall(lights),

@@ -115,7 +115,9 @@ def _whisker(row: Slice, start: float, scale: Scale, y: float) -> list[str]:
     left, right = scale(start + row.low), scale(start + row.high)
     ends = f"M{left:.1f} {y - 4:.1f}V{y + 4:.1f}M{right:.1f} {y - 4:.1f}V{y + 4:.1f}"
     line = tag("path", d=f"M{left:.1f} {y:.1f}H{right:.1f}{ends}", class_="wbf-whisker")
-    return [line] if row.corrected is None else [line, tag("circle", cx=scale(start + row.corrected), cy=y, r=2.6, class_="wbf-total")]
+    if row.corrected is None:
+        return [line]
+    return [line, tag("circle", cx=scale(start + row.corrected), cy=y, r=2.6, class_="wbf-total")]
 
 
 def _link(x: float, top: float) -> str:

@@ -27,7 +27,9 @@ def drawn(figure: Figure | None) -> Markup | None:
     return None if figure is None else Markup(_ONLY_ALONE.sub("", figure.inline))
 
 
-_ONLY_ALONE = re.compile(r'<title>.*?</title>|<desc>.*?</desc>|<rect [^<>]*class="wbf-paper"/>| xmlns="http://www.w3.org/2000/svg"', re.S)
+_ONLY_ALONE = re.compile(
+    r'<title>.*?</title>|<desc>.*?</desc>|<rect [^<>]*class="wbf-paper"/>| xmlns="http://www.w3.org/2000/svg"', re.S
+)
 
 
 @dataclass(frozen=True)

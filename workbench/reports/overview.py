@@ -12,8 +12,8 @@ from workbench.reports.measures import drawn
 from workbench.reports.svg import percent, signed
 
 if TYPE_CHECKING:
-    from workbench.reports.shares import CategoryName
     from workbench.reports.several import SharedPair, TraitReports
+    from workbench.reports.shares import CategoryName
 
 N_SHARED = 12
 
@@ -49,7 +49,7 @@ def shared_sentence(several: TraitReports) -> str:
         most = max(known, key=lambda pair: pair.cosine or 0.0)
         chance = most.background_median
         beside = "" if chance is None else f"; the middle |cosine| of the two with placebo contrasts: {signed(chance, 2)}"
-        told = f"The vectors of {most.traits[0]} and {most.traits[1]} are the most alike (cosine {signed(most.cosine, 2)}{beside}). "
+        told = f"The vectors of {' and '.join(most.traits)} are the most alike (cosine {signed(most.cosine, 2)}{beside}). "
     if several.n_shared is None:
         return told + "Whether the traits share features beyond chance is unknown: that takes placebo contrasts of this SAE."
     n = several.n_shared

@@ -39,7 +39,7 @@ def page(reports: Sequence[Report], several: TraitReports | None, *, n_contexts:
         "columns": COLUMNS,
         "percent": percent,
         "group_names": GROUP_NAMES,
-        "model": first.vector.model.get("name", "a model"),
+        "model": chapters[0]["model"],
         "hook": str(first.vector.hook),
         "d_sae": first.parts.d_sae,
         "l0": "–" if l0 is None else f"{l0:.0f}",

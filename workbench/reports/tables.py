@@ -32,7 +32,7 @@ _WHY = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: its `key` in `Row.cells`, its name, what it means, how it is first sorted, whether it waits to be asked."""
+    """A column of numbers: its `key` in `Row.cells`, its name and meaning, how it is first sorted, whether it is hidden at first."""
 
     key: str
     name: str
@@ -43,10 +43,10 @@ class Column:
 
 COLUMNS = (
     Column("share", "Share", "Share of the vector’s squared length, in per cent, with its 95% interval"),
-    Column("q_value", "q", "Does it differ between the arms? Benjamini-Hochberg q of exact sign flips over questions", rising=True),
-    Column("q_crossed", "Crossed q", "Would it differ under another wording? The same q when instructions are draws as well", rising=True),
-    Column("placebo_q", "Placebo q", "Does it differ more than between prompts that have nothing to do with the trait? The feature’s "
-           "difference among what placebo contrasts do to it; below it the difference in spreads of those", rising=True),
+    Column("q_value", "q", "Does it differ between the arms? Benjamini-Hochberg q of sign flips over questions", rising=True),
+    Column("q_crossed", "Crossed q", "Would it differ under another wording? The q when instructions are draws too", rising=True),
+    Column("placebo_q", "Placebo q", "Does it differ more than between prompts that have nothing to do with the trait? Its "
+           "difference among what placebo contrasts do to it; below it the difference in their spreads", rising=True),
     Column("causal", "Causal effect", "Odd effect in nats per token at KL .1, control pairs subtracted, with its interval"),
     Column("controls", "Controls", "The odd effects of matched control features pushed the same way: median and 95th percentile"),
     Column("verified", "Verified", "Passes q .05 against matched control features on sealed pairs"),

@@ -5,6 +5,7 @@ Every sentence is built from the values alone and says less rather than more.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -131,11 +132,8 @@ def _trait_piece(report: Report) -> str:
     named = ", ".join(f"{row.name.lower()} {percent(row.value)}{_ends(_pair(row))}" for row in rows[:2])
     named = rows[0].name.lower() if len(rows) == 1 else f"{named} and {len(rows) - 2} more" if len(rows) > 2 else named
     kind = "one of its sub-traits" if len(rows) == 1 else "its sub-traits"
-    ends = _ends(group_ends(report, "trait"))
-    return (
-        f"{percent(value)}{ends} of the {report.trait} vector’s squared length is carried by {_features(count)} labelled as {kind} "
-        f"({named})"
-    )
+    whole = f"{percent(value)}{_ends(group_ends(report, 'trait'))} of the {report.trait} vector’s squared length"
+    return f"{whole} is carried by {_features(count)} labelled as {kind} ({named})"
 
 
 def _plain_piece(report: Report):
@@ -194,8 +192,22 @@ def authors_sentence(report: Report) -> str:
     if not labels:
         return "No feature has a label yet."
     confirmed = sum(label.status == "confirmed" for label in labels)
-    kinds = sorted({str(label.author.get("kind", "unknown")) for label in labels})
-    return f"{len(labels)} labels, written by: {', '.join(kinds)}; {confirmed} confirmed by a person."
+    kinds = Counter(str(label.author.get("kind", "unknown")) for label in labels)
+    written = ", ".join(f"{_AUTHORS.get(kind, kind)} ({n})" for kind, n in kinds.most_common())
+    return f"{len(labels)} labels, written by {written}; {confirmed} confirmed by a person."
+
+
+_AUTHORS = {"model": "a language model", "offline": "a program", "human": "a person", "unknown": "nobody knows whom"}
+
+
+def placebo_sentence(report: Report) -> str:
+    """How many of the features shown move further than placebo contrasts move them; empty where that is unknown."""
+    known = [row["placebo_q"] for row in report.features if row["placebo_q"] is not None]
+    if not known:
+        return ""
+    n = sum(q <= 0.05 for q in known)
+    which = f"{n} of the {len(known)} features shown move" if n else f"None of the {len(known)} features shown moves"
+    return f"{which} further than contrasts that are no personas move {'them' if n else 'it'} (q .05)."
 
 
 def vector_warnings(evidence: Mapping[str, Any]) -> list[str]:
