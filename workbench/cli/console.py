@@ -28,6 +28,10 @@ def colours(stream: Any) -> bool:
     return bool(stream is not None and stream.isatty())
 
 
+class ReaderGone(BaseException):
+    """Nobody reads our output any more (`| head -1`). Not an OSError: typer would make a failure of it."""
+
+
 def print_error(error: WorkbenchError) -> None:
     """The three parts of an error on standard error, one per line."""
     bold, plain = ("\x1b[1m", "\x1b[0m") if colours(sys.stderr) else ("", "")

@@ -97,10 +97,13 @@ def _with_output(function: Callable[..., None], name: str) -> Callable[..., None
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
-        from .console import reserved_output
+        from .console import ReaderGone, reserved_output
 
-        with reserved_output(values["as_json"], values["quiet"] or _quiet_setting(name)):
-            function(**{key: value for key, value in values.items() if key not in added})
+        try:
+            with reserved_output(values["as_json"], values["quiet"] or _quiet_setting(name)):
+                function(**{key: value for key, value in values.items() if key not in added})
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}

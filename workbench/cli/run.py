@@ -13,6 +13,8 @@ from typing import Any
 
 from workbench.base.errors import WorkbenchError
 
+from .console import ReaderGone
+
 # What an operating system refuses for reasons outside our code; any other OSError is a bug and keeps its traceback.
 _ENVIRONMENTAL = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, getattr(errno, "EDQUOT", -1)}
 
@@ -38,7 +40,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _stopped(INTERRUPTED)
     except _Terminated:
         return _stopped(TERMINATED)
-    except BrokenPipeError:  # the reader of our output has what it wanted, as in `workbench traits list | head -1`
+    except (BrokenPipeError, ReaderGone):  # who read our output has what they wanted, as in `workbench traits list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:

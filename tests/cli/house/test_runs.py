@@ -108,10 +108,13 @@ def test_an_interrupted_run_goes_on_with_the_same_settings_wherever_it_is_called
         main_job(JobConfig(seed=4, n_samples=2), Path("runs/x"))
     assert workbench("runs", "list", "--json").json["runs"][0]["state"] == "stopped after decomposition"
     monkeypatch.setenv("WORKBENCH_SEED", "9")
+    monkeypatch.setenv("WORKBENCH_CACHE", "no-cache")  # the model is not there: its plan is arithmetic
     shown = []
     monkeypatch.setattr("workbench.cli.views.VIEWS", {"report": lambda value, result: shown.append(result)})
     before = contents(Path("runs/x"))
-    plan = workbench("runs", "resume", "runs/x", "--plan", "--json").json
+    answer = workbench("runs", "resume", "runs/x", "--plan", "--json")
+    assert answer.code == 0, answer.err
+    plan = answer.json
     assert [s["state"] for s in plan["stages"]] == ["done", "done", "to run", "to run"] and contents(Path("runs/x")) == before
     assert workbench("runs", "resume", "runs/x").code == 0
     assert shown[0].ran == ("labels", "report")

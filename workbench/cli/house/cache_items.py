@@ -63,7 +63,8 @@ class CacheItem:
     def last_use(self) -> float:
         """Seconds since 1970 of the last reading or writing, as far as the file system tells."""
         files = [self.path, *self.path.rglob("*")] if self.path.is_dir() else [self.path]
-        return max((max(s.st_atime, s.st_mtime) for f in files if not f.is_dir() and (s := _stat(f))), default=_mtime(self.path))
+        used = [f for f in files if f.name != "source.json" and not f.is_dir()]  # which is read to list the item
+        return max((max(s.st_atime, s.st_mtime) for f in used if (s := _stat(f))), default=_mtime(self.path))
 
     def row(self) -> dict[str, Any]:
         """As `--json` prints it."""

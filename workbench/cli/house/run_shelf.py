@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,10 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """What `runs list --json` prints of it."""
+        return self._row
+
+    @cached_property
+    def _row(self) -> dict[str, Any]:
         finished = [str(stage.get("finished", "")) for stage in self.stages.values()]
         return {
             "run": str(self.folder),
@@ -146,7 +151,9 @@ def list_runs(root: Path) -> tuple[list[Run], list[dict[str, str]]]:
             others.append({"path": str(folder), "what": _what(folder)})
             continue
         try:
-            runs.append(read_run(folder))
+            run = read_run(folder)
+            run.row()  # whatever is odd in it shows here
+            runs.append(run)
         except WorkbenchError as error:
             others.append({"path": str(folder), "what": f"broken: {error.found}"})
         except (TypeError, ValueError, AttributeError, KeyError):
