@@ -52,7 +52,9 @@ def command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Look around in a run: what a trait is made of, any text token by token, steering, labels.
+    """Look around in a run, in the browser.
+
+    What a trait is made of, any text token by token, steering, labels.
 
     Listens on this machine only and prints an address with a token; nobody gets in without it. Ctrl-C ends it.
     """
