@@ -32,7 +32,7 @@ _WHY = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: its `key` in `Row.cells`, its name and meaning, how it is first sorted, whether it is hidden at first."""
+    """A column: its `key` in `Row.cells`, name and meaning, how it is first sorted, and whether it is hidden at first."""
 
     key: str
     name: str

@@ -207,7 +207,7 @@ def placebo_sentence(report: Report) -> str:
         return ""
     n = sum(q <= 0.05 for q in known)
     which = f"{n} of the {len(known)} features shown move" if n else f"None of the {len(known)} features shown moves"
-    return f"{which} further than contrasts that are no personas move {'them' if n else 'it'} (q .05)."
+    return f"{which} further than with contrasts that are no personas (q .05)."
 
 
 def vector_warnings(evidence: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,6 @@
       for (const input of Object.values(this.inputs)) input.addEventListener(input.type === "search" ? "input" : "change", () => { this.filter(); this.tell(); });
       for (const box of this.boxes) box.addEventListener("change", () => { this.columns(); this.tell(); });
       this.filter();
-      this.columns();
     }
 
     read() {
@@ -99,15 +98,17 @@
           row.cells[column].classList.toggle("off", !box.checked);
         }
       }
-      this.fit();
-    }
-
-    fit() {
-      const box = this.table.parentElement;
-      box.classList.remove("many");
-      box.classList.toggle("many", this.table.offsetWidth > box.clientWidth + 1);
+      fit([this]);
     }
   }
+
+  const fit = (some) => {  // a table wider than its place scrolls in a box of its own; all are measured before any is changed
+    const boxes = some.map((one) => one.table.parentElement);
+    for (const box of boxes) box.classList.remove("many");
+    const wide = some.map((one, n) => one.table.offsetWidth > boxes[n].clientWidth + 1);
+    boxes.forEach((box, n) => box.classList.toggle("many", wide[n]));
+  };
+
   const together = at("all/features");
   for (const section of all("[data-table]")) if (section !== together) tables.set(section.id, new FeatureTable(section));
   const gather = () => {  // the table of all traits is made of the others' rows when somebody asks for it
@@ -125,6 +126,7 @@
     }
     together.hidden = false;
     const made = new FeatureTable(together);
+    fit([made]);
     made.sort(made.heads.find((head) => head.dataset.key === "share"), false);
     tables.set(together.id, made);
   };
@@ -191,7 +193,7 @@
   let waiting = false;
   const soon = () => { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; mark(); }); } };
   addEventListener("scroll", soon, { passive: true });
-  addEventListener("resize", () => { for (const one of tables.values()) one.fit(); soon(); });
+  addEventListener("resize", () => { fit([...tables.values()]); soon(); });
 
   // ---- copy and take along
   const json = () => JSON.parse(at("data-json").textContent);
@@ -220,6 +222,7 @@
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     });
   }
+  fit([...tables.values()]);
   mark();
   go();
 })();
