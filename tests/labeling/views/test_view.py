@@ -197,6 +197,13 @@ def test_a_view_survives_json(view: FeatureView, tiny_model: Any, collection: Co
     assert FeatureView.from_dict(json.loads(json.dumps(bare.to_dict()))) == bare
 
 
+def test_the_histogram_counts_every_firing_and_a_view_of_schema_2_had_none(view: FeatureView) -> None:
+    assert sum(n for *_, n in view.histogram) == sum(tally.n_fired for tally in view.by_position)
+    assert all(low < high for low, high, _ in view.histogram)
+    document = {name: value for name, value in view.to_dict().items() if name != "histogram"}
+    assert FeatureView.from_dict({**document, "schema": 2}) == replace(view, histogram=())
+
+
 DAMAGE = [{"schema": 99}, {"kind": "labels"}, {"ablation": {"kl": 1}}, {"contexts": [1]}, {"usual": None}]
 
 
@@ -229,8 +236,9 @@ class _Tags(HTMLParser):
         self.text += data
 
 
-ALLOWED_TAGS = {"div", "style", "p", "strong", "em", "ul", "li", "span", "table", "caption", "thead", "tbody", "tr", "th", "td"}
-ALLOWED_ATTRIBUTES = {"class", "style", "title", "scope", "dir", "aria-label"}
+ALLOWED_TAGS = {"br", "caption", "div", "em", "li", "mark", "p", "span", "strong", "style",
+                "table", "tbody", "td", "th", "thead", "tr", "ul"}  # fmt: skip
+ALLOWED_ATTRIBUTES = {"align", "class", "style", "title", "scope", "dir", "aria-label"}
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

@@ -65,7 +65,7 @@ def feature_views(
 
     Raises:
         WorkbenchError: a feature that the SAE or the collection does not have, an SAE of another model width, an index of
-        another SAE or model.
+            another SAE or model.
     """
     asked = _checked(features, sae, model)
     if index is not None:
