@@ -67,7 +67,7 @@ def _contexts(view: FeatureView) -> Markup:
     parts = [
         Markup("<p>{}</p>{}").format(escape(KINDS.get(kind, kind)), contexts_html(listed, highest=view.max_activation))
         for kind, listed in view.contexts.items()
-        if any(context.tokens for context in listed)
+        if listed
     ]
     return Markup("").join(parts)
 

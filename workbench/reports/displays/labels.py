@@ -92,16 +92,18 @@ def context_display(context: Context) -> Display:
 
 
 def contexts_html(contexts: Iterable[Context], *, highest: float | None, most: int = N_CONTEXTS) -> Markup:
-    """A table with one context per row: the largest activation, the text, where it is from."""
+    """A table with one context per row: the largest activation, the text, where it is from; withheld ones are counted."""
     from markupsafe import Markup
 
     from workbench.reports.html import environment
     from workbench.reports.passages import passage
 
-    kept = [context for context in contexts if context.tokens][:most]
+    given = list(contexts)
+    kept = [context for context in given if context.tokens][:most]
+    withheld = sum(not context.tokens for context in given)
     top = max([highest or 0.0, 1e-9, *(value for context in kept for value in context.values)])
     listed = [passage(context, window=WINDOW, highest=top) for context in kept]
-    return Markup(environment().get_template("contexts.html.jinja").render(contexts=listed) if listed else "")
+    return Markup(environment().get_template("contexts.html.jinja").render(contexts=listed, withheld=withheld))
 
 
 def index_display(index: FeatureIndex) -> Display:
