@@ -82,10 +82,10 @@ def with_pictures(notebook: Any) -> Any:
     if drawn:
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page(viewport={"width": 1200, "height": 900})
+            page = browser.new_page(viewport={"width": 1600, "height": 900})
             for data in drawn:
                 page.set_content(f'<body style="margin:0">{data["image/svg+xml"]}</body>')
-                data["image/png"] = base64.b64encode(page.locator("svg").screenshot()).decode()
+                data["image/png"] = base64.b64encode(page.locator("svg").first.screenshot()).decode()
             browser.close()
     return notebook
 

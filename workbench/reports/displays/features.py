@@ -62,10 +62,10 @@ def _firing_line(view: FeatureView) -> str:
 
 
 def _contexts(view: FeatureView) -> Markup:
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
 
     parts = [
-        Markup("<p>{}</p>{}").format(escape(KINDS.get(kind, kind)), contexts_html(listed, highest=view.max_activation))
+        Markup("<p>{}</p>{}").format(KINDS.get(kind, clean_token(kind)), contexts_html(listed, highest=view.max_activation))
         for kind, listed in view.contexts.items()
         if listed
     ]
