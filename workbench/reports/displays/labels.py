@@ -42,7 +42,10 @@ def labels_display(labels: LabelSet) -> Display:
 def label_display(label: FeatureLabel) -> Display:
     """The label, who says so, how well it held up, and the contexts that it was read from."""
     author = " ".join(filter(None, (label.author.get("kind"), label.author.get("name"))))
-    said = [("category", f"{name}: {category}") for name, category in label.categories.items()]
+    traits: dict[str, list[str]] = {}
+    for trait, category in label.categories.items():
+        traits.setdefault(category, []).append(trait)
+    said = [("category", f"{category} (under {', '.join(names)})") for category, names in traits.items()]
     interval = ends((label.score or {}).get("interval"))
     score = "not scored" if label.score is None else f"{label.score['kind'].replace('_', ' ')} {_score(label.score)} [{interval}]"
     rows = [("author", author), ("status", label.status), ("score", score), *said]
