@@ -129,6 +129,11 @@ def test_the_page_is_well_below_three_megabytes(text: str, several: str):
     assert len(text.encode()) < 500_000 and len(several.encode()) < 1_000_000
 
 
+def test_the_provenance_that_all_traits_have_in_common_is_told_once(several: str):
+    names = re.findall(r"<summary>(The (?:vector|model|SAE|decomposition)[^<]*)</summary>", several)
+    assert names.count("The SAE") == 1 and len(names) == len(set(names))
+
+
 def test_a_figure_in_a_page_says_its_words_once(text: str):
     picture = re.search(r'<figure class="made">.*?</svg>', text, re.S)
     assert picture is not None and picture.group(0).count("Shares of its squared length") == 1

@@ -34,6 +34,7 @@ def page(reports: Sequence[Report], several: TraitReports | None, *, n_contexts:
         "title": f"What is {first.trait} made of?" if several is None else f"What are {_NUMBERS[len(reports)]} traits made of?",
         "traits": [one.trait for one in reports],
         "chapters": [{**one, "cards": once[one["slug"]]} for one in chapters],
+        "provenance": _provenance(chapters),
         "trait_of": {slug: trait for trait, slug in slugs.items()},
         "overview": overview(several, slugs) if several is not None else None,
         "columns": COLUMNS,
@@ -46,6 +47,18 @@ def page(reports: Sequence[Report], several: TraitReports | None, *, n_contexts:
         "command": command(reports),
         "file_name": "-".join(slugs.values())[:60],
     }
+
+
+def _provenance(chapters: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(name, rows) of what stands behind every chapter; what is the same for all traits is told once."""
+    found = []
+    for name in dict(chapters[0]["provenance"]):
+        rows = [dict(one["provenance"])[name] for one in chapters]
+        if all(one == rows[0] for one in rows):
+            found.append((name, rows[0]))
+        else:
+            found += [(f"{name} of {one['trait']}", told) for one, told in zip(chapters, rows, strict=True)]
+    return found
 
 
 def slugs_of(names: Sequence[str]) -> dict[str, str]:

@@ -172,6 +172,10 @@
 
   const bar = document.querySelector(".bar");
   const links = all("a", bar).map((link) => [link, at(link.hash.slice(1))]).filter(([, target]) => target);
+  const reveal = (link) => {  // on a narrow screen the bar scrolls sideways
+    const holder = link.closest(".traits ~ .parts") || bar.firstElementChild, left = link.offsetLeft;
+    if (left < holder.scrollLeft || left + link.offsetWidth > holder.scrollLeft + holder.clientWidth) holder.scrollLeft = left - 16;
+  };
   const mark = () => {
     const line = parseFloat(getComputedStyle(root).scrollPaddingTop) + 8;
     const above = (target) => target.getClientRects().length > 0 && target.getBoundingClientRect().top <= line;
@@ -185,7 +189,7 @@
     const part = within.length ? within[within.length - 1][0] : null;
     for (const [link, target] of links) {
       const here = link === part || (inside ? link.closest(".traits") && target === inside : target === (ended || null));
-      if (here) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
+      if (here) { link.setAttribute("aria-current", "true"); reveal(link); } else link.removeAttribute("aria-current");
     }
     const list = bar.querySelector(".traits ~ .parts:not([hidden])");
     root.style.setProperty("--bar", bar.offsetHeight + (list ? list.offsetHeight : 0) - 1 + "px");
