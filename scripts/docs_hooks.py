@@ -39,6 +39,11 @@ def included(path: Path) -> str:
     return text.replace("](docs/", "](")
 
 
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The page for addresses that do not exist, likewise."""
+    return on_post_page(output_content)
+
+
 def on_post_page(output: str, **_: Any) -> str:
     """The finished page; the theme's search dialog gets the name that it lacks."""
     dialog = 'data-md-component="search" role="dialog"'

@@ -338,11 +338,11 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["quickstart.html", "concepts.html", "method.html"])
-def test_a_page_opens_without_errors_strangers_or_barriers(browser, address, name, scheme):
+@pytest.mark.parametrize(("scheme", "width"), [("light", 400), ("dark", 1300)])
+@pytest.mark.parametrize("name", ["quickstart.html", "concepts.html", "method.html", "evil.html"])
+def test_a_page_opens_without_errors_strangers_or_barriers(browser, address, name, scheme, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    context = browser.new_context(color_scheme=scheme)
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
     page = context.new_page()
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
