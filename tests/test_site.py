@@ -295,6 +295,18 @@ def test_every_quoted_message_is_in_the_code():
     assert "there is no such message …" not in printed_texts()
 
 
+def test_the_trait_of_the_quick_start_is_a_good_one(site, tmp_path):
+    import fresh_reader
+
+    from workbench.personas.traits import load_trait
+
+    (example,) = fresh_reader.downloads(site / "quickstart.html")
+    (tmp_path / "nostalgic").mkdir()
+    shutil.copy(example, tmp_path / "nostalgic" / "trait.yaml")
+    assert load_trait(tmp_path / "nostalgic").name == "nostalgic"
+    assert "workbench report traits/nostalgic --max-new-tokens 24" in fresh_reader.commands(site / "quickstart.html")
+
+
 def test_formulas_are_mathml(site):
     text = (site / "method.html").read_text(encoding="utf-8")
     assert text.count("<math") >= 10
