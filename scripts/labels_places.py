@@ -10,6 +10,7 @@ from workbench.base.store import read_json
 EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence"
 TOTALS = ("sub_trait", "other", "open", "unlabelled", "error")
 SORTS = {"shipped": "shipped", "one_token": "one word", "generic": "generic", "swapped": "swapped"}
+SCORERS = {"minilm": "sentences", "glove": "word vectors"}
 NEGATIVES = {"random": "random", "neighbours": "neighbours", "same_token": "same token", "pooled": "pooled"}
 
 
@@ -91,16 +92,16 @@ def probe_line() -> str:
 
 def label_scores_table() -> str:
     """AUROC per kind of negative for each sort of label, and our explainer's on real and soft-frozen features."""
-    tables = _labels()["by_negatives"]
     rows = []
-    for column, name in NEGATIVES.items():
-        one = tables["shipped"]["columns"].get(column)
-        if one is None:
-            continue
-        cells = [_with_interval(one["auroc"][sort]) for sort in SORTS]
-        ours = [_with_interval(tables[which]["columns"][column]["auroc"]["shipped"]) for which in ("offline", "soft_frozen")]
-        rows.append([f"{name} ({one['n']})", *cells, *ours])
-    return _table(["negatives (features)", *SORTS.values(), "our explainer", "... on a soft-frozen SAE"], rows)
+    for scorer, tables in _labels()["by_negatives"].items():
+        for column, name in NEGATIVES.items():
+            one = tables["shipped"]["columns"].get(column)
+            if one is None:
+                continue
+            cells = [_with_interval(one["auroc"][sort]) for sort in SORTS]
+            ours = [_with_interval(tables[which]["columns"][column]["auroc"]["shipped"]) for which in ("offline", "soft_frozen")]
+            rows.append([f"{SCORERS[scorer]}, {name} ({one['n']})", *cells, *ours])
+    return _table(["scorer, negatives (features)", *SORTS.values(), "our explainer", "... on a soft-frozen SAE"], rows)
 
 
 def label_reading_line() -> str:
@@ -108,12 +109,16 @@ def label_reading_line() -> str:
     found = _labels()
     loop, told = found["closed_loop"]["label"], found["closed_loop"]["with_explanation"]
     mean = {name: f"{value:.2f}" for name, value in found["auroc"].items() if not isinstance(value, dict)}
+    words = {name: f"{value:.2f}" for name, value in found["auroc"]["by_words"].items() if not isinstance(value, dict)}
     lead = [f"{name.replace('_', ' ')} {_with_interval(one)}" for name, one in found["auroc"]["shipped_minus_one_token"].items()]
     low, high = loop["rank1_interval"]
     return (
-        f"Mean of same token and neighbours: shipped {mean['shipped']} (aim .70), one word {mean['one_token']}, our explainer "
-        f"{mean['offline']}, on soft-frozen features {mean['soft_frozen']}, swapped {mean['swapped']}. Lead over one word on the "
-        f"same features: {', '.join(lead)} (aim .10). Closed loop over {loop['n_labels']} labels: the own label comes first in "
+        f"Mean of same token and neighbours, by the sentence embedder: shipped {mean['shipped']} (aim .70), one word "
+        f"{mean['one_token']}, our explainer {mean['offline']}, on soft-frozen features {mean['soft_frozen']}, swapped "
+        f"{mean['swapped']}; by word vectors: shipped {words['shipped']}, one word {words['one_token']}, our explainer "
+        f"{words['offline']}, on soft-frozen features {words['soft_frozen']}, swapped {words['swapped']}. Lead over one word on "
+        f"the same features, by the sentence embedder: {', '.join(lead)} (aim .10). Closed "
+        f"loop over {loop['n_labels']} labels: the own label comes first in "
         f"{loop['rank1']:.2f} [{low:.2f}, {high:.2f}] of the cases (chance {loop['chance']:.2f}), with the explanation in "
         f"{told['rank1']:.2f}."
     )
