@@ -135,3 +135,25 @@ def test_config_path_names_both_files(workbench, files):
     found = workbench("config", "path", "--json").json["files"]
     assert [Path(row["file"]).name for row in found] == ["workbench.toml", "config.toml"]
     assert [row["exists"] for row in found] == [False, False]
+
+
+@pytest.mark.parametrize("text", ["[cache.clean]\nyes = true\n", "[serve]\nallow_other_machines = true\n"])
+def test_what_has_to_be_meant_each_time_stands_in_no_file(workbench, files, text):
+    files[0](text)
+    answer = workbench("cache", "clean")
+    assert answer.code == 2 and "workbench.toml, line 2" in answer.err
+
+
+def test_an_address_in_a_commands_table_is_shown_without_its_secrets(workbench, files):
+    files[0]("base_url = 'http://h/v1?api_key=sekret'\n[report]\njudge_url = 'http://me:sek@ret@h/v1'\n")
+    for flags in ((), ("--json",)):
+        answer = workbench("config", "show", *flags)
+        assert answer.code == 0 and "sek" not in answer.out and "ret@" not in answer.out
+
+
+def test_odd_files_are_read_or_refused_in_words(workbench, files):
+    Path("workbench.toml").write_bytes(b"\xef\xbb\xbfsamples = 2\n")  # as some editors write it
+    assert workbench("config", "show", "--json").code == 0
+    Path("workbench.toml").write_text(f"a = {'[' * 5000}{']' * 5000}")
+    answer = workbench("config", "show")
+    assert answer.code == 2 and "not valid TOML" in answer.err

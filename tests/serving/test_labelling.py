@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from tests.serving.world import TRAIT, WORDS, make_labels
@@ -7,6 +11,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.labeling.annotating.desk import readings
 from workbench.labeling.files.store import FeatureLabel, FeatureRecord, load_label_file, save_label
 from workbench.personas.traits import load_trait
+from workbench.serving.answers import feature_json
 from workbench.serving.labelling import Conflict, LabelBook, record_json
 from workbench.serving.searching import search_features
 
@@ -102,3 +107,31 @@ def test_features_are_found_by_words_in_labels_then_contexts(book):
     found = search_features("word2", records)
     assert [(one.feature, one.where) for one in found] == [(2, "context")]
     assert search_features("  ", records) == [] and search_features("nothing of the kind", records) == []
+
+
+def test_what_is_written_while_a_page_is_made_is_a_conflict_and_never_overwritten(book, world, monkeypatch):
+    """The page then shows the feature as it was: a verdict on it has to be refused."""
+    theirs = FeatureLabel(1, "another opinion", author={"kind": "human", "name": "B. Reader"}, status="confirmed")
+    explorer = SimpleNamespace(book=book, index=None, runs=[], feature=lambda feature: feature)
+    read = book.record
+
+    def record(feature):
+        found = read(feature)
+        save_label(theirs, world.sae.id, world.sae.weights_hash, book.folder, annotator=True)
+        return found
+
+    monkeypatch.setattr(book, "record", record)
+    page = feature_json(cast(Any, explorer), 1)
+    assert "another opinion" not in str(page["labels"])
+    monkeypatch.setattr(book, "record", read)
+    with pytest.raises(Conflict):
+        book.decide(1, "edit", annotator="B. Reader", version=page["version"], label="my own words")
+    assert said(book, 1) == [("B. Reader", "confirmed", "another opinion")]
+
+
+def test_a_file_replaced_within_one_tick_of_the_clock_is_read_again(book, world):
+    for words in ("first words", "other words"):
+        label = FeatureLabel(1, words, author={"kind": "human", "name": "B. Reader"}, status="confirmed", date="2026-01-01")
+        path = save_label(label, world.sae.id, world.sae.weights_hash, book.folder, annotator=True)
+        os.utime(path, ns=(10**18, 10**18))
+        assert words in [label.label for label in book.record(1).labels]

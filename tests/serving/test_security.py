@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import socket
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from tests.serving.world import Served
-from workbench.serving.security import HEADERS, MAX_BODY, Access, is_loopback
+from workbench.serving.security import HEADERS, MAX_BODY, Access, Guard, is_loopback
 from workbench.serving.server import check_host, open_socket
 
 PLACES = ("/", "/text", "/steer", "/features", "/features/0", "/traits/evil", "/static/explorer.css", "/api/status",
@@ -169,3 +170,24 @@ def test_a_mistake_of_ours_is_not_shown_to_the_page(served, client, monkeypatch)
     answer = client.get("/api/status")
     assert answer.status_code == 500 and "secret" not in answer.text
     assert json.loads(answer.text)["remedy"]
+
+
+def test_half_a_request_reaches_no_route():
+    """The sender went away after `{"text": "a"}`, of which more was to come."""
+    reached, access = [], Access("key", "127.0.0.1", 8760)
+
+    async def app(scope, receive, send):
+        reached.append(await receive())
+
+    messages = iter([{"type": "http.request", "body": b'{"text": "a"}', "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        reached.append(message)
+
+    headers = [(b"host", b"127.0.0.1:8760"), (b"authorization", b"Bearer key")]
+    scope = {"type": "http", "method": "POST", "path": "/api/text", "query_string": b"", "headers": headers}
+    asyncio.run(Guard(app, access)(scope, receive, send))
+    assert reached == []

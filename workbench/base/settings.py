@@ -111,10 +111,10 @@ def config_files() -> tuple[Path, Path]:
 def read_config(path: Path) -> dict[str, Any]:
     """The checked contents of a configuration file, {} without one; tables are left to the command line."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WorkbenchError(f"{path} is not valid TOML ({error})", "a TOML file", "correct or remove it") from error
     except OSError as error:
         raise WorkbenchError(f"cannot read {path}: {error.strerror}", "a readable file", "correct or remove it") from error
@@ -150,6 +150,9 @@ def _check(path: Path, name: str, value: Any) -> None:
 def unknown_key(path: Path, key: tuple[str, ...], known: Iterable[str]) -> WorkbenchError:
     """The error for a key that nobody knows: the nearest one, file and line."""
     near = nearest(key[-1].replace("-", "_"), known)
+    if key[-1] in near:  # a command, where a setting or a flag is wanted
+        found = f"{place_of(path, *key)} gives `{'.'.join(key)}` a value, which is a command"
+        return WorkbenchError(found, f"a table of its flags, [{'.'.join(key)}]", "correct it")
     said = "a command or a setting" if len(key) == 1 else f"a flag of `workbench {' '.join(key[:-1])}`"
     return WorkbenchError(
         f"{place_of(path, *key)} sets `{'.'.join(key)}`, which nobody knows",
@@ -161,7 +164,7 @@ def unknown_key(path: Path, key: tuple[str, ...], known: Iterable[str]) -> Workb
 def place_of(path: Path, *key: str) -> str:
     """"FILE, line N" of a key (FILE alone when it stands there in a form that only a TOML parser finds)."""
     table: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
             table = _dotted(header[1])
         elif (found := re.match(r"\s*([\w.\"'\s-]+?)\s*=", line)) is None or [*table, *_dotted(found[1])] != list(key):

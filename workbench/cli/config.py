@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from workbench.models.servers import ChatServer
     from workbench.personas.rollouts import RolloutDesign
 
+STAGES = ("vector", "decomposition", "labels", "report")
+
 
 @dataclass(frozen=True)
 class JobConfig:

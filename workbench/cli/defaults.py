@@ -11,7 +11,8 @@ from typing import Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.settings import ENVIRONMENT, SETTINGS, config_files, place_of, read_config, unknown_key
 
-_NEVER = {"help", "version", "as_json", "plan", "install_completion", "show_completion"}
+_NEVER = {"help", "version", "as_json", "plan", "install_completion", "show_completion", "yes", "allow_other_machines"}
+"""No file may say these: what they do has to be meant each time (a folder from elsewhere may hold a workbench.toml)."""
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from workbench.base.runs import RunFolder
 from workbench.base.settings import config_files, find_setting
 from workbench.base.store import sha256_file
 
-from .config import JobConfig
+from .config import STAGES, JobConfig
 
 JOB, COMMANDS = "job", "commands"
 N_COMMANDS = 50
 SETTING_OF = {"n_samples": "samples", "choose": "choose_layer", "judge_url": "base_url"}
 """Fields of JobConfig whose setting has another name."""
+_KINDS = {"str": (str,), "str | None": (str, type(None)), "int": (int,), "bool": (bool,)}
+_USER, _SECRET = r"(\w://)[^/\s]+@", r"([?&][\w-]*(?:key|token|secret|password)=)[^&#\s'\"]+"
 
 
 def record_job(run: RunFolder, config: JobConfig, upto: str) -> None:
@@ -47,12 +49,20 @@ def recorded_job(manifest: dict[str, Any], folder: Path) -> tuple[JobConfig, str
     if unknown := sorted(set(job["settings"]) - known):
         raise WorkbenchError(f"{folder} was made with settings unknown here: {', '.join(unknown)}", "settings of this version",
                              "install the persona-workbench that made it")  # fmt: skip
+    kinds = {field.name: _KINDS[str(field.type)] for field in fields(JobConfig)}
+    wrong = [name for name, value in job["settings"].items() if type(value) not in kinds[name]]
+    if wrong or job["upto"] not in STAGES:
+        raise WorkbenchError(
+            f"{folder} says {', '.join(wrong) or 'its last stage'} in a way that no run writes",
+            "a manifest as it was written",
+            "give its settings again: workbench report TRAIT --out FOLDER ...",
+        )
     return JobConfig(**job["settings"]), str(job["upto"])
 
 
 def without_password(value: Any) -> Any:
-    """An address without user and password; anything else as it is."""
-    return re.sub(r"(\w://)[^/@\s]+@", r"\1", value) if isinstance(value, str) else value
+    """An address without user and password, and without the keys of its query; anything else as it is."""
+    return re.sub(_SECRET, r"\1...", re.sub(_USER, r"\1", value), flags=re.I) if isinstance(value, str) else value
 
 
 def _command() -> str:

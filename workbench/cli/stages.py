@@ -20,14 +20,13 @@ from workbench.base.runs import RunFolder, default_run_folder
 from workbench.base.store import content_hash, read_json, write_json
 
 from . import inputs
-from .config import JobConfig
+from .config import STAGES, JobConfig
 from .console import note
 from .explainer_choice import ExplainerChoice
 from .judge_choice import JudgeChoice, choose_judge, what_was_judged
 from .recorded import record_job
 from .run_views import index_sources, keep_views, opened_index
 
-STAGES = ("vector", "decomposition", "labels", "report")
 REPORT_HTML, REPORT_JSON = "report.html", "report.json"
 AUTO = "auto"
 

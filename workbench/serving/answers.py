@@ -77,12 +77,13 @@ def feature_json(explorer: Explorer, feature: int) -> dict[str, Any]:
     evidence).
     """
     book, index = explorer.book, explorer.index
-    record = book.record(explorer.feature(feature))
+    version = book.version(explorer.feature(feature))  # before the record: what is written in between has to be a conflict
+    record = book.record(feature)
     stats = index.stats(feature) if index is not None else None
     categories = taxonomy_of(book.trait)
     found = {
         **record_json(record),
-        "version": book.version(feature),
+        "version": version,
         "trait": None if book.trait is None else book.trait.name,
         "categories": [{"id": key, "name": named.name} for key, named in categories.items()],
         "shares": [_share(run.trait, run.parts.row(feature)) for run in explorer.runs if run.parts is not None],

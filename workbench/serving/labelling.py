@@ -54,7 +54,7 @@ class LabelBook:
         trait: Trait | None = None,
     ) -> None:
         self.sae_id, self.sae_hash, self.given, self.folder, self.trait = sae_id, sae_hash, given, folder, trait
-        self._read: dict[Path, tuple[tuple[int, int], FeatureRecord]] = {}
+        self._read: dict[Path, tuple[tuple[int, int, int], FeatureRecord]] = {}
 
     @property
     def place(self) -> Path | None:
@@ -148,7 +148,7 @@ class LabelBook:
         if path is None or not path.is_file():
             return None
         found = path.stat()
-        stamp = (found.st_mtime_ns, found.st_size)
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)  # clocks of file systems are coarse; a new file has a new number
         if path not in self._read or self._read[path][0] != stamp:
             self._read[path] = (stamp, load_label_file(path, taxonomies=trait_categories()))
         record = self._read[path][1]

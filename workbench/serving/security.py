@@ -126,6 +126,10 @@ class _Refused(Exception):
         self.status = status
 
 
+class _Gone(Exception):
+    """The sender went away before the whole request was here: half a request is none."""
+
+
 class Guard:
     """The outermost layer of the app: checks host, origin, token and size of every request, and sets the headers of every
     answer.
@@ -156,6 +160,8 @@ class Guard:
             return
         try:
             body = await self._body(receive)
+        except _Gone:
+            return
         except _Refused as refused:
             await _answer(send, refused.status, str(refused), "text/plain")
             return
@@ -168,6 +174,8 @@ class Guard:
             async with asyncio.timeout(MAX_SECONDS):
                 while more:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Gone
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > self.max_body:

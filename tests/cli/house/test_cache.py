@@ -85,3 +85,24 @@ def test_an_empty_cache_is_no_error(workbench, tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "none"))
     assert workbench("cache", "list", "--json").json["items"] == [] and cache_items.items() == []
     assert "nothing to clean" in workbench("cache", "clean").out
+
+
+def test_what_is_not_ours_goes_by_its_full_name_alone(workbench, cache):
+    """A cache may be a folder that holds other things: `models` and `assets` are common names."""
+    strange = ("models/llama/model.safetensors", "models/.git/config", "assets/photos/a.jpg", "assets/.git/config")
+    for name in strange:
+        (cache / name).parent.mkdir(parents=True)
+        (cache / name).write_bytes(b"x")
+        os.utime(cache / name, (0, 0))
+    assert workbench("cache", "clean", "--yes").code == 0
+    assert workbench("cache", "clean", "--older-than", "1d", "--yes").code == 0
+    assert workbench("cache", "clean", "models", "assets", "--yes").code == 0
+    assert all((cache / name).is_file() for name in strange)
+    assert workbench("cache", "clean", "models/llama", "--yes").code == 0 and not (cache / "models" / "llama").exists()
+
+
+def test_a_download_that_begins_between_looking_and_removing_is_left_alone(workbench, cache, monkeypatch):
+    monkeypatch.setattr(cache_items, "holder_of", lambda item: None)
+    with filelock.FileLock(str(cache / "assets" / ".pyrit-1.1.0.lock")):
+        answer = workbench("cache", "clean", "assets/pyrit-1.1.0.partial", "--yes")
+    assert answer.code == 2 and "another process" in answer.err and (cache / "assets" / ".pyrit-1.1.0.partial").exists()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,55 @@ def test_the_note_of_a_killed_process_counts_for_nothing(workbench):
     subprocess.run([sys.executable, "-c", code], check=False)
     assert Path("runs/a/.holder.json").exists() and living_holder(Path("runs/a")) is None
     assert workbench("runs", "clean", "runs/a", "--yes").code == 0
+
+
+def test_a_run_named_twice_is_cleaned_once(workbench):
+    one = finished_run(Path("runs/one"))
+    answer = workbench("runs", "clean", one, one.resolve(), "--yes", "--json")
+    assert answer.code == 0 and not (one / "activations").exists()
+    assert len({row["part"] for row in answer.json["parts"]}) == len(answer.json["parts"])
+
+
+def test_a_run_that_a_link_leads_to_is_cleaned_by_name_alone(workbench):
+    other = finished_run(Path("elsewhere/one"))
+    Path("runs").mkdir()
+    Path("runs/linked").symlink_to(other.resolve())
+    assert workbench("runs", "clean", "--yes").code == 0 and (other / "activations").is_dir()
+    assert workbench("runs", "clean", "runs/linked", "--yes").code == 0 and not (other / "activations").exists()
+
+
+def test_what_somebody_writes_just_now_is_no_leftover(workbench):
+    one = finished_run(Path("runs/one"))
+    for name, age in (("old", 1000), ("new", 0)):
+        part = one / "labels" / f".{name}.yaml.x.part"
+        part.write_text("x")
+        os.utime(part, (time.time() - age,) * 2)
+    assert workbench("runs", "clean", one, "--yes").code == 0
+    assert [path.name for path in (one / "labels").iterdir()] == [".new.yaml.x.part"]
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("manifest.json", {"stages": {"vector": 3}}),
+        ("manifest.json", {"job": {"settings": {"n_samples": "abc"}, "upto": "report"}}),
+        ("manifest.json", {"job": {"settings": {}, "upto": "nonsense"}}),
+        ("report.json", {"features": [1, 2]}),
+        ("vector/persona_vector.json", {"evidence": [1]}),
+        ("vector/persona_vector.json", {"provenance": "x"}),
+    ],
+    ids=str,
+)
+def test_files_of_another_shape_are_told_without_a_traceback(workbench, small_jobs, file, change):
+    one, two = finished_run(Path("runs/one")), finished_run(Path("runs/two"))
+    write_json(one / file, {**json.loads((one / file).read_text()), **change})
+    answers = [workbench("runs", *said) for said in (("show", one), ("compare", one, two), ("resume", one), ("clean", one))]
+    assert {answer.code for answer in answers} <= {0, 2} and 2 in {answer.code for answer in answers}
+    assert all("expected:" in answer.err for answer in answers if answer.code == 2)
+
+
+def test_what_is_no_run_is_not_named_among_the_known(workbench):
+    finished_run(Path("runs/one"))
+    Path("runs/other").mkdir()
+    answer = workbench("runs", "show", "runs/other")
+    assert answer.code == 2 and "one of runs/one" in answer.err and "runs/other," not in answer.err

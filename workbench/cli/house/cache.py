@@ -88,7 +88,9 @@ def _chosen(names: list[str], days: float | None) -> list[CacheItem]:
     for name in names:
         if name not in {item.name for item in found} | kinds:
             raise unknown_name("item in the cache", name, [*(item.name for item in found), *kinds])
-    return [item for item in found if item.name in names or item.name.split("/")[0] in names]
+    # What nobody here knows, inside a folder of ours, goes by its full name alone.
+    return [item for item in found if item.name in names
+            or (item.name.split("/")[0] in names and not (item.precious and "/" in item.name))]  # fmt: skip
 
 
 def _days(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ from .run_shelf import size_of
 
 FRESH_SECONDS = 600.0
 """A half-written folder that changed so recently may have a writer."""
+
+_HALF_ASSET, _HALF_MODEL = re.compile(r"\.[\w.-]+-[\d.]+\.\w+"), re.compile(r"\.[0-9a-f]+\.\w+")
+"""What a stopped download and a stopped conversion are called; anything else is nothing of ours."""
+_STRANGE = ("not known to this version", "not known")
 
 _AGAIN = {
     "causal_controls": ("effects of control features", "computed again by `workbench decompose`"),
@@ -99,7 +104,7 @@ def items() -> list[CacheItem]:
         elif path.name in _BY_NAME:
             found.append(CacheItem(path.name, path, *_BY_NAME[path.name], precious=True))
         else:
-            found.append(CacheItem(path.name, path, "not known to this version", "not known", precious=True))
+            found.append(CacheItem(path.name, path, *_STRANGE, precious=True))
     return found
 
 
@@ -112,6 +117,10 @@ def _assets(root: Path) -> Iterator[CacheItem]:
             continue
         name = path.name.lstrip(".")
         lock = root / f".{name.removesuffix('.partial')}.lock"
+        beside = tuple(root.glob(f"{name}.json"))
+        if not (_HALF_ASSET.fullmatch(path.name) or name in known or beside):
+            yield CacheItem(f"assets/{path.name}", path, *_STRANGE, precious=True)
+            continue
         if path.name.startswith("."):
             what, again = "a download that was stopped", "goes on when it is fetched again"
             yield CacheItem(f"assets/{name}", path, what, again, partial=True, lock=lock)
@@ -119,16 +128,18 @@ def _assets(root: Path) -> Iterator[CacheItem]:
         asset = known.get(name)
         what = (asset.model or asset.kind) if asset else "not in the catalogue of this version"
         again = f"`workbench models fetch {asset.name}`" if asset else "not known"
-        yield CacheItem(f"assets/{name}", path, what, again, lock=lock, beside=tuple(root.glob(f"{name}.json")))
+        yield CacheItem(f"assets/{name}", path, what, again, lock=lock, beside=beside)
 
 
 def _models(root: Path) -> Iterator[CacheItem]:
     for path in sorted(root.iterdir()):
         source = path / "source.json"
-        if path.name.startswith(".") or not source.is_file():
-            name = path.name.lstrip(".")
-            yield CacheItem(f"models/{name}", path, "a conversion that was stopped", "converted again when it is loaded",
+        if _HALF_MODEL.fullmatch(path.name):
+            yield CacheItem(f"models/{path.name[1:]}", path, "a conversion that was stopped", "converted again when it is loaded",
                             partial=True)  # fmt: skip
+            continue
+        if not source.is_file():
+            yield CacheItem(f"models/{path.name}", path, *_STRANGE, precious=True)
             continue
         try:
             file = str(read_json(source)["file"])
@@ -162,9 +173,11 @@ def remove(item: CacheItem) -> None:
     """Remove an item, under its lock; what says that it is there goes first."""
     import filelock
 
-    with filelock.FileLock(str(item.lock), timeout=0) if item.lock else contextlib.nullcontext():
-        try:
+    try:
+        with filelock.FileLock(str(item.lock), timeout=0) if item.lock else contextlib.nullcontext():
             for path in (*item.beside, item.path):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-        except OSError as error:
-            raise describe_os_error(error, item.path, "remove") from error
+    except filelock.Timeout:  # it began after `holder_of` looked
+        raise WorkbenchError(f"another process fetches {item.name}", "an item that nobody uses", "wait for it") from None
+    except OSError as error:
+        raise describe_os_error(error, item.path, "remove") from error

@@ -49,7 +49,8 @@ def settings_in_force() -> dict[str, Any]:
         shown = HIDDEN if said and name == "api_key" else said or None
         source = ENVIRONMENT + name.upper() if said else "default"
         rows.append({"name": name, "value": shown, "source": source, "what": what})
-    flags = [{"command": " ".join(flag.command), "flag": flag.name, "value": flag.value, "source": flag.source}
+    flags = [{"command": " ".join(flag.command), "flag": flag.name, "value": without_password(flag.value),
+              "source": flag.source}
              for flag in flag_defaults(_root())]  # fmt: skip
     known = {ENVIRONMENT + name.upper() for name in (*SETTINGS, *ENVIRONMENT_ONLY)}
     unknown = sorted(name for name in os.environ if name.startswith(ENVIRONMENT) and name not in known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ KEPT = ("rollouts", "vector", "decomposition", "labels", "views", "audit", "fals
 """What goes only when it is asked for by name."""
 
 
+FRESH_SECONDS = 600.0
+"""A half-written file that is younger may have a writer that holds no lock of the run (somebody who labels)."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a run folder that may be removed."""
@@ -47,10 +52,17 @@ def removable(run: Run, also: tuple[str, ...] = ()) -> list[Part]:
         if name not in KEPT:
             raise unknown_name("part of a run", name, KEPT)
     parts = [_part(run, name, how) for name, (stage, how) in AGAIN.items() if stage in run.stages]
-    strays = tuple(path for path in run.folder.rglob(".*.part") if path.is_file())
+    strays = tuple(path for path in run.folder.rglob(".*.part") if _is_left(path))
     parts.append(Part(run.folder, "leftovers", strays, sum(map(size_of, strays)), "half-written by a process that was killed"))
     parts += [_part(run, name, "asked for by name; the job makes it again, but no answer or label of a person") for name in also]
     return [part for part in parts if part.paths]
+
+
+def _is_left(path: Path) -> bool:
+    try:
+        return path.is_file() and time.time() - path.lstat().st_mtime > FRESH_SECONDS
+    except OSError:  # it went away meanwhile
+        return False
 
 
 def _part(run: Run, name: str, again: str) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.runs import MANIFEST, living_holder, read_manifest
 from workbench.base.store import read_json
 
+from ..config import STAGES
 from ..recorded import COMMANDS, JOB
 
 RUNS = Path("runs")
-STAGES = ("vector", "decomposition", "labels", "report")
 _OTHERS = {
     "feature_index.json": "a feature index",
     "placebo_vectors.json": "placebo contrasts",
@@ -121,7 +122,7 @@ class Run:
 def read_run(folder: Path) -> Run:
     """The run in `folder`; a missing or foreign manifest is a WorkbenchError, other broken files are named in `problems`."""
     if not (folder / MANIFEST).is_file():
-        known = [str(path) for path, _ in _manifests(RUNS)]
+        known = [str(path) for path, there in _manifests(RUNS) if there]
         raise unknown_name("run", str(folder), known, remedy=f"a run is a folder with a {MANIFEST}; see `workbench runs list`")
     manifest = read_manifest(folder / MANIFEST)
     problems: list[str] = []
@@ -140,7 +141,24 @@ def read_run(folder: Path) -> Run:
         return value if isinstance(value, dict) else {}
 
     parts = (read("vector/persona_vector.json"), read("decomposition/decomposition.json"), read("report.json"))
-    return Run(folder, manifest, *parts, tuple(problems))
+    run = Run(folder, manifest, *parts, tuple(problems))
+    with as_written(folder):
+        run.row()  # whatever is odd in it shows here
+    return run
+
+
+@contextlib.contextmanager
+def as_written(*folders: Path) -> Iterator[None]:
+    """Within the block, tripping over a file that has another shape than a run writes is a WorkbenchError."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        named = " or ".join(map(str, folders))
+        raise WorkbenchError(
+            f"a JSON file in {named} is not what a run writes ({type(error).__name__}: {error})",
+            "files as a run wrote them",
+            "restore it, or delete that stage and run it again",
+        ) from error
 
 
 def list_runs(root: Path) -> tuple[list[Run], list[dict[str, str]]]:
@@ -151,13 +169,9 @@ def list_runs(root: Path) -> tuple[list[Run], list[dict[str, str]]]:
             others.append({"path": str(folder), "what": _what(folder)})
             continue
         try:
-            run = read_run(folder)
-            run.row()  # whatever is odd in it shows here
-            runs.append(run)
+            runs.append(read_run(folder))
         except WorkbenchError as error:
             others.append({"path": str(folder), "what": f"broken: {error.found}"})
-        except (TypeError, ValueError, AttributeError, KeyError):
-            others.append({"path": str(folder), "what": f"broken: its {MANIFEST} is not one of a run"})
     return runs, others
 
 

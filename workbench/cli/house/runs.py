@@ -92,18 +92,27 @@ def _age(changed: str | None) -> str:
 def show(run: RunArgument, as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     """One run: stages, settings, evidence, warnings, files, commands."""
     from ..console import emit
-    from .run_shelf import read_run, size_of
+    from .run_shelf import as_written, read_run
 
     found = read_run(run)
+    with as_written(run):
+        value = _described(found)
+    emit(value, as_json=as_json, show=lambda: _show(value))
+
+
+def _described(found: Run) -> dict[str, Any]:
+    """What `runs show --json` prints."""
+    from .run_shelf import size_of
+
+    run = found.folder
     files = [{"file": path.name, "bytes": size_of(path)} for path in sorted(run.iterdir()) if not path.name.startswith(".")]
     stages = {name: {key: stage.get(key) for key in ("finished", "seconds", "files")} for name, stage in found.stages.items()}
     evidence = {key: value for key, value in (found.vector.get("evidence") or {}).items() if not isinstance(value, (dict, list))}
     warnings = found.report.get("warnings") or found.decomposition.get("warnings") or []
     job = found.manifest.get("job") or {}
-    value = {**found.row(), "stages": stages, "hook": found.vector.get("hook"), "settings": found.settings,
-             "sources": job.get("sources") or {}, "evidence": evidence, "warnings": warnings, "files": files,
-             "commands": found.manifest.get("commands") or []}  # fmt: skip
-    emit(value, as_json=as_json, show=lambda: _show(value))
+    return {**found.row(), "stages": stages, "hook": found.vector.get("hook"), "settings": found.settings,
+            "sources": job.get("sources") or {}, "evidence": evidence, "warnings": warnings, "files": files,
+            "commands": found.manifest.get("commands") or []}  # fmt: skip
 
 
 def _show(value: dict[str, Any]) -> None:
@@ -161,9 +170,11 @@ def compare(
     """
     from ..console import emit
     from .run_compare import compare_runs
-    from .run_shelf import read_run
+    from .run_shelf import as_written, read_run
 
-    value = compare_runs(read_run(first), read_run(second))
+    runs = read_run(first), read_run(second)
+    with as_written(first, second):
+        value = compare_runs(*runs)
     emit(value, as_json=as_json, show=lambda: _show_compare(value))
 
 
@@ -211,7 +222,8 @@ def clean(
     from .run_shelf import list_runs, read_run
 
     _check_root(root)
-    runs: list[Run] = [read_run(name) for name in names] if names else list_runs(root)[0]
+    named = {name.resolve(): read_run(name) for name in names or ()}  # each once, however it is spelled
+    runs: list[Run] = list(named.values()) if names else [run for run in list_runs(root)[0] if _lies_in(run.folder, root)]
     parts = {str(run.folder): removable(run, tuple(also or ())) for run in runs}
     busy = _busy(runs, strict=bool(names))
     if yes:
@@ -221,6 +233,11 @@ def clean(
     rows = [part.row() for folder, found in parts.items() for part in found if folder not in busy]
     value = {"parts": rows, "bytes": sum(row["bytes"] for row in rows), "deleted": yes, "in_use": busy}
     emit(value, as_json=as_json, show=lambda: _show_clean(value))
+
+
+def _lies_in(folder: Path, root: Path) -> bool:
+    """Whether a run lies in that folder itself; one that a link leads to belongs elsewhere and goes only by name."""
+    return folder.resolve().is_relative_to(root.resolve())
 
 
 def _busy(runs: list[Run], *, strict: bool) -> dict[str, str]:
