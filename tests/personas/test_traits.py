@@ -67,6 +67,11 @@ def test_the_hash_follows_the_text(copied: Path):
     assert before.hash != after.hash and before.pairs_hash == after.pairs_hash
 
 
+def test_a_name_too_long_for_any_folder_is_an_unknown_trait():
+    with pytest.raises(WorkbenchError, match="evil"):
+        trait_path("y" * 5000)
+
+
 def test_an_unknown_trait_offers_the_nearest_name():
     with pytest.raises(WorkbenchError, match="evil") as caught:
         load_trait("evli")

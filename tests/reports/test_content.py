@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from datetime import date
 
 import pytest
+import torch
 
 from tests.reports.example import D_SAE, bare_parts, example_labels, example_parts, example_vector
 from workbench.base.errors import WorkbenchError
@@ -47,6 +49,21 @@ FEATURE = {
     "damage",
     "verified",
 }
+
+
+def test_the_object_is_plain_json_whatever_a_label_file_says(report: Report):
+    day = date(2026, 1, 2)
+    odd = {
+        feature: replace(label, author={"kind": "human", "name": day, "weight": math.nan}, score={"kind": day})
+        for feature, label in example_labels().labels.items()
+    }
+    nowhere = torch.full_like(report.parts.share, math.nan)
+    for made in (
+        content.report(report.vector, report.parts, replace(report.labels, labels=odd)),
+        content.report(report.vector, replace(report.parts, share=nowhere), report.labels),
+    ):
+        assert json.loads(json.dumps(made.to_json(), allow_nan=False)) == made.to_json()
+        assert made.html()
 
 
 def test_the_object_has_the_keys_of_the_contract(report: Report):

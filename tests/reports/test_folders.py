@@ -110,6 +110,24 @@ def test_damaged_views_are_refused_in_words(run, damage):
         report_of_folder(run)
 
 
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("audit/behaviour.json", {"curve": [-1]}),
+        ("audit/behaviour.json", {"denoised": {"k": 32, "effect_kept": [1, "x"]}}),
+        ("vector/persona_vector.json", {"evidence": {"layer_curve": [1]}}),
+        ("vector/persona_vector.json", {"evidence": {"auc_stripped": "<b>"}}),
+        ("decomposition/decomposition.json", {"causal": [None]}),
+        ("decomposition/decomposition.json", {"audit": {"groups": "none"}}),
+    ],
+)
+def test_values_of_another_shape_are_refused_in_words(run, file, damage):
+    path = run / file
+    path.write_text(json.dumps({**read_json(path), **damage}))
+    with pytest.raises(WorkbenchError, match="cannot be read"):
+        report_of_folder(run).html()
+
+
 def test_placebo_contrasts_stand_beside_the_sub_traits_where_they_were_kept(run):
     assert report_of_folder(run).made_of["contempt"].placebo is None
     shares = torch.zeros(24, D_SAE)

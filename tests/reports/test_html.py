@@ -17,7 +17,7 @@ from workbench.reports import html as page_html
 from workbench.reports.content import Report
 from workbench.reports.downloads import tables
 from workbench.reports.html import embedded
-from workbench.reports.page import slugs_of
+from workbench.reports.page import _TAKEN, slugs_of
 from workbench.reports.text import clean, clean_token
 
 
@@ -93,6 +93,14 @@ def test_a_trait_gets_a_plain_name_of_its_own_in_addresses():
     assert slugs_of(["Evil one", "evil-one", "Überheblich", "!!", "overview"]) == {
         "Evil one": "evil-one", "evil-one": "evil-one-2", "Überheblich": "berheblich", "!!": "trait-2", "overview": "overview-2",
     }  # fmt: skip
+
+
+def test_no_trait_can_be_called_like_another_part_of_the_page(several: str, three):
+    pattern = re.compile(r"[a-z]{1,2}[0-9a-f]{8}[en]")  # of a drawing, by its hash
+    plain = {one for one in Reader(several).ids if "/" not in one and not pattern.fullmatch(one)}
+    own = plain - set(slugs_of(three.names).values())
+    assert own <= set(_TAKEN)
+    assert not set(slugs_of(["data json", "content", "command"]).values()) & own
 
 
 def test_an_unknown_value_says_why_it_is_unknown(text: str):

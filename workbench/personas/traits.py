@@ -7,6 +7,7 @@ judges).
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -183,13 +184,11 @@ def list_traits() -> list[str]:
 def trait_path(name_or_path: str | Path) -> Path:
     """The folder of a trait given its name, its folder or its trait.yaml."""
     path = Path(name_or_path)
-    if path.name == "trait.yaml" and path.is_file():
-        return path.parent
-    if (path / "trait.yaml").is_file():
-        return path
-    for folder in trait_folders():
-        if (folder / str(name_or_path) / "trait.yaml").is_file():
-            return folder / str(name_or_path)
+    places = [path.parent] if path.name == "trait.yaml" else []
+    places += [path, *(folder / str(name_or_path) for folder in trait_folders())]
+    with contextlib.suppress(OSError):  # a name too long for any folder
+        if found := next((place for place in places if (place / "trait.yaml").is_file()), None):
+            return found
     raise unknown_name("trait", str(name_or_path), list_traits())
 
 

@@ -22,7 +22,7 @@ _SAE_NUMBERS = ("variance_explained", "l0", "ce_recovered", "dead_share")
 def report_json(report: Report) -> dict[str, Any]:
     """All of a report that is a number or a word; texts of contexts stay in the page."""
     parts = report.parts
-    return {
+    return plain({
         "vector": vector_json(report.vector),
         "sae": sae_json(parts.sae),
         "share_error": finite(parts.share_error),
@@ -41,7 +41,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "audit": _audit_json(report.audit),
         "falsification": _falsification_json(report.falsification),
         "n_views": len(report.views),
-    }
+    })  # fmt: skip
 
 
 def _audit_json(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:

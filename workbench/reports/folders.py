@@ -10,6 +10,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.store import read_json
 from workbench.reports.belonging import is_audit_of, is_falsification_of
 from workbench.reports.content import Report, find_trait, report
+from workbench.reports.damage import refused_in_words
 
 if TYPE_CHECKING:
     from workbench.decomposition.falsify import Falsification
@@ -32,12 +33,17 @@ def report_of_folder(folder: str | Path, *, trait: object | None = None, n_featu
 
     Raises WorkbenchError for a folder without vector or decomposition, and for damaged files.
     """
+    place = checked_folder(folder)
+    with refused_in_words(str(place)):
+        return _report_of(place, trait, n_features)
+
+
+def _report_of(place: Path, trait: object | None, n_features: int) -> Report:
     from workbench.decomposition.result import Decomposition
     from workbench.labeling.files.store import LabelSet, load_labels
     from workbench.labeling.label import features_to_label
     from workbench.personas.vectors import PersonaVector
 
-    place = checked_folder(folder)
     vector, parts = PersonaVector.load(place / VECTOR), Decomposition.load(place / DECOMPOSITION)
     sae_id, weights = str(parts.sae.get("id")), str(parts.sae.get("weights_hash"))
     owner = trait if trait is not None else find_trait(vector.trait)

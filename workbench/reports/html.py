@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
+from workbench.reports.damage import refused_in_words
 from workbench.reports.text import MAX_CHARACTERS, clean, clean_token
 from workbench.reports.tokens import template_text
 
@@ -36,12 +37,17 @@ def render(report: Report) -> str:
 
     Raises WorkbenchError when it is too large even without contexts.
     """
-    return _rendered([report], None)
+    return _page([report], None)
 
 
 def render_traits(several: TraitReports) -> str:
     """The page of several traits: an overview, what they share, and a chapter for each. Of one trait: its own page."""
-    return _rendered(several.traits, several if len(several.traits) > 1 else None)
+    return _page(several.traits, several if len(several.traits) > 1 else None)
+
+
+def _page(reports: Sequence[Report], several: TraitReports | None) -> str:
+    with refused_in_words(f"the report on {', '.join(repr(one.trait) for one in reports)}"):
+        return _rendered(reports, several)
 
 
 def _rendered(reports: Sequence[Report], several: TraitReports | None) -> str:

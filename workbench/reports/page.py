@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from workbench.reports.cards import said_once
 from workbench.reports.chapter import chapter
 from workbench.reports.contract import card_figure
 from workbench.reports.overview import overview
+from workbench.reports.remaking import command, command_notes
 from workbench.reports.shares import GROUP_NAMES, finite
 from workbench.reports.svg import percent
 from workbench.reports.tables import COLUMNS
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from workbench.reports.several import TraitReports
 
 
+_TAKEN = ("overview", "overlap", "method", "data", "all", "content", "command", "data-json", "data-tables", "overview-title",
+          "overlap-title", "method-title", "data-title", "all-title", "")  # fmt: skip
+"""Identifiers that the page has already, whatever its traits are called."""
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 
 
@@ -45,6 +48,7 @@ def page(reports: Sequence[Report], several: TraitReports | None, *, n_contexts:
         "d_sae": first.parts.d_sae,
         "l0": "–" if l0 is None else f"{l0:.0f}",
         "command": command(reports),
+        "command_notes": command_notes(reports),
         "file_name": "-".join(slugs.values())[:60],
     }
 
@@ -63,7 +67,7 @@ def _provenance(chapters: Sequence[dict[str, Any]]) -> list[tuple[str, list[tupl
 
 def slugs_of(names: Sequence[str]) -> dict[str, str]:
     """A short name for addresses per trait: a-z, 0-9 and hyphens, no two alike, none that another part of the page has."""
-    taken = {"overview", "overlap", "method", "data", "all", ""}
+    taken: set[str] = set(_TAKEN)
     slugs: dict[str, str] = {}
     for name in names:
         plain = re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-")
@@ -71,12 +75,3 @@ def slugs_of(names: Sequence[str]) -> dict[str, str]:
         slugs[name] = slug
         taken.add(slug)
     return slugs
-
-
-def command(reports: Sequence[Report]) -> str:
-    """The command line that makes this report again (the run itself says what was set otherwise)."""
-    first = reports[0]
-    seed = first.vector.provenance.get("seed")
-    words = ["workbench", "report", *(one.trait for one in reports), "--model", str(first.vector.model.get("name", "MODEL"))]
-    words += ["--sae", str(first.parts.sae.get("id", "SAE"))]
-    return shlex.join(words if seed is None else [*words, "--seed", str(seed)])
