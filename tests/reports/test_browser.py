@@ -79,7 +79,8 @@ def test_a_heading_sorts_both_ways_and_unknown_values_stay_last(visit, saved: Pa
     head.click()
     named = {row["feature"]: row["label"] for row in full.features}
     words = [named[feature] for feature in seen.shown_features()]
-    assert [word for word in words if word] == sorted((word for word in words if word), key=str.lower)
+    labels = sorted((word for word in words if word), key=str.lower)
+    assert words == labels + [None] * (len(words) - len(labels))
 
 
 def test_the_table_works_from_the_keyboard(visit, saved: Path):
@@ -132,6 +133,26 @@ def test_what_is_sorted_filtered_and_shown_stands_in_the_address_and_survives_a_
     assert again.shown_features() == order and again.page.locator(f"{EVIL} th[data-key=cosine]").is_visible()
     again.page.reload()
     assert again.shown_features() == order and is_in_view(again, "evil/features")
+
+
+def test_an_address_says_the_order_of_equal_values_too(visit, saved: Path):
+    seen = visit(saved)
+    seen.page.get_by_role("button", name="Label", exact=True).click()
+    seen.page.get_by_role("button", name="With evil", exact=True).click()
+    order = seen.shown_features()
+    seen.page.reload()
+    assert seen.shown_features() == order
+
+
+def test_a_link_opens_a_card_again_that_was_closed(visit, saved: Path):
+    seen = visit(saved)
+    link = f'{EVIL} .features a[href="#{OPEN}"]'
+    seen.page.click(link)
+    seen.page.wait_for_function("id => document.getElementById(id).open", arg=OPEN)
+    seen.page.click(f'[id="{OPEN}"] summary')
+    assert not is_open(seen, OPEN)
+    seen.page.click(link)
+    assert is_open(seen, OPEN) and is_in_view(seen, OPEN)
 
 
 def test_an_address_opens_the_right_card_and_the_back_button_goes_back(visit, several: Path):

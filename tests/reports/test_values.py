@@ -68,6 +68,21 @@ def test_without_views_examples_come_from_the_evidence_of_the_labels():
     assert not any(one.context.is_withheld for one in made.examples)
 
 
+@pytest.mark.parametrize(
+    ("evidence", "weak"),
+    [
+        ({"auc_stripped": 0.46, "auc_stripped_interval": [0.41, 0.52], "auc_rank_p": 0.9}, True),
+        ({"auc_stripped": 0.6, "auc_rank_p": 0.2}, True),
+        ({"auc_stripped": 0.7, "auc_stripped_interval": [0.52, 0.75], "auc_rank_p": 0.001}, False),
+        ({}, False),
+    ],
+)
+def test_parts_of_a_vector_that_does_not_separate_carry_that_caution(evidence, weak):
+    vector = replace(example_vector(), evidence=evidence)
+    told = report(vector, known_parts(), example_labels()).warnings_on("picture")
+    assert any("hardly separates the trait" in text for text in told) is weak
+
+
 def test_every_caution_belongs_to_a_claim_of_the_page(full):
     features = {row["feature"] for row in full.features}
     assert full.warnings and all(one.claim in CLAIMS or one.feature in features for one in full.warnings)

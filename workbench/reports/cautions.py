@@ -61,6 +61,7 @@ def _claim_of(warning: str) -> str:
 def _picture(report: Report) -> Iterator[str]:
     if not report.slices:
         return
+    yield from _separates(report.vector.evidence)
     if report.made_of is not None:
         whole = report.made_of["sub_trait"]
         if whole.n_features and whole.low <= 0 <= whole.high:
@@ -82,6 +83,15 @@ def _picture(report: Report) -> Iterator[str]:
     error = finite(report.parts.share_error)
     if error is not None and error > 0.4:
         yield "This SAE misses much of the vector: what it is made of may lie in the part that the SAE does not see."
+
+
+def _separates(evidence: Mapping[str, Any]) -> Iterator[str]:
+    """That there may be no trait to take apart: said where the parts are shown, not only where the AUC is."""
+    auc, rank = finite(evidence.get("auc_stripped")), finite(evidence.get("auc_rank_p"))
+    ends = interval(evidence.get("auc_stripped_interval"))
+    if auc is not None and ((ends and ends[0] <= 0.5) or (rank is not None and rank > 0.01)):
+        shown = f"{auc:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else f"{auc:.2f}"
+        yield f"On unseen questions this vector hardly separates the trait, if at all (AUC {shown}): its parts may not be the trait’s."
 
 
 def _table(report: Report) -> Iterator[str]:

@@ -10,7 +10,8 @@
   const tables = new Map();
   const BY = ["q", "category", "change", "verified", "trait"];
 
-  const key = (cell, numeric) => cell.dataset.sort || (numeric ? null : cell.firstChild.textContent.trim().replace(/^–$/, "") || null);
+  const words = (cell) => "none" in cell.dataset ? "" : cell.firstChild.textContent.trim().replace(/^–$/, "");
+  const key = (cell, numeric) => cell.dataset.sort || (numeric ? null : words(cell) || null);  // null: unknown
 
   class FeatureTable {
     constructor(section) {
@@ -18,7 +19,7 @@
       this.name = section.dataset.table;
       this.table = section.querySelector("table.features");
       this.body = this.table.tBodies[0];
-      this.rows = Array.from(this.body.rows);
+      this.rows = this.given = Array.from(this.body.rows);
       this.heads = all("th", this.table.tHead);
       this.inputs = Object.fromEntries(all("[data-by]", section).map((input) => [input.dataset.by, input]));
       this.boxes = all("[data-column]", section);
@@ -67,7 +68,7 @@
       const column = head.cellIndex, numeric = head.classList.contains("num"), sign = rising ? 1 : -1;
       for (const other of this.heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      const keyed = this.rows.map((row) => [key(row.cells[column], numeric), row]);
+      const keyed = this.given.map((row) => [key(row.cells[column], numeric), row]);
       keyed.sort(([a], [b]) => {
         if (a === null || b === null) return (a === null) - (b === null);  // unknown stays last, both ways
         return sign * (numeric ? Number(a) - Number(b) : a.localeCompare(b));
@@ -149,6 +150,10 @@
     if (query !== undefined || target === together || target.matches("details.card")) target.scrollIntoView({ behavior: "instant" });
   };
   addEventListener("hashchange", go);
+  addEventListener("click", (event) => {  // an address that is there already changes nothing, and its card may have been closed
+    const link = event.target.closest("a[href^='#']");
+    if (link && link.hash === location.hash) go();
+  });
   const cards = all("details.card");
   const fill = (card) => {  // what another trait's card says of the same feature is copied here when it is asked for
     for (const block of all("[data-same]", card)) {
