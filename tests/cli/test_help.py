@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -19,11 +21,11 @@ COMMANDS = [
 HEAVY = ("torch", "transformers", "transformer_lens", "sae_lens", "sklearn", "pandas", "scipy", "pyarrow")
 
 
-def loaded_by(arguments: list[str]) -> set[str]:
-    """The heavy modules that a command imports, in a process of its own."""
+def loaded_by(arguments: list[str], among: Sequence[str] = HEAVY) -> set[str]:
+    """Which of these modules (by default the heavy ones) a command imports, in a process of its own."""
     code = (
         "import sys\nfrom workbench.cli.run import run\n"
-        f"try:\n    run({arguments!r})\nfinally:\n    print(*[m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+        f"try:\n    run({arguments!r})\nfinally:\n    print(*[m for m in {among!r} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stderr.splitlines()[-1].split())
@@ -66,6 +68,15 @@ def test_listing_and_showing_import_nothing_heavy(arguments):
     assert loaded_by(arguments) == set()
 
 
+def test_a_call_imports_the_group_that_it_names_and_no_other():
+    from workbench.cli.help import GROUPS
+
+    modules = {name: f"workbench.cli.{module}" for name, (module, _) in GROUPS.items() if name != "vectors"}  # falsify reads it
+    among = [*modules.values(), "rich", "html", "workbench.base.store"]
+    assert loaded_by(["--help"], among) == set()
+    assert loaded_by(["runs", "--help"], among) == {modules["runs"]}
+
+
 def test_importing_the_package_imports_nothing_heavy_and_offers_every_name():
     code = (
         "import sys, workbench as wb\n"
@@ -101,7 +112,7 @@ def tree(command, path=()):
         yield path, command
 
 
-def root_command():
+def root_command() -> Any:
     from typer.main import get_command
 
     from workbench.cli.app import app

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from workbench.base.errors import WorkbenchError
-from workbench.cli import stages
+from workbench.cli import report_traits, stages
 from workbench.cli.run import run
 
 
@@ -94,8 +94,9 @@ def test_several_traits_are_keyed_by_name(workbench, shelf, monkeypatch, tmp_pat
 
     monkeypatch.setattr(stages, "main_job", job)
     monkeypatch.setattr(stages, "check_trait", lambda name: name)
+    monkeypatch.setattr(report_traits, "make_page", lambda results, *_: {"traits": [r.summaries["report"] for r in results]})
     answer = workbench("report", "evil", "other", "--json", "--out", tmp_path)
-    assert answer.json == {"traits": {"evil": {"of": "evil"}, "other": {"of": "other"}}}
+    assert answer.json == {"traits": [{"of": "evil"}, {"of": "other"}]}
     assert seen == [tmp_path / "evil", tmp_path / "other"]
 
 
@@ -118,4 +119,4 @@ def test_settings_fill_what_flags_leave_open(workbench, shelf, monkeypatch, tmp_
 def test_no_arguments_show_the_help(capsys):
     assert run([]) in (0, 2)
     streams = capsys.readouterr()
-    assert "Commands:" in streams.out + streams.err
+    assert "workbench demo" in streams.out + streams.err

@@ -13,8 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from .notebooks import in_notebook
-
 MAX_REPR, MAX_WORDS, MAX_ITEMS = 320, 60, 4
 
 _PROVIDERS: list[str] = []
@@ -71,6 +69,8 @@ class Shown:
         return html_for(self)
 
     def _ipython_display_(self) -> None:
+        from .notebooks import in_notebook
+
         if not in_notebook():
             raise NotImplementedError  # IPython's own way to say: use the other representations
         from IPython.display import display

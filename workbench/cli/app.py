@@ -9,22 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import serve
-from .features import commands as features_commands
-from .help import EPILOG, MENDING, START, dress
-from .house import assets as assets_commands
-from .house import cache as cache_commands
-from .house import config as config_commands
+from .help import EPILOG, GROUPS, MENDING, START, dress
 from .house import doctor
-from .house import runs as runs_commands
-from .labels import commands as labels_commands
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
-from .personas import judge as judge_commands
-from .personas import traits as traits_commands
-from .personas import vectors as vectors_commands
 from .run import command_line
-from .saes import shelf as sae_shelf
 from .studies import audit, falsify, lab
-from .studies import decompositions as decompositions_commands
 
 if TYPE_CHECKING:
     from .stages import JobConfig, JobResult
@@ -39,17 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": sorted(HELP)},
 )
-app.add_typer(sae_shelf.app, name="sae")
-app.add_typer(assets_commands.app, name="models")
-app.add_typer(traits_commands.app, name="traits")
-app.add_typer(vectors_commands.app, name="vectors")
-app.add_typer(decompositions_commands.app, name="decompositions")
-app.add_typer(judge_commands.app, name="judge")
-app.add_typer(features_commands.app, name="features")
-app.add_typer(labels_commands.app, name="labels")
-app.add_typer(runs_commands.app, name="runs")
-app.add_typer(cache_commands.app, name="cache")
-app.add_typer(config_commands.app, name="config")
+for _name, (_, _help) in GROUPS.items():
+    app.add_typer(typer.Typer(help=_help, no_args_is_help=True), name=_name)
 
 
 def _print_version(wanted: bool) -> None:

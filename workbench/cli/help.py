@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 import typer.core
+import typer.main
 
 from .completion import COMPLETERS
 from .examples import EXAMPLES
@@ -16,6 +17,21 @@ from .options import JsonOption, QuietOption
 
 MENDING = ("doctor", "config")
 """Commands that a mistake in a settings file does not stop before they begin, as it does not hide the help."""
+
+GROUPS = {
+    "sae": ("saes.shelf", "Sparse autoencoders: look for, evaluate, train, exchange."),
+    "models": ("house.assets", "Models and other assets: what there is; fetch them."),
+    "traits": ("personas.traits", "The traits that can be extracted, and how to write one."),
+    "vectors": ("personas.vectors", "Ways to make vectors, and the formats of other tools."),
+    "decompositions": ("studies.decompositions", "Traits, SAEs, before and after, side by side."),
+    "judge": ("personas.judge", "The judges that score responses, and what they are worth."),
+    "features": ("features.commands", "Where features fire: an index, and what it says of each."),
+    "labels": ("labels.commands", "What features are, in words: files, scores, exchange."),
+    "runs": ("house.runs", "Run folders: what they hold, take one up again, clean."),
+    "cache": ("house.cache", "Downloads and converted models: what they take; clean."),
+    "config": ("house.config", "Settings: what is in force, from where; the files."),
+}
+"""Group -> (module with its commands, what it is about). The module is imported when one of them is asked for."""
 
 SECTIONS = {
     "Main job": ("demo", "extract", "decompose", "label", "report", "serve", "traits", "judge"),
@@ -66,8 +82,32 @@ class Commands(typer.core.TyperGroup):
             yield "Others", others
 
 
+class LaterCommands(Commands):
+    """A group of GROUPS. Its attribute `commands` is made when it is asked for: most calls need one group or none."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        del self.commands
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "commands":
+            raise AttributeError(name)
+        self.commands = _commands_of(str(self.name))
+        return self.commands
+
+
+@functools.cache
+def _commands_of(group: str) -> dict[str, Any]:
+    import importlib
+
+    app = importlib.import_module(f".{GROUPS[group][0]}", __package__).app
+    app.rich_markup_mode = None
+    dress(app, (group,))
+    return typer.main.get_group(app).commands  # pyright: ignore[reportReturnType]
+
+
 def dress(app: typer.Typer, path: tuple[str, ...] = ()) -> None:
-    """Give every command below `app` its examples, its completers, --json and --quiet; and every group its ordered help."""
+    """Give every command of `app` its examples, its completers, --json and --quiet; and the help of groups its order."""
     app.info.cls = Commands
     for command in app.registered_commands:
         assert command.callback is not None
@@ -76,7 +116,7 @@ def dress(app: typer.Typer, path: tuple[str, ...] = ()) -> None:
         command.callback = _with_output(command.callback, name)
     for group in app.registered_groups:
         assert group.typer_instance is not None
-        dress(group.typer_instance, (*path, str(group.name)))
+        group.typer_instance.info.cls = LaterCommands
 
 
 def _epilog(examples: tuple[str, ...]) -> str | None:

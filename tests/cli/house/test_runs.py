@@ -213,7 +213,8 @@ def test_what_somebody_writes_just_now_is_no_leftover(workbench):
     for name, age in (("old", 1000), ("new", 0)):
         part = one / "labels" / f".{name}.yaml.x.part"
         part.write_text("x")
-        os.utime(part, (time.time() - age,) * 2)
+        changed = time.time() - age
+        os.utime(part, (changed, changed))
     assert workbench("runs", "clean", one, "--yes").code == 0
     assert [path.name for path in (one / "labels").iterdir()] == [".new.yaml.x.part"]
 

@@ -26,7 +26,7 @@ IndexOption = Annotated[
     Path | None, typer.Option("--index", help="Folder of the index. [default: runs/features/<id of the SAE>]")
 ]
 
-app = typer.Typer(help="Where features fire: an index, and what it says of each.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.callback()

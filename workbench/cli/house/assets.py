@@ -8,7 +8,7 @@ import typer
 
 from ..options import DEFAULT_MODEL, JsonOption, PlanOption, QuietOption
 
-app = typer.Typer(help="Models and other assets: what there is; fetch them.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("list")

@@ -12,7 +12,7 @@ from ..options import JsonOption, QuietOption
 if TYPE_CHECKING:
     from .cache_items import CacheItem
 
-app = typer.Typer(help="Downloads and converted models: what they take; clean.", no_args_is_help=True)
+app = typer.Typer()
 _UNITS = {"h": 1 / 24, "d": 1, "w": 7, "m": 30, "y": 365}
 
 

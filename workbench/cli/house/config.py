@@ -11,7 +11,7 @@ import typer
 
 from ..options import JsonOption, QuietOption
 
-app = typer.Typer(help="Settings: what is in force, from where; the files.", no_args_is_help=True)
+app = typer.Typer()
 HIDDEN = "set (not shown)"
 
 

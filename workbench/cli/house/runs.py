@@ -12,7 +12,7 @@ from ..options import JsonOption, PlanOption, QuietOption
 if TYPE_CHECKING:
     from .run_shelf import Run
 
-app = typer.Typer(help="Run folders: what they hold, take one up again, clean.", no_args_is_help=True)
+app = typer.Typer()
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder (`workbench runs list`).")]
 RootOption = Annotated[Path, typer.Option("--runs", help="The folder that holds the run folders.")]
 

@@ -20,7 +20,7 @@ FolderArgument = Annotated[
     Path, typer.Argument(metavar="[FOLDER]", help="A folder of label files, or a part of one.", show_default=True)
 ]
 WriteOption = Annotated[bool, typer.Option("--write", help="Write it. [default: only print what would change]")]
-app = typer.Typer(help="What features are, in words: files, scores, exchange.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.callback()

@@ -8,7 +8,7 @@ import typer
 
 from ..options import JsonOption, JudgeModelOption, JudgeUrlOption, PlanOption, QuietOption, SeedOption
 
-app = typer.Typer(help="The judges that score responses, and what they are worth.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("list")

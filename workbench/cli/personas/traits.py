@@ -11,7 +11,7 @@ import typer
 from ..options import DEFAULT_MODEL, JsonOption, QuietOption, TraitArgument
 
 FolderOption = Annotated[Path, typer.Option("--out", help="Folder that gets the trait's folder.")]
-app = typer.Typer(help="The traits that can be extracted, and how to write one.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command("list")

@@ -9,7 +9,7 @@ import typer
 
 from ..options import JobFlags, JsonOption, TraitArgument, job_command
 
-app = typer.Typer(help="Ways to make vectors, and the formats of other tools.", no_args_is_help=True)
+app = typer.Typer()
 
 FORMAT_NAMES = ("persona-vectors", "assistant-axis", "gguf", "steering-vectors", "saklas", "tensor")
 

@@ -19,7 +19,7 @@ from ..options import (
     SeedOption,
 )
 
-app = typer.Typer(help="Sparse autoencoders: look for, evaluate, train, exchange.", no_args_is_help=True)
+app = typer.Typer()
 
 SaeArgument = Annotated[str, typer.Argument(metavar="SAE", help="SAE id (`workbench sae list`) or folder.")]
 _CARD = ("variance_explained", "l0", "ce_recovered", "dead_share")

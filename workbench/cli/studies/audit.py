@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import write_json
 
 from ..options import JobFlags, TraitArgument, job_command
 
@@ -49,6 +48,7 @@ def command(
 
 
 def _made(job: Job, features: int, controls: int, full: bool, second: str | None) -> dict[str, Any]:
+    from workbench.base.store import write_json
     from workbench.decomposition.causal.audit import audit, sampled_tokens
     from workbench.decomposition.causal.controls import require_pairs
     from workbench.decomposition.causal.screen import screen

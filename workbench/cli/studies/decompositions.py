@@ -9,7 +9,7 @@ import typer
 
 from ..options import JsonOption, QuietOption
 
-app = typer.Typer(help="Traits, SAEs, before and after, side by side.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.callback()
