@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from tests.reports.example import (
 from tests.reports.hostile import HOSTILE, hostile_report
 from workbench.base import display
 from workbench.base.display import Shown, brief, html_for
+from workbench.reports.cautions import cautions
 from workbench.reports.content import Report
 from workbench.reports.displays import DISPLAYS
 from workbench.saes.interface import SparseAutoencoder
@@ -174,6 +177,16 @@ def test_what_a_notebook_stores_keeps_its_figure_outside_of_html_and_needs_no_sc
 def test_the_display_of_a_report_is_its_answer_and_its_picture(report: Report):
     shown = report._repr_html_()
     assert shown is not None and "<svg" in shown and report.sentence().split()[0] in shown and "What is evil made of?" in shown
+
+
+def test_weak_claims_are_told_where_a_report_or_its_parts_are_shown(report: Report, three):
+    told = html_for(report) or ""
+    assert report.warnings_on("table") and all(escape(text) in told for text in report.warnings_on("table"))
+    assert "crossed q" in (html_for(report.parts) or "")
+    poor = replace(report, vector=replace(report.vector, evidence={"auc_stripped": 0.5, "auc_rank_p": 0.5}))
+    weak = replace(poor, warnings=cautions(poor))
+    for value in (weak, replace(three, traits=(weak, *three.traits[1:]))):
+        assert "hardly separates the trait" in (html_for(value) or "")
 
 
 def test_the_display_of_an_sae_states_its_thresholds():

@@ -61,6 +61,11 @@ def test_the_authors_of_labels_are_named_and_confirmation_is_not_implied(report:
     assert verdict.authors_sentence(report) == "11 labels, written by a language model (11); 0 confirmed by a person."
 
 
+def test_without_described_sub_traits_no_feature_is_said_to_miss_them(report: Report):
+    bare = replace(report, taxonomy={}, slices=tuple(row for row in report.slices if row.group != "trait"))
+    assert bare.sentence().startswith("No sub-traits of evil are described here, so no label can name one. Of its vector’s")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "level"),
     [

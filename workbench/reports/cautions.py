@@ -91,7 +91,10 @@ def _separates(evidence: Mapping[str, Any]) -> Iterator[str]:
     ends = interval(evidence.get("auc_stripped_interval"))
     if auc is not None and ((ends and ends[0] <= 0.5) or (rank is not None and rank > 0.01)):
         shown = f"{auc:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else f"{auc:.2f}"
-        yield f"On unseen questions this vector hardly separates the trait, if at all (AUC {shown}): its parts may not be the trait’s."
+        yield (
+            f"On unseen questions this vector hardly separates the trait, if at all (AUC {shown}): its parts may not be the "
+            "trait’s."
+        )
 
 
 def _table(report: Report) -> Iterator[str]:

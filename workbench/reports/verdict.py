@@ -124,6 +124,8 @@ def brief(report: Report) -> str:
 
 def _trait_piece(report: Report) -> str:
     value, count = group_total(report.slices, "trait")
+    if not any(known.group == "trait" for known in report.taxonomy.values()):
+        return f"No sub-traits of {report.trait} are described here, so no label can name one."
     if not count:
         n = sum(row.n_features for row in report.slices if row.group in ("other", "unclear"))
         found = f"None of the {n} labelled features reads" if n else "No feature has a label, so none reads"

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 def parts_display(parts: Decomposition) -> Display:
     """The largest features, the SAE's error and the warnings; words for the features come from labels."""
     rows = [
-        (str(row["feature"]), percent(row["share"], 2), row["q_value"], row["placebo_q"], row["cosine"], row["causal_odd"])
+        (str(row["feature"]), percent(row["share"], 2), row["q_value"], row["q_crossed"], row["placebo_q"], row["cosine"],
+         row["causal_odd"])
         for row in parts.table(12)
-    ]
+    ]  # fmt: skip
     error = percent(parts.share_error)
     known = f"the SAE’s own error: {error} of |v|²" if parts.has_shares else "a direction alone: it has no shares"
     return Display(
         f"Decomposition of {parts.trait}",
         [f"{parts.sae.get('id')}: {parts.d_sae:,} features; {known}."],
-        [listing(("feature", "share", "q", "q against placebos", "cosine", "causal effect"), rows, only_known=True)],
+        [listing(("feature", "share", "q", "crossed q", "q against placebos", "cosine", "causal effect"), rows, only_known=True)],
         notes=[str(item) for item in parts.warnings],
     )
 
@@ -85,6 +86,7 @@ def report_display(report: Report) -> Display:
         [report.sentence(), where],
         [listing(("feature", "label", "category", "share", "causal effect", "verified"), rows, only_known=True)],
         figure=waterfall(report.slices, trait=report.trait) if report.slices else None,
+        notes=[*report.warnings_on("picture"), *report.warnings_on("table")],
     )
 
 
@@ -93,7 +95,8 @@ def reports_display(found: TraitReports) -> Display:
     from workbench.reports.displays.personas import matrix
 
     tables = [matrix(found.names, found.cosines, title="Cosines")] if len(found) > 1 else []
-    return Display(f"Reports on {', '.join(found.names)}", [one.sentence() for one in found], tables)
+    weak = [f"{one.trait}: {text}" for one in found for text in one.warnings_on("picture")]
+    return Display(f"Reports on {', '.join(found.names)}", [one.sentence() for one in found], tables, notes=weak)
 
 
 def overlap_display(found: TraitComparison) -> Display:
