@@ -189,9 +189,9 @@ def test_a_strict_job_refuses_an_sae_that_nobody_measured_or_that_is_unfit(workb
     (folder / "card.json").write_text(json.dumps({"variance_explained": 0.9}))  # of other weights, or a stranger's word
     ask = ("decompose", "evil", "--sae", str(folder), "--strict", "--out", str(tmp_path / "run"))
     answer = workbench(*ask)
-    assert answer.code == 2 and "unmeasured" in answer.err and f"sae eval {folder} --write-card" in answer.err
+    assert answer.code == 1 and "unmeasured" in answer.err and f"sae eval {folder} --write-card" in answer.err
     card = {"weights_hash": load_sae(folder).weights_hash, "variance_explained": 0.2, "l0": 40.0}
     (folder / "card.json").write_text(json.dumps(card))
     answer = workbench(*ask)
-    assert answer.code == 2 and "variance explained is 0.2, at least 0.7 is needed" in answer.err
+    assert answer.code == 1 and "variance explained is 0.2, at least 0.7 is needed" in answer.err
     assert "Traceback" not in answer.err and not (tmp_path / "run").exists()

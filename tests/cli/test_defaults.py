@@ -106,6 +106,7 @@ def test_config_shows_values_and_places_and_masks_secrets(workbench, files, monk
     user("dtype = 'bfloat16'\nbase_url = 'https://me:pass@host/v1'\n")
     project("samples = 2\n[report]\nsamples = 3\n")
     monkeypatch.setenv("WORKBENCH_API_KEY", "sk-very-secret")
+    monkeypatch.delenv("WORKBENCH_REQUIRE_BROWSER", raising=False)
     monkeypatch.setenv("WORKBENCH_MODLE", "x")
     answer = workbench("config", "show", "--json")
     rows = {row["name"]: row for row in answer.json["settings"]}
