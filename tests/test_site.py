@@ -380,7 +380,7 @@ def test_search_finds_a_page_without_a_network(browser, address):
     page = browser.new_page()
     page.goto(address + "index.html")
     page.get_by_role("textbox", name="Search").first.fill("placebo")
-    page.wait_for_selector(".md-search-result__item", timeout=15_000)
+    page.wait_for_selector(".md-search-result__item", timeout=60_000)
     titles = page.locator(".md-search-result__item h1, .md-search-result__item h2").all_inner_texts()
     page.close()
     assert any("placebo" in title.lower() for title in titles)
