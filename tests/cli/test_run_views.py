@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,6 @@ def made(tiny_model, tmp_path_factory) -> Path:
 @pytest.fixture
 def job(made, tiny_model, tmp_path, monkeypatch) -> Any:
     """The job of that run in a copy of its folder, with small sizes and toy embedders."""
-    import shutil
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORKBENCH_SHELF", str(tmp_path / "shelf"))
     monkeypatch.setattr(embedders, "load_glove", theme_vectors)
@@ -104,6 +104,34 @@ def test_what_was_read_is_not_read_again(job, tiny_model, monkeypatch):
     assert not read and (job.folder / "views" / "feature_views.json").read_bytes() == before
     job_in(job.folder, tiny_model, seed=1)._make_labels()  # made for something else: begun anew
     assert read
+
+
+def _kept(folder: Path) -> dict[str, bytes]:
+    labels = {path.name: re.sub(rb"date: .*", b"", path.read_bytes()) for path in (folder / "labels").rglob("*.yaml")}
+    return labels | {"views": (folder / "views" / "feature_views.json").read_bytes()}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "workbench.labeling.contexts.building.Encoder.shard",
+        "workbench.labeling.files.store._write",
+        "workbench.labeling.views.build.feature_views",
+        "workbench.labeling.views.store.save_views",
+    ],
+)
+def test_an_interrupted_stage_goes_on_to_the_same_labels_and_views(job, made, tiny_model, tmp_path, monkeypatch, place):
+    whole = job_in(Path(shutil.copytree(made, tmp_path / "whole" / "evil")), tiny_model)
+    whole._make_labels()
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(place, stop)
+        job._make_labels()
+    job_in(job.folder, tiny_model)._make_labels()
+    assert _kept(job.folder) == _kept(whole.folder)
 
 
 def test_an_index_of_the_sae_that_knows_the_trait_is_used_and_named(job, capsys):
