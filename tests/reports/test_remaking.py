@@ -23,7 +23,8 @@ def test_the_command_has_every_setting_that_is_known(full: Report):
 
 def test_a_setting_that_differs_between_traits_is_not_in_the_command(full: Report):
     other = {**MADE, "config": {**MADE["config"], "judge": {"name": "offline"}}}
-    assert "--judge" not in command([_with(full, MADE), _with(full, other)])
+    two = [_with(full, MADE), _with(full, other)]
+    assert "--judge" not in command(two) and command_notes(two)[0].startswith("The traits differ in --judge: ")
 
 
 def test_what_the_command_cannot_say_stands_below_it(full: Report):

@@ -89,12 +89,13 @@ def _separates(evidence: Mapping[str, Any]) -> Iterator[str]:
     """That there may be no trait to take apart: said where the parts are shown, not only where the AUC is."""
     auc, rank = finite(evidence.get("auc_stripped")), finite(evidence.get("auc_rank_p"))
     ends = interval(evidence.get("auc_stripped_interval"))
-    if auc is not None and ((ends and ends[0] <= 0.5) or (rank is not None and rank > 0.01)):
-        shown = f"{auc:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else f"{auc:.2f}"
-        yield (
-            f"On unseen questions this vector hardly separates the trait, if at all (AUC {shown}): its parts may not be the "
-            "trait’s."
-        )
+    if auc is None:
+        return
+    shown = f"AUC {auc:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else f"AUC {auc:.2f}"
+    if ends and ends[0] <= 0.5:
+        yield f"On unseen questions this vector may not separate the trait at all ({shown}): its parts may not be the trait’s."
+    elif rank is not None and rank > 0.01:
+        yield f"A random direction may separate the trait as well ({shown}, rank p {rank:.2g}): the parts may not be the trait’s."
 
 
 def _table(report: Report) -> Iterator[str]:

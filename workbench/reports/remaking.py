@@ -27,11 +27,14 @@ def command(reports: Sequence[Report]) -> str:
     first = reports[0]
     words = ["workbench", "report", *(one.trait for one in reports), "--model", str(first.vector.model.get("name", "MODEL"))]
     words += ["--sae", str(first.parts.sae.get("id", "SAE"))]
-    for flag, place in _SETTINGS.items():
-        known = {str(_at(one.vector.provenance, place)) for one in reports}
-        if len(known) == 1 and known != {"None"}:
-            words += [flag, *known]
+    for flag, known in _settings(reports).items():
+        words += [flag, *known] if len(known) == 1 and known != {"None"} else []
     return shlex.join(words)
+
+
+def _settings(reports: Sequence[Report]) -> dict[str, set[str]]:
+    """{flag: what it was for the vectors}; more than one where they differ."""
+    return {flag: {str(_at(one.vector.provenance, place)) for one in reports} for flag, place in _SETTINGS.items()}
 
 
 def command_notes(reports: Sequence[Report]) -> list[str]:
@@ -42,7 +45,9 @@ def command_notes(reports: Sequence[Report]) -> list[str]:
         one.trait for one in reports
         if any(_at(one.vector.provenance, ("config", "design", name)) is not None for name in _ONLY_IN_PYTHON)
     ]  # fmt: skip
+    differing = [flag for flag, known in _settings(reports).items() if len(known) > 1]
     told = (
+        (differing, "The traits differ in {}: run each with its own first (the provenance of its vector says which)."),
         (own, "{} is not found by name here: give the folder of the trait."),
         (foreign, "How the replies behind {} were sampled is unknown: the command samples its own."),
         (smaller, "{} was made in Python with fewer questions or instructions than the command takes."),
