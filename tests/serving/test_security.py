@@ -191,3 +191,9 @@ def test_half_a_request_reaches_no_route():
     scope = {"type": "http", "method": "POST", "path": "/api/text", "query_string": b"", "headers": headers}
     asyncio.run(Guard(app, access)(scope, receive, send))
     assert reached == []
+
+
+@pytest.mark.parametrize("place", ["/nowhere", "/api/nowhere", "/static/%2e%2e%2fsecurity.py", "/traits/nobody"])
+def test_what_is_not_there_is_told_as_everything_else(client, place):
+    answer = client.get(place)
+    assert answer.status_code == 404 and set(answer.json()) == {"found", "expected", "remedy"}
