@@ -55,6 +55,8 @@ def test_features_that_any_contrast_moves_are_counted_on_the_first_screen(report
     assert verdict.placebo_sentence(replace(report, features=rows)).startswith("None of the")
     unknown = tuple({**row, "placebo_q": None} for row in report.features)
     assert verdict.placebo_sentence(replace(report, features=unknown)) == ""
+    one = (*rows[1:], {**rows[0], "placebo_q": 0.01})
+    assert verdict.placebo_sentence(replace(report, features=one)).startswith(f"1 of the {len(one)} features shown moves")
 
 
 def test_the_authors_of_labels_are_named_and_confirmation_is_not_implied(report: Report):

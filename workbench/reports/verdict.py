@@ -208,8 +208,8 @@ def placebo_sentence(report: Report) -> str:
     if not known:
         return ""
     n = sum(q <= 0.05 for q in known)
-    which = f"{n} of the {len(known)} features shown move" if n else f"None of the {len(known)} features shown moves"
-    return f"{which} further than with contrasts that are no personas (q .05)."
+    move = "moves" if n < 2 else "move"
+    return f"{n or 'None'} of the {len(known)} features shown {move} further than with contrasts that are no personas (q .05)."
 
 
 def vector_warnings(evidence: Mapping[str, Any]) -> list[str]:
