@@ -379,7 +379,7 @@ def test_a_page_opens_without_errors_strangers_or_barriers(browser, address, nam
 def test_search_finds_a_page_without_a_network(browser, address):
     page = browser.new_page()
     page.goto(address + "index.html")
-    page.get_by_role("textbox", name="Search").first.fill("placebo")
+    page.get_by_role("textbox", name="Search").first.press_sequentially("placebo")  # it listens to keys
     page.wait_for_selector(".md-search-result__item", timeout=60_000)
     titles = page.locator(".md-search-result__item h1, .md-search-result__item h2").all_inner_texts()
     page.close()
