@@ -158,3 +158,10 @@ def test_odd_files_are_read_or_refused_in_words(workbench, files):
     Path("workbench.toml").write_text(f"a = {'[' * 5000}{']' * 5000}")
     answer = workbench("config", "show")
     assert answer.code == 2 and "not valid TOML" in answer.err
+
+
+@pytest.mark.parametrize("number", ["9" * 23, "-3", "a few"])
+def test_a_number_that_cannot_be_meant_is_refused(workbench, monkeypatch, shelf, number):
+    monkeypatch.setenv("WORKBENCH_SAMPLES", number)
+    answer = workbench("extract", "evil", "--plan")
+    assert answer.code == 2 and "error:" in answer.err

@@ -209,7 +209,9 @@ def _number(name: str, flag: int | None, default: int) -> int:
 
     chosen = setting(name, flag, default)
     try:
-        return int(chosen)
+        if abs(number := int(chosen)) >= 2**31:
+            raise ValueError
+        return number
     except (TypeError, ValueError):
         said = name.replace("_", " ")
-        raise WorkbenchError(f"the {said} is {chosen!r}", "a whole number", f"correct the setting `{name}`") from None
+        raise WorkbenchError(f"the {said} is {chosen!r}", "a whole number below 2^31", f"correct the setting `{name}`") from None
