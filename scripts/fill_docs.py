@@ -19,6 +19,7 @@ import comparison_places
 import decomposition_places
 import falsify_places
 import labels_places
+import reports_places
 from mixtures_places import mixtures_controls, mixtures_effects, mixtures_table, mixtures_verdict
 from sae_places import (
     importers_line,
@@ -692,6 +693,7 @@ PLACES: dict[str, Callable[[], str]] = {
         *decomposition_places.PLACES,
         *falsify_places.PLACES,
         *labels_places.PLACES,
+        *reports_places.PLACES,
         mixtures_effects,
         mixtures_table,
         mixtures_controls,
