@@ -20,7 +20,8 @@ def report_line() -> str:
     delays = ", ".join(f"{name.replace('_', ' a ')} {value:.0f} ms" for name, value in found["interaction_ms"].items())
     return (
         f"The page of seven traits has {found['report_bytes'] / 1e6:.2f} MB and shows something after "
-        f"{found['first_paint_ms']:.0f} ms in headless Chromium ({delays}). In light on a wide and dark on a narrow window, closed and open: "
+        f"{found['first_paint_ms']:.0f} ms in headless Chromium ({delays}). In light on a wide "
+        "and dark on a narrow window, closed and open: "
         f"{_faults(found['looked_at']['report'])}. Of {found['hostile_cases']} hostile texts in every text of a report "
         f"{found['hostile_executed']} did anything."
     )
@@ -28,7 +29,8 @@ def report_line() -> str:
 
 def explorer_line() -> str:
     """Faults of the explorer's pages."""
-    return f"Six of its pages on a real run, in light on a wide and in dark on a narrow window: {_faults(_reports()['looked_at']['explorer'])}."
+    seen = _reports()["looked_at"]["explorer"]
+    return f"Six of its pages on a real run, in light on a wide and in dark on a narrow window: {_faults(seen)}."
 
 
 def _faults(seen: dict[str, Any]) -> str:
