@@ -176,5 +176,13 @@ def test_reading_rollouts_again_gives_the_activations_of_the_generation(tiny_mod
 def test_a_design_without_both_arms_or_with_a_count_of_zero_is_refused():
     with pytest.raises(WorkbenchError, match="arm"):
         RolloutDesign(arms=("positive", "neutral"))
-    with pytest.raises(WorkbenchError, match="below 1"):
+    with pytest.raises(WorkbenchError, match="n_samples = 0"):
         RolloutDesign(n_samples=0)
+
+
+@pytest.mark.parametrize("name", ["n_samples", "batch_size", "n_extraction", "n_evaluation", "n_instructions"])
+@pytest.mark.parametrize("count", [0, -3, 2**31 - 1])
+def test_a_count_that_no_design_can_mean_is_named(name: str, count: int) -> None:
+    with pytest.raises(WorkbenchError, match=name) as caught:
+        RolloutDesign(**{name: count})
+    assert "from 1 to 1,000,000" in caught.value.expected

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 EVALUATION_SPLITS = ("verification", "sealed")
 EVALUATION_ARMS = ("positive", "negative")
+MOST = 1_000_000
+"""The largest count of a design: every row of a plan is listed, and a slip of the hand must not fill the memory."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,9 +67,11 @@ class RolloutDesign(Shown):
     """Rows generated together; part of the identity of a run, because it fixes the batches."""
 
     def __post_init__(self) -> None:
-        counts = (self.n_extraction, self.n_evaluation, self.n_instructions)
-        if min(self.n_samples, self.batch_size, *(c for c in counts if c is not None)) < 1:
-            raise WorkbenchError(f"a count below 1 in {self}", "positive counts", "correct the design")
+        names = ("n_samples", "batch_size", "n_extraction", "n_evaluation", "n_instructions")
+        counts = {name: count for name in names if (count := getattr(self, name)) is not None}
+        for name, count in counts.items():
+            if not 1 <= count <= MOST:
+                raise WorkbenchError(f"{name} = {count:,}", f"a count from 1 to {MOST:,}", "correct the design")
         if not {"positive", "negative"} <= set(self.arms) <= set(ARMS):
             raise WorkbenchError(
                 f"arms {self.arms}", "positive and negative, and neutral if wanted", "add the missing arm"
