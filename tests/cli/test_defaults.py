@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from workbench.base import settings
+from workbench.cli import defaults, recorded
 
 
 @pytest.fixture
@@ -14,9 +15,8 @@ def files(tmp_path, monkeypatch):
     """(./workbench.toml, the user's config file) as functions that write them."""
     user = tmp_path / "user" / "config.toml"
     user.parent.mkdir()
-    monkeypatch.setattr(settings, "config_files", lambda: (Path("workbench.toml"), user))
-    for module in ("workbench.cli.defaults", "workbench.cli.recorded"):
-        monkeypatch.setattr(f"{module}.config_files", settings.config_files)
+    for module in (settings, defaults, recorded):  # imported before: else the patch would be what is put back
+        monkeypatch.setattr(module, "config_files", lambda: (Path("workbench.toml"), user))
     for name in settings.SETTINGS:
         if name != "cache":
             monkeypatch.delenv(f"WORKBENCH_{name.upper()}", raising=False)
