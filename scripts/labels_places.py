@@ -128,10 +128,12 @@ def index_line() -> str:
     """Speed and memory of the index against the model and the encoder alone."""
     found = _labels()
     one, peak = found["index"], found["index_peak_bytes"] / 2**20
+    alone = one["floor_peak_bytes"] / 2**20
     return (
         f"Speed against the model and the encoder alone, in one run: {found['index_vs_floor']:.2f} ({one['n_tokens']:,} tokens, "
-        f"{one['size']['d_sae']:,} features, {one['l0']:.0f} active a token; aim .90), memory "
-        + (f"{peak:,.0f} MiB beyond theirs." if peak > 0 else "below the peak of loading the model and the SAE.")
+        f"{one['size']['d_sae']:,} features, {one['l0']:.0f} active a token; aim .90). "
+        f"Memory beyond model and SAE, over {one['memory_tokens']:,} tokens: {peak:,.0f} MiB (the two alone, reading: "
+        f"{alone:,.0f})."
     )
 
 
