@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.labeling.planted import planted_sae, theme_vectors, toy_embedder
+from tests.labeling.planted import planted_sae, use_toy_embedders
 from tests.personas.toy import LexicalJudge, responses
 from workbench.base.store import write_json
 from workbench.cli import run_views
@@ -19,7 +19,6 @@ from workbench.cli.config import JobConfig
 from workbench.cli.inputs import SaeSite
 from workbench.cli.stages import Job
 from workbench.decomposition.decompose import decompose
-from workbench.labeling import embedders
 from workbench.labeling.contexts import building, sizes
 from workbench.labeling.contexts.index import FeatureIndex
 from workbench.labeling.contexts.sizes import RunSizes
@@ -53,8 +52,7 @@ def job(made, tiny_model, tmp_path, monkeypatch) -> Any:
     """The job of that run in a copy of its folder, with small sizes and toy embedders."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORKBENCH_SHELF", str(tmp_path / "shelf"))
-    monkeypatch.setattr(embedders, "load_glove", theme_vectors)
-    monkeypatch.setattr(embedders, "load_minilm", lambda: toy_embedder([["evil"]]))
+    use_toy_embedders(monkeypatch, [["evil"]])
     monkeypatch.setattr(sizes, "RunSizes", lambda: SMALL)
     folder = tmp_path / "runs" / "evil"
     shutil.copytree(made, folder)

@@ -7,9 +7,13 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 
+from workbench.labeling import embedders
 from workbench.labeling.contexts.streams import TokenDocument
+from workbench.labeling.taxonomy import assignment
+from workbench.labeling.taxonomy.assignment import Assigner
 from workbench.labeling.tokens import token_strings
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.interface import SparseAutoencoder
@@ -127,3 +131,10 @@ def toy_embedder(groups: Sequence[Sequence[str]]) -> Any:
         return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float32), dim=-1)
 
     return embed
+
+
+def use_toy_embedders(monkeypatch: pytest.MonkeyPatch, groups: Sequence[Sequence[str]]) -> None:
+    """Nothing is fetched, and no assigner that another test made with other embedders is met again."""
+    monkeypatch.setattr(embedders, "load_glove", theme_vectors)
+    monkeypatch.setattr(embedders, "load_minilm", lambda: toy_embedder(groups))
+    monkeypatch.setattr(assignment, "load_assigner", Assigner.of)

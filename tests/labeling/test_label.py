@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.labeling.planted import THEMES, planted_documents, planted_sae, theme_vectors, toy_embedder
+from tests.labeling.planted import THEMES, planted_documents, planted_sae, use_toy_embedders
 from workbench.base.errors import WorkbenchError
-from workbench.labeling import embedders
 from workbench.labeling.files.store import FeatureLabel, load_labels, save_label, save_labels
 from workbench.labeling.label import features_to_label, label
 from workbench.personas.traits import load_trait
@@ -33,8 +32,7 @@ class Parts:
 def offline_embedders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toy embedders with known answers, so that nothing is fetched."""
     words = [category.words for category in load_trait("evil").taxonomy if category.id != "unclear"]
-    monkeypatch.setattr(embedders, "load_glove", theme_vectors)
-    monkeypatch.setattr(embedders, "load_minilm", lambda: toy_embedder(words))
+    use_toy_embedders(monkeypatch, words)
 
 
 def parts_for(sae: Any) -> Any:

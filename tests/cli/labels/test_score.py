@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.labeling.planted import THEMES, planted_documents, planted_sae, theme_vectors, toy_embedder
+from tests.labeling.planted import THEMES, planted_documents, planted_sae, theme_vectors, use_toy_embedders
 from tests.personas.judges import server
 from tests.tiny import tiny_model
 from workbench.cli.labels.score import _with_score
@@ -108,7 +108,7 @@ def test_controls_and_the_table(workbench: Any, made: Made) -> None:
 
 
 def test_senses_and_the_closed_loop(workbench: Any, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedders, "load_minilm", lambda: toy_embedder([*THEMES.values()]))
+    use_toy_embedders(monkeypatch, [*THEMES.values()])
     given = ("--index", made.index, "--sae", made.sae, "--senses", "--closed-loop", "--model", made.sae.parent / "model")
     answer = workbench("labels", "score", made.labels, *given, "--json", "-q")
     assert answer.code == 0, answer.err
