@@ -1,0 +1,170 @@
+"""`diff`: what did this fine-tune install? Along every persona vector and every feature, on the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workbench.base.errors import WorkbenchError
+from workbench.base.provenance import provenance
+from workbench.base.store import content_hash
+from workbench.base.tensors import tensor_hash
+from workbench.models.norms import neutral_text
+
+from .features import installed
+from .lens import difference_lens
+from .reading import Paired, Reading, paired, read
+from .result import ModelDiff
+from .shifts import Site
+from .sides import check_names, check_pair, opened, pair_key
+from .texts import MAX_TOKENS, DiffText, Prompt, prompt_texts, unrelated_texts
+
+if TYPE_CHECKING:
+    from workbench.labeling.labels import LabelSet
+    from workbench.models.hookpoints import HookPoint
+    from workbench.models.model import Model
+    from workbench.personas.placebos import PlaceboVectors
+    from workbench.personas.vectors import PersonaVector
+    from workbench.saes.interface import SparseAutoencoder
+
+    from .sides import Side
+
+
+@dataclass(frozen=True)
+class DiffOptions:
+    """How two models are compared."""
+
+    n_bootstrap: int = 1000
+    """Resamplings of the texts."""
+    n_random: int = 1000
+    """Sets of random directions."""
+    n_features: int = 30
+    """Features shown per place."""
+    max_tokens: int = MAX_TOKENS
+    """Longest reply and longest unrelated text."""
+    seed: int = 0
+    """Of replies that are sampled, resamplings and random directions."""
+
+
+def diff(
+    before: Side,
+    after: Side,
+    vectors: Sequence[PersonaVector],
+    sae: SparseAutoencoder | None = None,
+    prompts: Iterable[Prompt | str] = (),
+    *,
+    unrelated: Iterable[str] | None = None,
+    placebos: PlaceboVectors | None = None,
+    labels: LabelSet | None = None,
+    options: DiffOptions | None = None,
+    **loading: Any,
+) -> ModelDiff:
+    """What the model `after` has that the model `before` has not, on the same tokens.
+
+    `before`, `after`: a Model, a name or folder that `load_model` takes (`loading` goes there), or a function that makes a Model
+    (`partial(finetuned, model, folder)`); names are loaded one after the other, so that one model is in memory at a time. `vectors`: each is
+    compared at its own hook point. `prompts`: user messages, best not those that the fine-tune was trained on; a reply that is
+    not given is written by the model before. `unrelated`: texts for the lens (default: the package's neutral text). `placebos`:
+    vectors of contrasts that are no trait, the harder null. Memory is that of one model, one batch, and n_texts x d_model.
+
+    Raises WorkbenchError for models of different architectures, vectors or an SAE of another width, or fewer than two texts.
+    """
+    options = options or DiffOptions()
+    check_names(before, after)
+    hooks = list(dict.fromkeys(vector.hook for vector in vectors)) or ([] if sae is None else [sae.hook])
+    if not hooks:
+        raise WorkbenchError("neither vectors nor an SAE", "something to measure along", "give persona vectors, or an SAE")
+    with opened(before, **loading) as model:
+        _check_vectors(vectors, model)
+        key, described = pair_key(model), model.description()
+        medians = {hook: float(norm) for hook, norm in zip(hooks, model.norm_medians(hooks), strict=True)}
+        texts = prompt_texts(model, prompts, max_tokens=options.max_tokens, seed=options.seed)
+        documents = neutral_text().split("\n\n") if unrelated is None else unrelated
+        texts += unrelated_texts(model, documents, max_tokens=options.max_tokens)
+        first = read(model, texts, hooks, sae)
+    with opened(after, **loading) as model:
+        check_pair(str(described["name"]), key, model)
+        readings = paired(first, read(model, texts, hooks, sae))
+        lens = _lens(model, readings, hooks[0], medians[hooks[0]])
+        sides = (described, model.description())
+    sites = _sites(hooks, vectors, placebos, first, medians, options)
+    return _assembled(sides, readings, sites, sae, labels, lens, options, vectors, texts)
+
+
+def _check_vectors(vectors: Sequence[PersonaVector], model: Model) -> None:
+    names = [vector.trait for vector in vectors]
+    if len(set(names)) != len(names):
+        raise WorkbenchError(f"two vectors of one trait ({', '.join(sorted(names))})", "one vector per trait", "leave one out")
+    for vector in vectors:
+        if vector.d_model != model.d_model or vector.hook.block >= model.n_blocks:
+            raise WorkbenchError(
+                f"the {vector.trait} vector is of {vector.model.get('name')} ({vector.hook}, d_model={vector.d_model})",
+                f"vectors of {model.name} ({model.n_blocks} blocks, d_model={model.d_model})",
+                "extract the traits from the model before the fine-tune",
+            )
+
+
+def _sites(
+    hooks: Sequence[HookPoint], vectors: Sequence[PersonaVector], placebos: PlaceboVectors | None, first: Reading,
+    medians: dict[HookPoint, float], options: DiffOptions,
+) -> list[Site]:  # fmt: skip
+    found = []
+    for hook in hooks:
+        here = {vector.trait: vector.direction for vector in vectors if vector.hook == hook}
+        if here:
+            found.append(Site(hook, here, placebos, first.sample[hook], medians[hook], n_random=options.n_random,
+                              family=len(vectors), seed=options.seed))  # fmt: skip
+    return found
+
+
+def _lens(model: Model, readings: Paired, hook: HookPoint, median: float) -> Any:
+    if "opening" not in readings.kept:
+        return None
+    return difference_lens(model, str(hook), readings.differences("opening", 0), median)
+
+
+def _assembled(
+    sides: tuple[dict[str, Any], dict[str, Any]], readings: Paired, sites: Sequence[Site], sae: Any, labels: LabelSet | None,
+    lens: Any, options: DiffOptions, vectors: Sequence[PersonaVector], texts: Sequence[DiffText],
+) -> ModelDiff:  # fmt: skip
+    shifts, spans, parts, sizes = [], {}, {}, {}
+    for place, kept in readings.kept.items():
+        spans[place] = {}
+        for index, site in enumerate(sites):
+            differences = readings.differences(place, index)
+            shifts += site.shifts(place, differences, n_bootstrap=options.n_bootstrap)
+            spans[place][str(site.hook)] = site.span(differences)
+        sizes[place] = _size(readings, place, sites)
+        if sae is not None:
+            parts[place] = installed(
+                place, readings.before.codes[place], readings.after.codes[place], kept, sae, labels=labels,
+                n_shown=options.n_features, n_bootstrap=min(options.n_bootstrap, 500), seed=options.seed,
+            )  # fmt: skip
+    inputs = {f"vector {vector.trait}": tensor_hash(vector.direction) for vector in vectors}
+    inputs |= {} if sae is None else {"sae": sae.weights_hash}
+    inputs["texts"] = content_hash(sorted(text.id for text in texts))
+    made = provenance(seed=options.seed, inputs=inputs, config=options)
+    counts = {place: len(kept) for place, kept in readings.kept.items()}
+    return ModelDiff(*sides, tuple(shifts), parts, spans, sizes, lens, counts, readings.n_dropped,
+                     _warnings(sides, vectors, sae, readings), made)  # fmt: skip
+
+
+def _size(readings: Paired, place: str, sites: Sequence[Site]) -> float:
+    """|D| at the first hook point, in norms (in residual units without vectors)."""
+    mean = readings.differences(place, 0).mean(dim=0)
+    return float(mean.norm()) / (sites[0].median_norm if sites else 1.0)
+
+
+def _warnings(
+    sides: tuple[dict[str, Any], dict[str, Any]], vectors: Sequence[PersonaVector], sae: Any, readings: Paired
+) -> tuple[str, ...]:  # fmt: skip
+    told, own = [], sides[0]["weights_hash"]
+    foreign = [vector.trait for vector in vectors if vector.model.get("weights_hash") not in (None, own)]
+    if foreign:
+        told.append(f"the vectors of {', '.join(foreign)} come from other weights than the model before")
+    if sae is not None and sae.model_name not in ("", sides[0]["name"]):
+        told.append(f"the SAE reads {sae.model_name}, not {sides[0]['name']}")
+    if readings.n_dropped:
+        told.append(f"{readings.n_dropped} texts were left out: the models leave out different tokens of them as sinks")
+    return tuple(told)
