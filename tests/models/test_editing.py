@@ -106,3 +106,25 @@ def test_edits_keep_the_dtype_of_the_model() -> None:
     model.hf.to(torch.bfloat16)
     with editing.clamping(model, HOOK, DIRECTION, 1.0), editing.adding(model, HOOK, DIRECTION):
         assert seen(model).dtype == torch.bfloat16
+
+
+def test_functions_of_nested_contexts_at_one_site_each_run_once(tiny_models) -> None:
+    model = tiny_models()
+    before, plain, calls = n_hooks(model), seen(model), []
+    with editing.adding(model, HOOK, DIRECTION), model.hooked({HOOK: lambda h: calls.append(len(h))}):
+        with editing.adding(model, HOOK, DIRECTION):
+            torch.testing.assert_close(seen(model), plain + 2 * DIRECTION)
+    assert calls == [2] and n_hooks(model) == before
+
+
+def test_contexts_at_one_site_may_end_in_any_order(tiny_models) -> None:
+    model = tiny_models()
+    before, plain = n_hooks(model), seen(model)
+    first, second = editing.adding(model, HOOK, DIRECTION), editing.adding(model, HOOK, -3 * DIRECTION)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    torch.testing.assert_close(seen(model), plain - 3 * DIRECTION)
+    second.__exit__(None, None, None)
+    torch.testing.assert_close(seen(model), plain, rtol=0, atol=0)
+    assert n_hooks(model) == before

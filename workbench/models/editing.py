@@ -7,14 +7,16 @@ on the unit direction, so the length of the direction that is passed does not ma
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..base.errors import WorkbenchError
+from .capture import sink_limits
 from .hookpoints import HookPoint
+from .scopes import PassWatch, Places
 
 if TYPE_CHECKING:
     from .model import Model
@@ -36,6 +38,34 @@ def replacing(model: Model, hook: HookPoint, fn: Callable[[Tensor], Tensor]) -> 
         return changed.to(tensor.dtype)
 
     return model.hooked({hook: replace})
+
+
+@contextlib.contextmanager
+def editing(
+    model: Model,
+    functions: Mapping[HookPoint, Callable[[Tensor, Places], Tensor]],
+    *,
+    prompt_width: int | Sequence[int] | None = None,
+) -> Iterator[None]:
+    """A context in which h [batch, seq, d_model] becomes function(h, places) at each hook, at every token but sinks.
+
+    `places` says which tokens the pass holds (`models.scopes`, also for `prompt_width`). A sink is a token whose norm
+    exceeds ten of the model's median norms at the hook; it stays as it is. Hooks are removed on leaving, also after an exception.
+    """
+    hooks = list(functions)
+    limits = dict(zip(hooks, sink_limits(model, hooks).tolist(), strict=True))
+    watch = PassWatch(model, prompt_width)
+
+    def guarded(hook: HookPoint) -> Callable[[Tensor], Tensor | None]:
+        def edit(h: Tensor) -> Tensor | None:
+            changed = functions[hook](h, watch.of(h))
+            sink = h.detach().float().norm(dim=-1, keepdim=True) > limits[hook]
+            return None if changed is h else torch.where(sink, h, changed)
+
+        return edit
+
+    with watch.attached(), model.hooked({hook: guarded(hook) for hook in hooks}):
+        yield
 
 
 def adding(model: Model, hook: HookPoint, delta: Tensor, positions: Tensor | None = None) -> Edit:

@@ -91,7 +91,7 @@ def generate(
         uniforms = draw_uniforms([row_seeds[index] for index in indices], sampling.max_new_tokens)
         record = GenerationRecord(model, len(indices), wanted, token_hooks, limits)
         deltas = {hook: given[indices].to(model.device, model.dtype) for hook, given in (row_deltas or {}).items()}
-        rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record, deltas)
+        rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record, deltas, indices)
         yield indices, rollout.run(len(hooks))
 
 
@@ -110,7 +110,8 @@ def stream(
     sampling = sampling or Sampling()
     record = GenerationRecord(model, len(prompts), [], (), torch.empty(0))
     deltas = {hook: given.to(model.device, model.dtype) for hook, given in (row_deltas or {}).items()}
-    rollout = _Rollout(model, prompts, sampling, draw_uniforms(row_seeds, sampling.max_new_tokens), record, deltas)
+    uniforms = draw_uniforms(row_seeds, sampling.max_new_tokens)
+    rollout = _Rollout(model, prompts, sampling, uniforms, record, deltas, range(len(prompts)))
     for _ in rollout.steps():
         yield [rollout.so_far(row) for row in range(len(prompts))]
 
@@ -204,6 +205,7 @@ class _Rollout:
         uniforms: Tensor,
         record: GenerationRecord,
         deltas: Mapping[HookPoint, Tensor],
+        names: Sequence[int],
     ) -> None:
         from .cache import roomy_cache  # imports transformers
 
@@ -214,7 +216,7 @@ class _Rollout:
             uniforms,
             record,
         )
-        self.deltas = deltas
+        self.deltas, self.names = deltas, names
         pad = next(iter(model.end_tokens), 0)
         self.ids, mask = padded([prompt.ids for prompt in prompts], pad=pad, left=True)
         room = torch.ones(len(prompts), sampling.max_new_tokens, dtype=torch.long)
@@ -288,9 +290,7 @@ class _Rollout:
         # per row (15 of the 25 seconds that 128 rows of 12 tokens took).
         last = torch.zeros_like(self.ids, dtype=torch.bool)
         last[:, -1] = True
-        logits = self.model.forward(
-            self.ids, mask, keep=last, past_key_values=self.cache, position_ids=positions
-        )
+        logits = self._forward(self.ids, mask, keep=last, position_ids=positions)
         assert logits is not None
         return logits[:, : self.n_ids]
 
@@ -301,16 +301,18 @@ class _Rollout:
         stop_after = max(hook.block for hook in self.record.hooks) if last else None
         self.record.listening = True
         try:
-            logits = self.model.forward(
-                newest[:, None],
-                mask,
-                stop_after=stop_after,
-                past_key_values=self.cache,
-                position_ids=positions,
-            )
+            logits = self._forward(newest[:, None], mask, stop_after=stop_after, position_ids=positions)
         finally:
             self.record.listening = False
         return None if logits is None else logits[:, -1, : self.n_ids]
+
+    def _forward(self, ids: Tensor, mask: Tensor, **options: Any) -> Tensor | None:
+        """One pass; edits with values per row learn which rows are left in the batch."""
+        self.model.batch_rows = [self.names[row] for row in self.rows]
+        try:
+            return self.model.forward(ids, mask, past_key_values=self.cache, **options)
+        finally:
+            self.model.batch_rows = None
 
     def _sample(self, logits: Tensor, step: int) -> Tensor:
         newest = draw(logits, self.uniforms[self.rows, step], self.sampling)

@@ -64,16 +64,18 @@ def _attach(model: Model, hook: HookPoint, function: HookFunction, stack: contex
     def guarded(tensor: Tensor) -> Tensor | None:
         return None if model.hooks_suspended else function(tensor)
 
-    call: HookFunction = guarded
-    if model.backend == "transformer_lens":
-        call = _through_hook_point(model.hook_points[str(hook)], guarded, stack)
     module, side = site_module(model.blocks[hook.block], hook.site)
     register = on_input if side == "input" else on_output
-    stack.callback(register(module, call).remove)
+    if model.backend == "transformer_lens":
+        point = model.hook_points[str(hook)]
+        stack.callback(_on_point(point, guarded))
+        stack.callback(_feeding(model, hook, lambda: register(module, point)))
+    else:
+        stack.callback(register(module, guarded).remove)
 
 
-def _through_hook_point(point: Any, function: HookFunction, stack: contextlib.ExitStack) -> HookFunction:
-    """Registers `function` on a TransformerLens HookPoint; returns the point itself as the thing to call."""
+def _on_point(point: Any, function: HookFunction) -> Callable[[], None]:
+    """Registers `function` on a TransformerLens HookPoint; returns what takes it off again."""
     point.add_hook(lambda tensor, hook: function(tensor))
     handle = point.fwd_hooks[-1]
 
@@ -82,8 +84,23 @@ def _through_hook_point(point: Any, function: HookFunction, stack: contextlib.Ex
         if handle in point.fwd_hooks:  # a user's bridge.reset_hooks() may have been there first
             point.fwd_hooks.remove(handle)
 
-    stack.callback(remove)
-    return point
+    return remove
+
+
+def _feeding(model: Model, hook: HookPoint, register: Callable[[], Any]) -> Callable[[], None]:
+    """Sees that the site's tensor goes through its HookPoint once per pass, however many functions are registered there."""
+    fed = model.fed_points
+    handle, users = fed.get(hook) or (register(), 0)
+    fed[hook] = (handle, users + 1)
+
+    def release() -> None:
+        handle, users = fed.pop(hook)
+        if users > 1:
+            fed[hook] = (handle, users - 1)
+        else:
+            handle.remove()
+
+    return release
 
 
 def site_module(block: nn.Module, site: str) -> tuple[nn.Module, str]:

@@ -46,6 +46,8 @@ class Model(Shown):
         self.source = source
         self.chat_template_kwargs: dict[str, Any] = dict(chat_template_kwargs or {})
         self.hooks_suspended = False
+        self.fed_points: dict[HookPoint, tuple[Any, int]] = {}  # TransformerLens hook points in use: handle, users
+        self.batch_rows: list[int] | None = None  # the rows of the running batch, where generation sorts and drops them
         self.max_memory: int | None = None
         self.measured_needs: dict[tuple[str, int], int] = {}
         self._known_hash = weights_hash
@@ -76,7 +78,7 @@ class Model(Shown):
     @cached_property
     def blocks(self) -> Sequence[nn.Module]:
         """The decoder blocks, in order."""
-        return list(_first_attribute(self.decoder, ("layers", "h", "blocks"), "list of decoder blocks"))
+        return decoder_blocks(self.decoder)
 
     @cached_property
     def final_norm(self) -> nn.Module:
@@ -187,8 +189,7 @@ class Model(Shown):
         """
         from transformer_lens.model_bridge import TransformerBridge
 
-        shared = {id(tensor): tensor for tensor in [*self.hf.parameters(), *self.hf.buffers()]}
-        tree = copy.deepcopy(self.hf, shared)
+        tree = shared_tree(self.hf)
         # The bridge chooses its adapter by this field, which a model built from a bare config lacks.
         tree.config.architectures = [type(tree).__name__]
         tokenizer = copy.deepcopy(self.tokenizer)
@@ -280,6 +281,25 @@ class Model(Shown):
         if missing:
             self._norm_medians.update(measure_norm_medians(self, missing))
         return torch.tensor([self._norm_medians[hook] for hook in hooks], dtype=torch.float32)
+
+
+def shared_tree(hf: Any) -> Any:
+    """A copy of a transformers model's module tree that shares every tensor; hooks of this package stay behind."""
+    hooks = [function for module in hf.modules() for table in _hook_tables(module) for function in table.values()]
+    tree = copy.deepcopy(hf, {id(kept): kept for kept in [*hf.parameters(), *hf.buffers(), *hooks]})
+    for table in (table for module in tree.modules() for table in _hook_tables(module)):
+        for key in [key for key, function in table.items() if str(getattr(function, "__module__", "")).startswith("workbench.")]:
+            del table[key]
+    return tree
+
+
+def _hook_tables(module: nn.Module) -> tuple[Any, Any]:
+    return module._forward_hooks, module._forward_pre_hooks
+
+
+def decoder_blocks(decoder: nn.Module) -> list[nn.Module]:
+    """The blocks of a transformers decoder, in order."""
+    return list(_first_attribute(decoder, ("layers", "h", "blocks"), "list of decoder blocks"))
 
 
 def combined_hash(base: str, adapter: str) -> str:

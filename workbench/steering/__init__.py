@@ -1,1 +1,1 @@
-"""What persona vectors are for: steering, monitoring, prevention, screening and comparing models, with features explaining why."""
+"""Using persona vectors: steering, monitoring, prevention, screening and comparing models, with features explaining why."""
