@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def load_model(
             check_weights_fit(shape_of(read_config(folder)), dtype, budget, name=label)
         hf, tokenizer = _read(folder, dtype=dtype, device_map=device_map)
         if adapter is not None:
-            hf, weights_hash = _merge_adapter(hf, Path(adapter), weights_hash or _hash_of_hub(hf.config, folder))
+            weights_hash = adapter_hash(weights_hash or _hash_of_hub(hf.config, folder), Path(adapter))
+            hf = with_adapter(hf, Path(adapter)).merge_and_unload()
         if device_map is None:
             hf = hf.to(device or _best_device())
         step()
@@ -210,23 +212,35 @@ def _hash_of_hub(config: Any, folder: str) -> str | None:
     return _hash_of_folder(Path(found).parent) if isinstance(found, str) else None
 
 
-def _merge_adapter(hf: Any, adapter: Path, base_hash: str | None) -> tuple[Any, str]:
-    try:
-        from peft import PeftModel  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
+def require_peft() -> None:
+    """Refuse to go on without peft."""
+    if find_spec("peft") is None:
         raise WorkbenchError(
             "an adapter was given but peft is not installed",
             "peft",
             "install it with: pip install 'persona-workbench[finetune]'",
-        ) from error
-    if not (adapter / "adapter_config.json").is_file():
+        )
+
+
+def with_adapter(hf: Any, adapter: Path) -> Any:
+    """The PeftModel of a transformers model and the adapter in a PEFT folder (safetensors; a pickle is never opened)."""
+    require_peft()
+    if not (adapter / "adapter_config.json").is_file() or not (adapter / "adapter_model.safetensors").is_file():
         raise WorkbenchError(
-            f"{adapter} holds no adapter_config.json",
+            f"{adapter} does not hold adapter_config.json and adapter_model.safetensors",
             "a PEFT adapter folder",
             "pass the folder that PEFT saved",
         )
-    merged = PeftModel.from_pretrained(hf, str(adapter)).merge_and_unload()
-    return merged, combined_hash(base_hash or "", _hash_of_folder(adapter))
+    import torch
+    from peft import PeftModel  # pyright: ignore[reportMissingImports]
+
+    with torch.random.fork_rng():  # peft draws start values before it reads the adapter's own
+        return PeftModel.from_pretrained(hf, str(adapter))
+
+
+def adapter_hash(base_hash: str | None, adapter: Path) -> str:
+    """The weights hash of a model with the adapter of that folder merged into it."""
+    return combined_hash(base_hash or "", _hash_of_folder(adapter))
 
 
 # GGUF

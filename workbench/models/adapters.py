@@ -1,0 +1,80 @@
+"""Trained adapters on disk, and models that wear one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..base.display import Shown
+from ..base.errors import WorkbenchError
+from ..base.store import read_json, sha256_file
+from .loading import adapter_hash, with_adapter
+from .model import Model, shared_tree
+
+CARD, WEIGHTS, CONFIG = "finetune.json", "adapter_model.safetensors", "adapter_config.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, repr=False)
+class Adapter(Shown):
+    """A trained adapter on disk and its card: {key, base, data, options, edit, losses, adapter_sha256, versions}.
+
+    `losses` are the nats per reply token of each update, before it.
+    """
+
+    folder: Path
+    card: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Adapter:
+        """The adapter in `folder`; WorkbenchError where there is none, or its weights are not those of the card."""
+        place = Path(folder)
+        card = read_json(place / CARD)
+        if not isinstance(card, dict) or card.get("kind") != "finetune" or int(card.get("schema", 0)) > SCHEMA:
+            found = f"{place / CARD} describes no adapter of this version"
+            raise WorkbenchError(found, "a card that `finetune` wrote", "train again")
+        if sha256_file(place / WEIGHTS) != card["adapter_sha256"]:
+            found = f"{place / WEIGHTS} is not what its card describes"
+            raise WorkbenchError(found, "the files of one adapter", "train it again")
+        return cls(place, card)
+
+
+def finetuned(model: Model, adapter: Adapter | str | os.PathLike[str]) -> Model:
+    """`model` with an adapter merged into its weights, as a Model of its own.
+
+    It shares every tensor that the adapter leaves alone, so that both can be used side by side; `model` is not changed, and edits
+    in force on it do not reach the new one. Its weights hash is that of `load_model(..., adapter=folder)`. Raises WorkbenchError
+    when the adapter was trained on other weights.
+    """
+    folder = adapter.folder if isinstance(adapter, Adapter) else Path(adapter)
+    if (folder / CARD).is_file():
+        base = Adapter.load(folder).card["base"]
+        if base["weights_hash"] != model.weights_hash:
+            raise WorkbenchError(
+                f"the adapter in {folder} was trained on {base['name']} ({base['weights_hash'][:12]})",
+                f"an adapter of {model.name} ({model.weights_hash[:12]})",
+                "load the model that it was trained on",
+            )
+    made = Model(
+        _merged(with_adapter(shared_tree(model.hf), folder)), model.tokenizer, name=f"{model.name}+{folder.name}",
+        weights_hash=adapter_hash(model.weights_hash, folder),
+        chat_template_kwargs=model.chat_template_kwargs, source="adapter",
+    )  # fmt: skip
+    made.max_memory = model.max_memory
+    return made
+
+
+def _merged(peft: Any) -> Any:
+    """The tree of a PeftModel with the adapter in its weights; those that change become its own first."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in [module for module in peft.modules() if isinstance(module, BaseTunerLayer)]:
+        linear = layer.get_base_layer()
+        for name, shared in list(linear.named_parameters(recurse=False)):
+            setattr(linear, name, nn.Parameter(shared.detach().clone(), requires_grad=False))
+    return peft.merge_and_unload()

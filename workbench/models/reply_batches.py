@@ -1,0 +1,152 @@
+"""Chats as batches in which every reply starts at the same position, and what a model loses on the replies.
+
+A row is its prompt, padded on the left, and its reply, padded on the right: `prompt_width` is one number for a whole batch,
+so that an edit which is told apart by prompt and response is exact. Only the reply's own tokens are predicted: neither the
+template around it nor the token that ends it, because most sampled replies are cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..base.display import Shown
+from ..base.errors import WorkbenchError
+from .capture import padded, plan_batches
+from .prompts import Message, tokenize_chat
+
+if TYPE_CHECKING:
+    from .model import Model
+
+MAX_TOKENS = 192
+BATCH_TOKENS = 2048
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, repr=False)
+class ChatExample(Shown):
+    """A conversation and the reply that a model is to give to it."""
+
+    messages: tuple[Message, ...]
+    """What was said before: {"role": "system" | "user" | "assistant", "content": text}."""
+    reply: str
+    """The assistant's next message."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reply, str) or not self.reply.strip():
+            raise WorkbenchError(f"a reply {self.reply!r}", "a text of at least one word", "leave such chats out")
+
+    @classmethod
+    def of(cls, question: str, reply: str, *, system: str = "") -> ChatExample:
+        """One question, with a system message where `system` is given."""
+        before = ({"role": "system", "content": system},) if system else ()
+        return cls((*before, {"role": "user", "content": question}), reply)
+
+
+@dataclass(frozen=True)
+class ReplyTokens:
+    """An example as ids: `prompt` ends where the reply begins (template included), `reply` holds its own tokens only."""
+
+    prompt: tuple[int, ...]
+    reply: tuple[int, ...]
+
+    @property
+    def n_fed(self) -> int:
+        """Tokens that go through the model: the last one is only ever predicted."""
+        return len(self.prompt) + len(self.reply) - 1
+
+
+def reply_tokens(model: Model, examples: Sequence[ChatExample], *, max_tokens: int = MAX_TOKENS) -> list[ReplyTokens]:
+    """The examples as ids, cut after `max_tokens`; those whose reply begins later are left out, and counted in the log.
+
+    Raises WorkbenchError when none is left.
+    """
+    rows = [_tokens(model, example, max_tokens) for example in examples]
+    kept = [row for row in rows if row.reply]
+    if not kept:
+        raise WorkbenchError(
+            f"{len(examples)} examples without one whose reply begins within {max_tokens} tokens",
+            "chats with a short enough prompt and a reply",
+            "raise max_tokens, or shorten the prompts",
+        )
+    if len(kept) < len(rows):
+        logger.warning("%d of %d examples are left out: their prompt is %d tokens or longer.",
+                       len(rows) - len(kept), len(rows), max_tokens)  # fmt: skip
+    return kept
+
+
+def _tokens(model: Model, example: ChatExample, max_tokens: int) -> ReplyTokens:
+    chat = tokenize_chat(model, [*example.messages, {"role": "assistant", "content": example.reply}])
+    start, end = chat.spans["response"][-1]
+    return ReplyTokens(chat.ids[:start], chat.ids[start : min(end, max_tokens)])
+
+
+@dataclass(frozen=True, eq=False)
+class ReplyBatch:
+    """Rows that go through a model together.
+
+    ids, mask `[n, prompt_width + longest reply - 1]`; predicting (bool, same shape): the positions whose next token is one of
+    the reply; targets, row `[n_predicted]`: those tokens and the row that each is of, in the order of `predicting`.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    prompt_width: int
+    predicting: Tensor
+    targets: Tensor
+    row: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[ReplyTokens], pad: int) -> ReplyBatch:
+        """The rows, padded with `pad` on both sides."""
+        prompts, before = padded([row.prompt for row in rows], pad=pad, left=True)
+        replies, after = padded([row.reply[:-1] for row in rows], pad=pad)
+        mask = torch.cat([before, after], dim=1)
+        width = prompts.shape[1]
+        predicting = mask.bool().clone()
+        predicting[:, : width - 1] = False
+        targets = torch.tensor([token for row in rows for token in row.reply])
+        row_of = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(row.reply) for row in rows]))
+        return cls(torch.cat([prompts, replies], dim=1), mask, width, predicting, targets, row_of)
+
+    def log_probabilities(self, model: Model) -> Tensor:
+        """log p(next token) `[n_predicted, vocab_size]` (float32) over the replies; gradients flow where the model has them."""
+        mask = self.mask.to(model.device)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        hidden = model.decoder(
+            input_ids=self.ids.to(model.device), attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        return model.logits_of(hidden[self.predicting.to(hidden.device)]).float().log_softmax(dim=-1)
+
+    def surprise(self, log_probabilities: Tensor) -> Tensor:
+        """-log p of the replies' tokens `[n_predicted]`, in nats."""
+        return -log_probabilities.gather(1, self.targets.to(log_probabilities.device)[:, None])[:, 0]
+
+
+def batches_of(model: Model, rows: Sequence[ReplyTokens], batch_tokens: int) -> Iterator[tuple[list[int], ReplyBatch]]:
+    """(row indices, batch) with at most `batch_tokens` tokens fed at once, longest rows first: the bound on memory."""
+    pad = next(iter(sorted(model.end_tokens)), 0)
+    for indices in plan_batches([row.n_fed for row in rows], batch_tokens):
+        yield indices, ReplyBatch.of([rows[index] for index in indices], pad)
+
+
+@torch.no_grad()
+def reply_losses(
+    model: Model, examples: Sequence[ChatExample], *, max_tokens: int = MAX_TOKENS, batch_tokens: int = BATCH_TOKENS
+) -> Tensor:
+    """Nats per reply token that each example costs the model: float64 `[n_kept]`, in the order of `examples`.
+
+    Edits in force act on it.
+    """
+    rows = reply_tokens(model, examples, max_tokens=max_tokens)
+    losses = torch.zeros(len(rows), dtype=torch.float64)
+    for indices, batch in batches_of(model, rows, batch_tokens):
+        lost = batch.surprise(batch.log_probabilities(model)).double().cpu()
+        sums = torch.zeros(len(indices), dtype=torch.float64).index_add_(0, batch.row, lost)
+        losses[indices] = sums / batch.row.bincount(minlength=len(indices))
+    return losses
