@@ -199,7 +199,7 @@ def text_auc(
 
     def scores(cell: Cell) -> Tensor:
         made = _pick(make_texts, cell.make)
-        return _text_scores(made, make.positive[cell.make], _pick(score_texts, cell.score))
+        return text_scores(made, make.positive[cell.make], _pick(score_texts, cell.score))
 
     return _mean_over_cells(cells, score, scores)
 
@@ -252,16 +252,23 @@ def _mean_over_cells(cells: Sequence[Cell], rows: Rows, scores_of: Any) -> float
     return sum(areas) / len(areas) if areas else None
 
 
-def _text_scores(texts: list[str], positive: Tensor, scored: list[str]) -> Tensor:
+def text_classifier(texts: list[str], positive: Tensor) -> Any:
+    """TF-IDF (words and pairs of words) with logistic regression, fitted; None where one class or all words are missing."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     if len(set(positive.tolist())) < 2 or not any(len(word) > 1 for text in texts for word in text.split()):
-        return torch.zeros(len(scored))
+        return None
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    pipeline = make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000))
-    return torch.from_numpy(pipeline.fit(texts, positive.numpy()).decision_function(scored))
+    return make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000)).fit(texts, positive.numpy())
+
+
+def text_scores(texts: list[str], positive: Tensor, scored: list[str]) -> Tensor:
+    """Scores `[n]` of `scored` by TF-IDF and logistic regression, learnt from `texts` with their labels `positive`; 0 where
+    there is nothing to learn."""
+    fitted = text_classifier(texts, positive)
+    return torch.zeros(len(scored)) if fitted is None else torch.from_numpy(fitted.decision_function(scored))
 
 
 def _toward(values: Tensor, positive: Tensor) -> Tensor:

@@ -1,0 +1,261 @@
+"""What docs/evidence/monitoring.json holds: how well a persona is seen while it speaks.
+
+    workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64                     # the seven vectors
+    workbench extract --all --model gemma3-270m --dtype bfloat16                             # the reader's
+    python scripts/evidence.py monitoring                    # some two CPU hours when nothing is there yet
+    python scripts/monitoring.py --piece detection --trait evil         # one piece of one trait, printed; kept under runs/monitoring
+
+Pieces are kept one by one under runs/monitoring and taken up again as long as vector, SAE, settings and code version stand.
+Roles: extraction questions make every detector, the other twenty report. Judge "offline" filtered the rows that the vectors are made
+from and labels the making side; "offline-outcome", which shares nothing with it, labels the replies that are reported on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from workbench.base.provenance import made
+from workbench.base.store import sha256_file
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "monitoring.json", ROOT / "docs" / "images"
+RUNS, MODEL, READER, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", "gemma3-270m", 0, "bfloat16"
+PLACE = RUNS / "monitoring"
+TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
+OUTCOME, FILTER = "offline-outcome", "offline"
+RATES, WINDOWS = (0.01, 0.05), (1, 8, 16)
+N_SURROGATE_SAMPLES = 2
+
+
+def run_of(trait: str, model: str = MODEL) -> Path:
+    """The run folder of a trait's vector."""
+    return RUNS / f"{trait}-{model}"
+
+
+def _sources(trait: str, **more: Any) -> dict[str, Any]:
+    from workbench.saes.registry import load_sae
+
+    return {"vector": sha256_file(run_of(trait) / "vector" / "persona_vector.json"), "sae": load_sae().weights_hash, "seed": SEED,
+            **more}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- what is read once
+
+
+@cache
+def vectors() -> dict[str, Any]:
+    """The seven vectors."""
+    from workbench.personas.vectors import PersonaVector
+
+    return {trait: PersonaVector.load(run_of(trait) / "vector") for trait in TRAITS}
+
+
+def read(trait: str) -> dict[str, Any]:
+    """Of every row of a trait, in the order of the vector's table: mean activations, mean feature activations, projections of
+    its tokens on the seven vectors. Tokens that were not stored are read through the model again. Kept in runs/monitoring."""
+    import torch
+
+    from workbench.base.store import content_hash
+    from workbench.base.tensors import load_metadata, load_tensors, save_tensors
+    from workbench.personas.reencoding import recapture_tokens
+    from workbench.saes.registry import load_sae
+
+    file, key = PLACE / f"{trait}-{MODEL}" / "read.safetensors", content_hash(_sources(trait))
+    if file.is_file() and load_metadata(file).get("key") == key:
+        return load_tensors(file)
+    vector, sae = vectors()[trait], load_sae()
+    place = {name: i for i, name in enumerate(vector.rows["id"])}
+    units = torch.stack([v.at(sae.hook) / v.at(sae.hook).norm() for v in vectors().values()])
+    means, codes = torch.zeros(len(place), vector.d_model), torch.zeros(len(place), sae.d_sae, dtype=torch.float16)
+    values: list[Any] = [torch.zeros(0, len(units))] * len(place)
+    held = {name for name, _ in vector.tokens.rows(sae.hook)}
+    others = recapture_tokens(model(), vector.rows[~vector.rows["id"].isin(held)], sae.hook)  # only extraction rows keep tokens
+    with torch.no_grad():
+        for name, tokens in chain(vector.tokens.rows(sae.hook), others):
+            if name in place and len(tokens):
+                row, tokens = place[name], tokens.float()
+                means[row], codes[row] = tokens.mean(dim=0), sae.encode(tokens).mean(dim=0).half()
+                values[row] = tokens @ units.T
+    lengths = torch.tensor([len(one) for one in values])
+    save_tensors(file, {"means": means, "codes": codes, "values": torch.cat(values), "lengths": lengths}, {"key": key})
+    return load_tensors(file)
+
+
+def outcome_scores(trait: str) -> Any:
+    """The outcome judge's score [n] of every row; NaN where it has none."""
+    import torch
+
+    from workbench.personas.judges import JudgeItem, make_judge
+    from workbench.personas.traits import load_trait
+
+    rows, judge = vectors()[trait].rows, make_judge(OUTCOME)
+    items = [JudgeItem(q, a) for q, a in zip(rows["question"], rows["response"], strict=True)]
+    return torch.tensor([float("nan") if one.score is None else one.score for one in judge.score(items, load_trait(trait))])
+
+
+def examples(trait: str) -> tuple[Any, Any, Any]:
+    """(making side, reporting side, table rows of the reporting side) of a trait."""
+    import torch
+
+    from workbench.personas.evidence import code_rows
+    from workbench.personas.judging import usable_mask
+    from workbench.steering.monitor.detection import Examples
+
+    rows, kept = vectors()[trait].rows, read(trait)
+    usable = usable_mask(rows) & (rows["arm"] != "neutral")
+    instructions = sorted(set(rows["instruction_id"]))
+    outcome, filtered = outcome_scores(trait), torch.tensor(rows["score"].to_numpy())
+
+    def side(mask: Any, score: Any) -> Any:
+        place = torch.tensor(mask.to_numpy().nonzero()[0])
+        frame = rows[mask].reset_index(drop=True)
+        label = torch.where(score[place].isfinite(), (score[place] >= 50).double(), torch.nan)
+        return Examples(code_rows(frame, instructions), kept["means"][place], kept["codes"][place].float(), frame["response"].tolist(),
+                        torch.tensor(frame["n_tokens"].to_numpy()), label)  # fmt: skip
+
+    extraction = rows["split"] == "extraction"
+    return side(usable & extraction, filtered), side(usable & ~extraction, outcome), rows[usable & ~extraction]
+
+
+# ---------------------------------------------------------------------------------------------------- pieces
+
+
+def detected(trait: str) -> dict[str, Any]:
+    """AUROC of every detector; and the deployed features, chosen on all extraction rows."""
+    from workbench.personas.placebos import PlaceboVectors
+    from workbench.steering.monitor.detection import best_features, detection
+
+    make, score, _ = examples(trait)
+    placebos = PlaceboVectors.load(RUNS / f"placebos-{MODEL}").at(vectors()[trait].hook, trait=trait)
+    found = detection(make, score, int(make.rows.instruction.max()) + 1, placebos=placebos, seed=SEED)
+    known = make.label.isfinite()
+    best = {"arm": best_features(make.codes, make.rows.positive, 5), "judge": best_features(make.codes[known], make.label[known] > 0.5, 5)}
+    return {**found, "best_features": best}
+
+
+def thresholds(trait: str) -> dict[str, Any]:
+    """{rule: {rate: {threshold, threshold_norms, check}}} from the neutral replies of all seven runs."""
+    found: dict[str, Any] = {}
+    for name, rate, alarm in _alarms(trait):
+        norm = _norm(trait)
+        found.setdefault(name, {})[f"{rate:g}"] = {"threshold": alarm.threshold, "threshold_norms": alarm.threshold / norm,
+                                                   "check": alarm.check}  # fmt: skip
+    return {"rules": found, "neutral_replies": len(neutral(trait))}
+
+
+def _norm(trait: str) -> float:
+    return float(model().norm_medians([vectors()[trait].hook])[0])
+
+
+def _alarms(trait: str) -> list[tuple[str, float, Any]]:
+    from workbench.steering.monitor.alarms import Rule, calibrate
+
+    replies = neutral(trait)
+    rules = {f"running_{w}": Rule("running", w) for w in WINDOWS} | {"mean": Rule("mean")}
+    return [(name, rate, calibrate([trait], replies, rule=rule, rate=rate, seed=SEED)[0]) for name, rule in rules.items() for rate in RATES]
+
+
+def neutral(trait: str) -> list[Any]:
+    """Neutral replies of all seven runs, each with its projections on this trait's vector."""
+    from workbench.steering.monitor.alarms import NeutralReply
+
+    column, found = TRAITS.index(trait), []
+    for other in TRAITS:
+        kept, rows = read(other), vectors()[other].rows
+        values = kept["values"].split(kept["lengths"].tolist())
+        for i in (rows["arm"] == "neutral").to_numpy().nonzero()[0]:
+            found.append(NeutralReply(f"{other}/{rows['question'].iloc[i]}", values[i][:, column : column + 1]))
+    return found
+
+
+def lead(trait: str) -> dict[str, Any]:
+    """Lead times of the vector's alarms on held-out replies that the outcome judge calls the trait, by rule and rate."""
+    import torch
+
+    from workbench.personas.judges import make_judge
+    from workbench.personas.traits import load_trait
+    from workbench.steering.monitor.lead import TraitReply, lead_times, onsets, token_starts
+
+    rows, kept, outcome = vectors()[trait].rows, read(trait), outcome_scores(trait)
+    shown = (rows["split"] != "extraction").to_numpy() & (rows["arm"] == "positive").to_numpy() & (outcome >= 50).numpy()
+    place, decode = shown.nonzero()[0], model().tokenizer.decode
+    chosen = rows.iloc[place]
+    starts = [token_starts(lambda ids: decode(ids, skip_special_tokens=True), list(ids)) for ids in chosen["response_ids"]]
+    begins = onsets(chosen["response"].tolist(), starts, make_judge(FILTER), load_trait(trait))
+    values, column = kept["values"].split(kept["lengths"].tolist()), TRAITS.index(trait)
+    replies = [TraitReply(q, values[i][:, column], onset) for q, i, onset in zip(chosen["question"], place, begins, strict=True)]
+    found: dict[str, Any] = {"onset_token_median": _median([one for one in begins if one]), "rules": {}}
+    quiet = _quiet(trait, rows, kept, outcome)
+    for name, rate, alarm in _alarms(trait):
+        raised = torch.tensor([float(alarm.first(one[:, column]) is not None) for one in quiet])
+        told = {**lead_times(alarm, replies, seed=SEED), "false_alarms_opposite_arm": float(raised.mean()), "n_opposite": len(quiet)}
+        found["rules"].setdefault(name, {})[f"{rate:g}"] = told
+    return found
+
+
+def _quiet(trait: str, rows: Any, kept: Any, outcome: Any) -> list[Any]:
+    """Held-out replies of the opposite arm that the outcome judge does not call the trait."""
+    mask = (rows["split"] != "extraction").to_numpy() & (rows["arm"] == "negative").to_numpy() & (outcome < 50).numpy()
+    values = kept["values"].split(kept["lengths"].tolist())
+    return [values[i] for i in mask.nonzero()[0]]
+
+
+def _median(values: list[int]) -> float | None:
+    import statistics
+
+    return float(statistics.median(values)) if values else None
+
+
+def prompt(trait: str) -> dict[str, Any]:
+    """Correlation of the last prompt token's projection with the outcome judge's score of the reply that follows."""
+    import torch
+
+    from workbench.personas.monitoring import monitoring
+    from workbench.personas.placebos import PlaceboVectors
+    from workbench.personas.runs import read_run
+
+    run = read_run(run_of(trait), model())
+    scores = dict(zip(vectors()[trait].rows["id"], outcome_scores(trait).tolist(), strict=True))
+    judged = torch.tensor([scores[name] for name in run.score.frame["id"]], dtype=torch.float64)
+    return monitoring(run, model(), judged, placebos=PlaceboVectors.load(RUNS / f"placebos-{MODEL}"), seed=SEED)
+
+
+@cache
+def model(name: str = MODEL) -> Any:
+    """A model, loaded once."""
+    from workbench.models.loading import load_model
+
+    return load_model(name, dtype=DTYPE)
+
+
+PIECES: dict[str, Any] = {"detection": detected, "thresholds": thresholds, "lead": lead, "prompt": prompt}
+
+
+def piece(name: str, trait: str) -> dict[str, Any]:
+    """A piece of one trait: made now, or kept from before."""
+    from workbench.cli.remembered import remembered
+
+    file = PLACE / f"{trait}-{MODEL}" / f"{name}.json"
+    return remembered(file, _sources(trait, piece=name), lambda: PIECES[name](trait))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trait", choices=TRAITS, action="append")
+    parser.add_argument("--piece", choices=["read", *PIECES], action="append", required=True)
+    said = parser.parse_args()
+    for name in said.piece:
+        for trait in said.trait or TRAITS:
+            started = time.perf_counter()
+            found = {k: tuple(v.shape) for k, v in read(trait).items()} if name == "read" else piece(name, trait)
+            print(trait, name, f"{time.perf_counter() - started:.0f} s", json.dumps(found)[:2000], flush=True)
+
+
+if __name__ == "__main__":
+    main()

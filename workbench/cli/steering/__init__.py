@@ -1,0 +1,1 @@
+"""The verbs that use persona vectors: steer, monitor, prevent, diff, screen."""
