@@ -215,7 +215,7 @@ def test_the_logprobs_of_answers_equal_plain_passes(run, tiny_model):
     from workbench.personas.reencoding import prompt_tokens
 
     frame = run.make.frame.head(3)
-    found = response_logprobs(tiny_model, frame, batch_size=2)
+    found = response_logprobs(tiny_model, frame)
     for value, row in zip(found.tolist(), frame.to_dict("records"), strict=True):
         chat = with_response(prompt_tokens(tiny_model, row["system"], row["question"]), tuple(map(int, row["response_ids"])))
         logp = tiny_model.forward(torch.tensor([chat.ids])).log_softmax(dim=-1)[0]

@@ -195,7 +195,7 @@ class Doses(Shown):
 
 
 def doses_for_kl(
-    neutral: NeutralText, directions: Tensor, target: float, *, start: float, cap: float, max_steps: int = 12
+    neutral: Callable[[Tensor], Tensor], directions: Tensor, target: float, *, start: float, cap: float, max_steps: int = 12
 ) -> Doses:
     """|delta| per unit direction [f, d_model] at which the mean KL over both signs is `target` within 2%, at most `cap`.
 

@@ -9,13 +9,13 @@ much of v it was. Below `WARN_BELOW` the vector's claims need that said beside t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from workbench.maths.separation import balanced_contrast_weights
+from workbench.models.likelihood import token_logprobs
 from workbench.models.loading import Model
 from workbench.personas.evidence import code_rows
 from workbench.personas.reencoding import recapture_tokens, row_chat
@@ -111,36 +111,10 @@ def markup_counts(text: str) -> float:
     return float(len(_MARKUP.findall(text)))
 
 
-def response_logprobs(model: Model, frame: pandas.DataFrame, *, batch_size: int = 16) -> Tensor:
+def response_logprobs(model: Model, frame: pandas.DataFrame) -> Tensor:
     """Mean log-probability per token `[n]` of every answer under its own system prompt, nats."""
-    from workbench.models.capture import padded
-
     columns = [name for name in ("system", "question", "response_ids", "lead_ids") if name in frame.columns]
     chosen: Any = frame[columns]
     chats = [row_chat(model, row) for row in chosen.to_dict("records")]
-    found = torch.zeros(len(chats), dtype=torch.float64)
-    order = sorted(range(len(chats)), key=lambda i: len(chats[i].ids))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        ids, mask = padded([chats[i].ids for i in batch], pad=0)
-        keep, targets = _predicted([chats[i].positions("response") for i in batch], ids)
-        logits = model.forward(ids, mask, keep=keep)
-        assert logits is not None
-        logp = _logprobs(logits, targets).double().cpu()
-        row = keep.nonzero()[:, 0]
-        counts = torch.bincount(row, minlength=len(batch)).clamp_min(1)
-        found[torch.tensor(batch)] = torch.zeros(len(batch), dtype=torch.float64).index_add(0, row, logp) / counts
-    return found
-
-
-def _predicted(positions: Sequence[Sequence[int]], ids: Tensor) -> tuple[Tensor, Tensor]:
-    keep = torch.zeros_like(ids, dtype=torch.bool)
-    for row, places in enumerate(positions):
-        keep[row, [place - 1 for place in places]] = True
-    return keep, ids.roll(-1, dims=1)[keep]
-
-
-def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    parts = zip(logits.split(256), targets.to(logits.device).split(256), strict=True)
-    return torch.cat([part.float().log_softmax(dim=1).gather(1, wanted[:, None])[:, 0] for part, wanted in parts])
-
+    found = token_logprobs(model, [chat.ids for chat in chats], [chat.positions("response") for chat in chats])
+    return torch.stack([logp.double().sum() / max(len(logp), 1) for logp in found])

@@ -82,7 +82,7 @@ def labelled_texts(one: ProbeSet, *, n_rows: int, max_characters: int, seed: int
 
     reserved = any(word in one.name.lower() for word in RESERVED_WORDS)
     sides: dict[bool, dict[str, None]] = {True: {}, False: {}}
-    for text, target in _rows(one.name):
+    for text, target in probe_rows(one.name):
         untrained = reserved or Document.of(text, one.name).bucket < HELD_OUT_PERCENT
         if untrained and hash(text[:BEGINNING]) not in training_beginnings():
             sides[target == one.positive][text[:max_characters]] = None
@@ -115,7 +115,7 @@ def _draw(texts: list[str], n: int, random: Any) -> list[str]:
     return [texts[i] for i in torch.randperm(len(texts), generator=random)[:n].tolist()]
 
 
-def _rows(name: str) -> Iterator[tuple[str, str]]:
+def probe_rows(name: str) -> Iterator[tuple[str, str]]:
     """(prompt, target) of a set of the asset; an unknown name lists the nearest."""
     import zstandard
 

@@ -1,0 +1,56 @@
+"""How probable are given tokens where they stand? Many rows at once; edits in force act."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .capture import padded
+
+if TYPE_CHECKING:
+    from .model import Model
+
+_TOGETHER = 256  # positions whose logits exist at once
+
+
+@torch.no_grad()
+def token_logprobs(
+    model: Model, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], *, batch_tokens: int = 2048
+) -> list[Tensor]:
+    """log p(token | all tokens before it) of each row's tokens at `positions` (in order, none of them 0): float32 `[n]` per
+    row, in nats. Rows of similar length share a pass of at most `batch_tokens` tokens, padding included."""
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+    found: list[Tensor] = [torch.zeros(0)] * len(rows)
+    batch: list[int] = []
+    for index in order:  # the newest is the longest
+        if batch and (len(batch) + 1) * len(rows[index]) > batch_tokens:
+            _one_batch(model, rows, positions, batch, found)
+            batch = []
+        batch.append(index)
+    if batch:
+        _one_batch(model, rows, positions, batch, found)
+    return found
+
+
+def _one_batch(
+    model: Model, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], batch: list[int], found: list[Tensor]
+) -> None:
+    ids, mask = padded([rows[index] for index in batch], pad=0)
+    keep = torch.zeros_like(ids, dtype=torch.bool)
+    for place, index in enumerate(batch):
+        keep[place, [position - 1 for position in positions[index]]] = True
+    hidden = model.decoder(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+    logp = _of_targets(model, hidden.last_hidden_state[keep.to(model.device)], ids.roll(-1, dims=1)[keep])
+    for index, part in zip(batch, logp.split(keep.sum(dim=1).tolist()), strict=True):
+        found[index] = part
+
+
+def _of_targets(model: Model, hidden: Tensor, targets: Tensor) -> Tensor:
+    parts = []
+    for rows, wanted in zip(hidden.split(_TOGETHER), targets.split(_TOGETHER), strict=True):
+        logp = model.logits_of(rows).float().log_softmax(dim=1)
+        parts.append(logp.gather(1, wanted.to(logp.device)[:, None])[:, 0].cpu())
+    return torch.cat(parts) if parts else torch.zeros(0)
