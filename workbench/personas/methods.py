@@ -69,7 +69,7 @@ def paired_pca(rows: Contrast) -> Direction:
 
     The sign is that of the mean difference (Zou et al. 2023, arXiv 2310.01405, section 3.1, who pair prompts).
     """
-    differences, mass = _paired(rows)
+    differences, mass = paired_differences(rows)
     if not len(differences):
         return mean_difference(rows)
     leading = torch.linalg.svd(differences * mass.sqrt()[:, None], full_matrices=False).Vh[0]
@@ -140,8 +140,8 @@ def _with_pattern(detector: Tensor, rows: Contrast) -> Direction:
     return Direction(detector, spread / (detector @ spread).clamp_min(torch.finfo(spread.dtype).tiny))
 
 
-def _paired(rows: Contrast) -> tuple[Tensor, Tensor]:
-    """(differences [p, d], mass [p]) of the cells that hold both arms."""
+def paired_differences(rows: Contrast) -> tuple[Tensor, Tensor]:
+    """(differences [p, d], mass [p]) of the (question, instruction) cells that hold both arms."""
     cells, code = rows.cell.unique(return_inverse=True)
     member = torch.nn.functional.one_hot(code, len(cells)).double().T
     means, masses = [], []

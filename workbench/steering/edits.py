@@ -202,7 +202,7 @@ def _resolved(vector: Any, hook: HookPoint | str | None, label: str | None) -> t
     """The unit direction [d_model] (float32, CPU), where it lives, and what it is called."""
     if isinstance(vector, Tensor):
         if hook is None:
-            raise WorkbenchError("a bare tensor", "a hook point that says where it belongs", "pass hook='blocks.15.hook_resid_post'")
+            raise WorkbenchError("a bare tensor", "a hook point as well", "pass hook='blocks.15.hook_resid_post'")
         where, direction, name = HookPoint.parse(hook), vector, "a direction"
     elif isinstance(vector, PersonaVector):
         where = vector.hook if hook is None else HookPoint.parse(hook)
