@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from .result import ModelDiff
 from .shifts import Site
 from .sides import check_names, check_pair, opened, pair_key
 from .texts import MAX_TOKENS, DiffText, Prompt, prompt_texts, unrelated_texts
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 if TYPE_CHECKING:
     from workbench.labeling.labels import LabelSet
@@ -65,8 +68,8 @@ def diff(
     `before`, `after`: a Model, a name or folder that `load_model` takes (`loading` goes there), or a function that makes a Model
     (`partial(finetuned, model, folder)`); names are loaded one after the other, so that one model is in memory at a time. `vectors`: each is
     compared at its own hook point. `prompts`: user messages, best not those that the fine-tune was trained on; a reply that is
-    not given is written by the model before. `unrelated`: texts for the lens (default: the package's neutral text). `placebos`:
-    vectors of contrasts that are no trait, the harder null. Memory is that of one model, one batch, and n_texts x d_model.
+    not given is written by the model before. `unrelated`: texts for the lens (default: the
+    sentences of the package's neutral text). `placebos`: vectors of contrasts that are no trait, the harder null. Memory is that of one model, one batch, and n_texts x d_model.
 
     Raises WorkbenchError for models of different architectures, vectors or an SAE of another width, or fewer than two texts.
     """
@@ -80,7 +83,7 @@ def diff(
         key, described = pair_key(model), model.description()
         medians = {hook: float(norm) for hook, norm in zip(hooks, model.norm_medians(hooks), strict=True)}
         texts = prompt_texts(model, prompts, max_tokens=options.max_tokens, seed=options.seed)
-        documents = neutral_text().split("\n\n") if unrelated is None else unrelated
+        documents = _SENTENCE.split(neutral_text()) if unrelated is None else unrelated
         texts += unrelated_texts(model, documents, max_tokens=options.max_tokens)
         first = read(model, texts, hooks, sae)
     with opened(after, **loading) as model:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workbench.base.randomness import derive_seed, generator
-from workbench.maths.geometry import covariance_factor, covariance_matched_directions
+from workbench.maths.geometry import covariance_factor, covariance_matched_directions, reciprocal
 from workbench.maths.statistics import bootstrap_counts, percentile_interval
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ MIN_PLACEBOS = 8
 class TraitShift:
     """The shift along one persona vector at one place, with its nulls. See the module for `shift` and `z`.
 
-    `interval`: 95%, texts resampled. `placebo_z`: the root mean square of the placebos' z, `random_z`: the 95% point of the
-    largest |z| among T random directions. `p_placebo` and `p_random` are two-sided and family-wise over the traits (None without
-    placebos).
+    `interval` and `z_interval`: 95%, texts resampled. `placebo_limit` and `random_limit`: the |z| that each null reaches in 5% of
+    the families. `p_placebo` and `p_random` are two-sided and family-wise over the traits (None without placebos).
     """
 
     trait: str
@@ -48,11 +47,17 @@ class TraitShift:
     shift: float
     interval: tuple[float, float]
     z: float
-    placebo_z: float | None
+    z_interval: tuple[float, float]
+    placebo_limit: float | None
     n_placebos: int
     p_placebo: float | None
-    random_z: float
+    random_limit: float
     p_random: float
+
+    @property
+    def limit(self) -> float:
+        """The |z| beyond which both nulls are exceeded."""
+        return max(self.random_limit, self.placebo_limit or 0.0)
 
     @property
     def p(self) -> float:
@@ -92,24 +97,27 @@ class Site:
 
     def z(self, difference: Tensor, directions: Tensor) -> Tensor:
         """<D, v> / (v' S v)^(1/2) of `directions [..., d_model]`; 0 for a direction in which no token varies."""
-        spread = (directions.double() @ self.factor).norm(dim=-1)
-        found = directions.double() @ difference.double()
-        return torch.where(spread > 0, found / spread.clamp_min(1e-300), torch.zeros_like(found))
+        return (directions.double() @ difference.double()) * self.per_spread(directions)
+
+    def per_spread(self, directions: Tensor) -> Tensor:
+        """1 / (v' S v)^(1/2), and 0 where no token varies along v."""
+        return reciprocal((directions.double() @ self.factor).norm(dim=-1))
 
     def shifts(self, place: str, differences: Tensor, *, n_bootstrap: int) -> list[TraitShift]:
         """One row per vector from the differences per text `[n, d_model]`."""
         mean = differences.mean(dim=0)
-        unit = torch.nn.functional.normalize(self.directions, dim=1) / self.median_norm
         draws = generator(derive_seed("texts", place, self.seed))
         counts = bootstrap_counts(len(differences), n_bootstrap, draws) / len(differences)
-        low, high = percentile_interval(counts @ (differences @ unit.T))
+        low, high = percentile_interval(counts @ (differences @ self.directions.T))
+        ends = torch.stack([low, self.directions @ mean, high])
+        in_norms = ends * reciprocal(self.directions.norm(dim=1)) / self.median_norm
+        z = ends * self.per_spread(self.directions)
         largest = self.z(mean, self.random).abs().amax(dim=1)
-        shifts, z = unit @ mean, self.z(mean, self.directions)
         rows = []
         for index, name in enumerate(self.names):
-            ends = (float(low[index]), float(high[index]))
-            nulls = {**self._beside_placebos(name, mean, float(z[index])), **_beside_random(float(z[index]), largest)}
-            rows.append(TraitShift(name, place, str(self.hook), float(shifts[index]), ends, float(z[index]), **nulls))
+            (a, shift, b), (c, value, d) = in_norms[:, index].tolist(), z[:, index].tolist()
+            nulls = {**self._beside_placebos(name, mean, value), **_beside_random(value, largest)}
+            rows.append(TraitShift(name, place, str(self.hook), shift, (a, b), value, (c, d), **nulls))
         return rows
 
     def _beside_placebos(self, trait: str, mean: Tensor, z: float) -> dict:
@@ -117,10 +125,11 @@ class Site:
 
         near = None if self.placebos is None else self.placebos.at(self.hook, trait=trait)
         if near is None or len(near) < MIN_PLACEBOS:
-            return {"placebo_z": None, "n_placebos": 0, "p_placebo": None}
-        size = float(self.z(mean, near).square().mean().sqrt())
-        p = 1.0 if size == 0 else min(1.0, self.family * 2 * float(stats.t.sf(abs(z) / size, len(near))))
-        return {"placebo_z": size, "n_placebos": len(near), "p_placebo": p}
+            return {"placebo_limit": None, "n_placebos": 0, "p_placebo": None}
+        size, null = float(self.z(mean, near).square().mean().sqrt()), stats.t(len(near))
+        p = 1.0 if size == 0 else min(1.0, self.family * 2 * float(null.sf(abs(z) / size)))
+        limit = size * float(null.isf(LEVEL / (2 * self.family)))
+        return {"placebo_limit": limit, "n_placebos": len(near), "p_placebo": p}
 
     def span(self, differences: Tensor) -> Span:
         """How much of the shift the vectors of this hook point hold together."""
@@ -133,7 +142,7 @@ class Site:
 
 def _beside_random(z: float, largest: Tensor) -> dict[str, float]:
     exceed = int((largest >= abs(z)).sum())
-    return {"random_z": float(largest.quantile(0.95)), "p_random": (1 + exceed) / (1 + len(largest))}
+    return {"random_limit": float(largest.quantile(1 - LEVEL)), "p_random": (1 + exceed) / (1 + len(largest))}
 
 
 def _in_span(rows: Tensor, difference: Tensor) -> Tensor:
