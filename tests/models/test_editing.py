@@ -37,42 +37,13 @@ def test_adding_one_vector_per_sequence(tiny_models) -> None:
         torch.testing.assert_close(seen(model), plain + deltas[:, None])
 
 
-def test_adding_at_some_positions(tiny_models) -> None:
+def test_adding_where_the_response_is_predicted(tiny_models) -> None:
     model = tiny_models()
-    plain, positions = seen(model), torch.zeros(2, 6, dtype=torch.bool)
-    positions[0, 2] = positions[1, 5] = True
-    with editing.adding(model, HOOK, DIRECTION, positions):
+    plain = seen(model)
+    with editing.adding(model, HOOK, DIRECTION, scope="predicting", prompt_width=[3, 5]):
         moved = seen(model)
-    torch.testing.assert_close(moved, plain + positions[..., None] * DIRECTION)
-
-
-def test_ablating_removes_the_direction_and_twice_is_once(tiny_models) -> None:
-    model = tiny_models()
-    unit = DIRECTION / DIRECTION.norm()
-    with editing.ablating(model, HOOK, 5 * DIRECTION):
-        once = seen(model)
-        with editing.ablating(model, HOOK, DIRECTION):
-            twice = seen(model)
-    torch.testing.assert_close(once @ unit, torch.zeros(2, 6), rtol=0, atol=1e-5)
-    torch.testing.assert_close(once, twice, rtol=1e-5, atol=1e-5)
-
-
-def test_clamping_sets_the_coordinate_and_leaves_the_rest(tiny_models) -> None:
-    model = tiny_models()
-    unit, plain = DIRECTION / DIRECTION.norm(), seen(model)
-    with editing.clamping(model, HOOK, DIRECTION, 3.5):
-        clamped = seen(model)
-    torch.testing.assert_close(clamped @ unit, torch.full((2, 6), 3.5), rtol=1e-5, atol=1e-5)
-    rest = torch.eye(32) - torch.outer(unit, unit)
-    torch.testing.assert_close(clamped @ rest, plain @ rest, rtol=1e-4, atol=1e-4)
-
-
-def test_replacing_with_another_shape_is_refused(tiny_models) -> None:
-    model = tiny_models()
-    before = n_hooks(model)
-    with pytest.raises(WorkbenchError, match="has shape"), editing.replacing(model, HOOK, lambda h: h[:, :1]):
-        seen(model)
-    assert n_hooks(model) == before
+    where = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]])
+    torch.testing.assert_close(moved, plain + where[..., None] * DIRECTION)
 
 
 def test_doses_are_in_median_token_norms(tiny_models) -> None:
@@ -88,23 +59,20 @@ def test_vectors_of_another_width_are_refused(vector, tiny_models) -> None:
         editing.adding(tiny_models(), HOOK, vector)
 
 
-def test_wrong_batches_masks_and_zero_directions_are_refused(tiny_models) -> None:
+def test_wrong_batches_scopes_and_zero_directions_are_refused(tiny_models) -> None:
     model = tiny_models()
-    with pytest.raises(WorkbenchError, match="3 vectors"), editing.adding(model, HOOK, torch.ones(3, 32)):
+    with pytest.raises(WorkbenchError, match="3 rows met a batch of 2"), editing.adding(model, HOOK, torch.ones(3, 32)):
         seen(model)
-    with (
-        pytest.raises(WorkbenchError, match="position mask"),
-        editing.adding(model, HOOK, DIRECTION, torch.ones(2, 5)),
-    ):
-        seen(model)
+    with pytest.raises(WorkbenchError, match="scope"):
+        editing.adding(model, HOOK, DIRECTION, scope="reply")
     with pytest.raises(WorkbenchError, match="length 0"):
-        editing.ablating(model, HOOK, torch.zeros(32))
+        editing.delta_for_dose(torch.zeros(32), 1.0, model, HOOK)
 
 
 def test_edits_keep_the_dtype_of_the_model() -> None:
     model = tiny_model(seed=9)
     model.hf.to(torch.bfloat16)
-    with editing.clamping(model, HOOK, DIRECTION, 1.0), editing.adding(model, HOOK, DIRECTION):
+    with editing.adding(model, HOOK, DIRECTION):
         assert seen(model).dtype == torch.bfloat16
 
 

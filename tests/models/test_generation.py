@@ -10,6 +10,7 @@ import torch
 from tests.tiny import FAMILIES, n_hooks, tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.models.capture import capture
+from workbench.models.editing import adding
 from workbench.models.generation import Generated, Sampling, generate, plan_rows
 from workbench.models.hookpoints import HookPoint, residual_hooks
 from workbench.models.prompts import ChatTokens, tokenize_chat, with_response
@@ -201,7 +202,11 @@ def test_each_row_is_steered_by_its_own_delta_from_the_last_prompt_token_on():
     model = more_often_ending(tiny_model("llama", n_blocks=3))
     prompts, hook = prompts_of(model), HookPoint(1)
     deltas = 4 * torch.randn(N_ROWS, model.d_model, generator=torch.Generator().manual_seed(0))
-    together = sampled(model, prompts, max_new_tokens=8, row_deltas={hook: deltas}, batch_size=N_ROWS)
+    with adding(model, hook, deltas, scope="predicting"):
+        together = sampled(model, prompts, max_new_tokens=8, batch_size=N_ROWS)
+        assert [row.response_ids for row in sampled(model, prompts, max_new_tokens=8, batch_size=3)] == [
+            row.response_ids for row in together
+        ]
     assert len({row.response_ids for row in together}) > 4
     assert len({len(row.response_ids) for row in together}) > 1  # rows left the batch at different steps
     for seed, (prompt, delta, row) in enumerate(zip(prompts, deltas, together, strict=True)):

@@ -1,7 +1,6 @@
-"""Changing activations while the model runs: adding a direction, removing it, clamping it, or any function.
+"""Changing activations while the model runs, at exactly the tokens that are meant; what nothing but a context puts in force.
 
-Each is a context manager over `Model.hooked`: nothing stays behind after it, also after an exception. Projections are
-on the unit direction, so the length of the direction that is passed does not matter for `ablating` and `clamping`.
+`steering` builds every kind of edit on `editing`; `adding` is what the layers below it need.
 """
 
 from __future__ import annotations
@@ -16,28 +15,10 @@ from torch import Tensor
 from ..base.errors import WorkbenchError
 from .capture import sink_limits
 from .hookpoints import HookPoint
-from .scopes import PassWatch, Places
+from .scopes import PassWatch, Places, checked_scope
 
 if TYPE_CHECKING:
     from .model import Model
-
-Edit = contextlib.AbstractContextManager[None]
-
-
-def replacing(model: Model, hook: HookPoint, fn: Callable[[Tensor], Tensor]) -> Edit:
-    """A context in which the activations h [batch, seq, d_model] at `hook` are replaced by fn(h), of the same shape."""
-
-    def replace(tensor: Tensor) -> Tensor:
-        changed = fn(tensor)
-        if changed.shape != tensor.shape:
-            raise WorkbenchError(
-                f"the replacement at {hook} has shape {tuple(changed.shape)}",
-                f"the shape of the activations, {tuple(tensor.shape)}",
-                "return a tensor of the same shape",
-            )
-        return changed.to(tensor.dtype)
-
-    return model.hooked({hook: replace})
 
 
 @contextlib.contextmanager
@@ -68,37 +49,28 @@ def editing(
         yield
 
 
-def adding(model: Model, hook: HookPoint, delta: Tensor, positions: Tensor | None = None) -> Edit:
-    """A context in which h becomes h + delta at `hook`: delta [d_model], or [batch, d_model] with one row per sequence.
+def adding(
+    model: Model,
+    hook: HookPoint,
+    delta: Tensor,
+    *,
+    scope: str = "all",
+    prompt_width: int | Sequence[int] | None = None,
+) -> contextlib.AbstractContextManager[None]:
+    """A context in which h becomes h + delta at `hook`: delta [d_model], or [n_rows, d_model] with one row per sequence.
 
-    `positions` [batch, seq] (bool or 0/1) restricts it to some tokens; while generating token by token, where a pass
-    has other positions than that mask, leave it out. Sign: toward delta.
+    Rows are the prompts of our own generation, also as it sorts and drops them. `scope` and `prompt_width` as in
+    `models.scopes`. Sign: toward delta.
     """
-    _check_width(model, hook, delta, allowed=(1, 2))
+    _check_width(model, hook, delta)
+    checked_scope(scope)
+    rows = delta if delta.dim() == 2 else delta[None]
 
-    def add(tensor: Tensor) -> Tensor:
-        added = delta.to(tensor.device, tensor.dtype)
-        added = added if delta.dim() == 1 else _rows(added, tensor, hook)[:, None, :]
-        return tensor + added if positions is None else tensor + added * _mask(positions, tensor, hook)
+    def add(h: Tensor, places: Places) -> Tensor:
+        mine = rows if len(rows) == 1 else rows[places.rows(len(rows))]
+        return torch.where(places.within(scope).to(h.device)[..., None], h + mine[:, None].to(h), h)
 
-    return replacing(model, hook, add)
-
-
-def ablating(model: Model, hook: HookPoint, direction: Tensor) -> Edit:
-    """A context in which h loses its part along `direction` [d_model]: h - <h, u> u, with u the unit direction."""
-    return clamping(model, hook, direction, 0.0)
-
-
-def clamping(model: Model, hook: HookPoint, direction: Tensor, value: float) -> Edit:
-    """A context in which the coordinate of h along the unit `direction` is `value`: h + (value - <h, u>) u."""
-    unit = _unit(model, hook, direction)
-
-    def clamp(tensor: Tensor) -> Tensor:
-        u = unit.to(tensor.device)
-        wide = tensor.float()
-        return wide + (value - wide @ u)[..., None] * u
-
-    return replacing(model, hook, clamp)
+    return editing(model, {hook: add}, prompt_width=prompt_width)
 
 
 def dose_in_norms(delta: Tensor, model: Model, hook: HookPoint) -> float:
@@ -112,7 +84,7 @@ def delta_for_dose(direction: Tensor, dose: float, model: Model, hook: HookPoint
 
 
 def _unit(model: Model, hook: HookPoint, direction: Tensor) -> Tensor:
-    _check_width(model, hook, direction, allowed=(1,))
+    _check_width(model, hook, direction[None])
     norm = direction.float().norm()
     if not torch.isfinite(norm) or norm == 0:
         raise WorkbenchError(
@@ -123,31 +95,10 @@ def _unit(model: Model, hook: HookPoint, direction: Tensor) -> Tensor:
     return direction.float() / norm
 
 
-def _check_width(model: Model, hook: HookPoint, vector: Tensor, *, allowed: tuple[int, ...]) -> None:
-    if vector.dim() not in allowed or vector.shape[-1] != model.d_model:
+def _check_width(model: Model, hook: HookPoint, vector: Tensor) -> None:
+    if vector.dim() not in (1, 2) or vector.shape[-1] != model.d_model or not len(vector):
         raise WorkbenchError(
             f"the vector for {hook} has shape {tuple(vector.shape)}",
-            f"{model.name}'s width: [{model.d_model}]"
-            + (f" or [batch, {model.d_model}]" if 2 in allowed else ""),
+            f"{model.name}'s width: [{model.d_model}] or [batch, {model.d_model}]",
             "use a vector that was computed on this model",
         )
-
-
-def _rows(delta: Tensor, tensor: Tensor, hook: HookPoint) -> Tensor:
-    if delta.shape[0] != tensor.shape[0]:
-        raise WorkbenchError(
-            f"{delta.shape[0]} vectors for {hook} met a batch of {tensor.shape[0]} sequences",
-            "one vector per sequence",
-            "pass one vector [d_model] for all of them, or run the batch that they were made for",
-        )
-    return delta
-
-
-def _mask(positions: Tensor, tensor: Tensor, hook: HookPoint) -> Tensor:
-    if positions.shape != tensor.shape[:2]:
-        raise WorkbenchError(
-            f"the position mask for {hook} has shape {tuple(positions.shape)}",
-            f"[batch, seq] = {tuple(tensor.shape[:2])}",
-            "make it from the same padded batch; while generating, leave it out",
-        )
-    return positions.to(tensor.device, tensor.dtype)[..., None]

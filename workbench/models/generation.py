@@ -63,16 +63,14 @@ def generate(
     row_seeds: Sequence[int],
     hooks: Sequence[HookPoint] = (),
     token_hooks: Sequence[HookPoint] = (),
-    row_deltas: Mapping[HookPoint, Tensor] | None = None,
     batch_size: int = 32,
 ) -> Iterator[tuple[list[int], list[Generated]]]:
     """Yields (row indices, Generated per row) batch by batch.
 
     Batches are made of rows of similar length, by the prompts and seeds alone. Row r's randomness comes only from
-    `row_seeds[r]`; torch's global generator is not touched. `row_deltas` {hook: [n_rows, d_model]} steer each row its own way:
-    they are added where response tokens are predicted (the last prompt token and every response token), so that many
-    directions share one batch. Edits in force (`model.hooked`) act while sampling, and
-    the captured activations are the edited ones. A model with a memory budget takes as many of `batch_size` rows at
+    `row_seeds[r]`; torch's global generator is not touched. Edits in force (`steering.apply.steered`, `models.editing`) act
+    while sampling, with amounts per row of `prompts` if they have them, so that many directions share one batch; the captured
+    activations are the edited ones. A model with a memory budget takes as many of `batch_size` rows at
     once as fit. A model that thinks (see `thinking`) spends `max_new_tokens` on that too; an answer
     that never leaves its thinking is empty.
     """
@@ -90,8 +88,7 @@ def generate(
     for indices in plan_rows(prompts, row_seeds, together):
         uniforms = draw_uniforms([row_seeds[index] for index in indices], sampling.max_new_tokens)
         record = GenerationRecord(model, len(indices), wanted, token_hooks, limits)
-        deltas = {hook: given[indices].to(model.device, model.dtype) for hook, given in (row_deltas or {}).items()}
-        rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record, deltas, indices)
+        rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record, indices)
         yield indices, rollout.run(len(hooks))
 
 
@@ -101,17 +98,15 @@ def stream(
     sampling: Sampling | None = None,
     *,
     row_seeds: Sequence[int],
-    row_deltas: Mapping[HookPoint, Tensor] | None = None,
 ) -> Iterator[list[Generated]]:
     """The responses of one batch while they grow: after each token, what every row has said so far (no activations).
 
-    The tokens of `generate` for one such batch. The deltas are in force until the iterator ends or is closed.
+    The tokens of `generate` for one such batch. Hooks are in place until the iterator ends or is closed.
     """
     sampling = sampling or Sampling()
     record = GenerationRecord(model, len(prompts), [], (), torch.empty(0))
-    deltas = {hook: given.to(model.device, model.dtype) for hook, given in (row_deltas or {}).items()}
     uniforms = draw_uniforms(row_seeds, sampling.max_new_tokens)
-    rollout = _Rollout(model, prompts, sampling, uniforms, record, deltas, range(len(prompts)))
+    rollout = _Rollout(model, prompts, sampling, uniforms, record, range(len(prompts)))
     for _ in rollout.steps():
         yield [rollout.so_far(row) for row in range(len(prompts))]
 
@@ -204,7 +199,6 @@ class _Rollout:
         sampling: Sampling,
         uniforms: Tensor,
         record: GenerationRecord,
-        deltas: Mapping[HookPoint, Tensor],
         names: Sequence[int],
     ) -> None:
         from .cache import roomy_cache  # imports transformers
@@ -216,7 +210,7 @@ class _Rollout:
             uniforms,
             record,
         )
-        self.deltas, self.names = deltas, names
+        self.names = names
         pad = next(iter(model.end_tokens), 0)
         self.ids, mask = padded([prompt.ids for prompt in prompts], pad=pad, left=True)
         room = torch.ones(len(prompts), sampling.max_new_tokens, dtype=torch.long)
@@ -239,7 +233,7 @@ class _Rollout:
     @torch.no_grad()
     def steps(self) -> Iterator[None]:
         """One more token of every row that is not finished, at each turn."""
-        with self.model.hooked(self._steering()), self.model.hooked(self.record.functions()):
+        with self.model.hooked(self.record.functions()):
             newest = self._sample(self._prefill(), 0)
             yield
             for step in range(1, self.sampling.max_new_tokens + 1):
@@ -262,19 +256,6 @@ class _Rollout:
         start = len(said) if self.thinks and self._still_thinks(row) else self.starts[row]
         text = self.model.tokenizer.decode(said[start:], skip_special_tokens=True)
         return Generated(self.prompts[row], tuple(said[start:]), text, row not in self.alive, lead_ids=tuple(said[:start]))
-
-    def _steering(self) -> dict[HookPoint, Any]:
-        """Adds each row's own delta to the newest position; rows that have left the batch are not there any more."""
-
-        def adder(delta: Tensor):
-            def add(tensor: Tensor) -> Tensor:
-                steered = tensor.clone()
-                steered[:, -1] += delta[self.rows].to(tensor)
-                return steered
-
-            return add
-
-        return {hook: adder(delta) for hook, delta in self.deltas.items()}
 
     def _record(self, places: list[int]) -> None:
         rows = [self.rows[place] for place in places]

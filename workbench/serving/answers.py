@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workbench.reports.content import Report
     from workbench.serving.explorer import Explorer
     from workbench.serving.reading import TextReading
-    from workbench.serving.steering import ReplyQuality
+    from workbench.steering.replies import ReplyQuality
 
 N_CONTEXTS, WINDOW, N_STRONGEST = 6, 16, 12
 _CODE_NAMES = ("feature", "label", "category", "status", "share", "share_interval", "cosine", "q_value", "placebo_q",

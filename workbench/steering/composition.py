@@ -132,16 +132,24 @@ def _check_rows(edits: Sequence[Edit]) -> None:
 
 
 def _check_fixed(hook: HookPoint, edits: Sequence[Edit]) -> None:
+    """Raise WorkbenchError where some row is asked for different values along nearly parallel directions."""
     fixed = [edit for edit in edits if edit.kind in ("ablate", "clamp")]
-    if not any(edit.kind == "clamp" for edit in fixed):
-        return
-    units = torch.stack([edit.direction for edit in fixed])
-    n_rows = max(len(edit.amounts) for edit in fixed)
-    values = torch.tensor([edit.amounts * (n_rows if len(edit.amounts) == 1 else 1) for edit in fixed]).T
-    if conflict(units, values) > 1e-3:
-        names = ", ".join(edit.label for edit in fixed)
-        raise WorkbenchError(
-            f"at {hook} the coordinates along {names} are to be fixed at different values, but some are nearly parallel",
-            "directions that differ, or values that agree",
-            "clamp one of them only",
-        )
+    n_rows = max((edit.n_rows or 1 for edit in fixed), default=0)
+    asked = {tuple(_asked(edit, row) for edit in fixed) for row in range(n_rows)}
+    for values in asked if any(edit.kind == "clamp" for edit in fixed) else ():
+        acting = [(edit, value) for edit, value in zip(fixed, values, strict=True) if value is not None]
+        units = torch.stack([edit.direction for edit, _ in acting]) if acting else torch.zeros(1, 1)
+        if acting and conflict(units, torch.tensor([value for _, value in acting])) > 1e-3:
+            names = ", ".join(edit.label for edit, _ in acting)
+            raise WorkbenchError(
+                f"at {hook} the coordinates along {names} are to be fixed at different values, but some are nearly parallel",
+                "directions that differ, or values that agree",
+                "clamp one of them only",
+            )
+
+
+def _asked(edit: Edit, row: int) -> float | None:
+    """The value that an edit asks of a row; None where it does not act."""
+    if edit.rows is not None and not edit.rows[row]:
+        return None
+    return edit.amounts[row if len(edit.amounts) > 1 else 0]

@@ -23,6 +23,7 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import content_hash, read_parquet, write_parquet
 from workbench.base.tensors import tensor_hash
 from workbench.maths.statistics import bootstrap_counts, percentile_interval
+from workbench.models.editing import adding
 from workbench.models.generation import generate
 from workbench.models.sampling import Sampling
 from workbench.personas.judges import Judge
@@ -138,11 +139,10 @@ def _sampled(
     prompts = [prompt_tokens(model, "", row["question"]) for row in rows]
     seeds = [derive_seed("steered answers", f"{seed} {row['question_id']} {row['sample']}") for row in rows]
     deltas = torch.stack([row.pop("delta") for row in rows])
-    for indices, answers in generate(
-        model, prompts, sampling, row_seeds=seeds, row_deltas={hook: deltas}, batch_size=batch_size
-    ):
-        for index, answer in zip(indices, answers, strict=True):
-            rows[index] |= {"response": answer.text, "n_tokens": len(answer.response_ids)}
+    with adding(model, hook, deltas, scope="predicting"):
+        for indices, answers in generate(model, prompts, sampling, row_seeds=seeds, batch_size=batch_size):
+            for index, answer in zip(indices, answers, strict=True):
+                rows[index] |= {"response": answer.text, "n_tokens": len(answer.response_ids)}
     return pd.DataFrame(rows)
 
 

@@ -16,8 +16,9 @@ from workbench.serving.answers import quality_json, reading_json, reply_json
 from workbench.serving.explorer import Explorer
 from workbench.serving.reading import read_tokens, with_roles
 from workbench.serving.requests import SteerRequest, as_messages
-from workbench.serving.steering import Steering, compare_replies, conversation, reply_quality
 from workbench.serving.streams import LineStream
+from workbench.steering.edits import Edit
+from workbench.steering.replies import compare_replies, conversation, reply_quality
 
 
 def make_router(explorer: Explorer) -> APIRouter:
@@ -31,16 +32,16 @@ def make_router(explorer: Explorer) -> APIRouter:
         At the end {event: "measured", replies: [...]} with the signs of a broken reply and what the unsteered model reads in
         each, and {event: "end", why}. Closing the connection stops the model after the token at hand.
         """
-        messages, steering = as_messages(request.messages, explorer.limits.max_characters), _steering(explorer, request)
+        messages, edit = as_messages(request.messages, explorer.limits.max_characters), _edit(explorer, request)
         sampling = Sampling(min(request.max_new_tokens, explorer.limits.max_new_tokens), request.temperature, request.top_p)
         _check_tokens(explorer, messages)
         end = explorer.turns.take()
-        return LineStream(_told(_lines(explorer, messages, steering, sampling, request.seed)), end)
+        return LineStream(_told(_lines(explorer, messages, edit, sampling, request.seed)), end)
 
     return router
 
 
-def _steering(explorer: Explorer, request: SteerRequest) -> Steering:
+def _edit(explorer: Explorer, request: SteerRequest) -> Edit:
     if (request.feature is None) == (request.trait is None):
         raise WorkbenchError("a feature and a trait, or neither", "one direction", "send a feature or a trait")
     most = explorer.limits.max_dose
@@ -51,10 +52,10 @@ def _steering(explorer: Explorer, request: SteerRequest) -> Steering:
     if request.feature is not None:
         sae = explorer.require_sae()
         feature = explorer.feature(request.feature)
-        return Steering(sae.hook, sae.decoder_directions[feature], request.dose)
+        return Edit.feature(sae, feature, request.dose, scope="predicting")
     _ = explorer.model
     vector = explorer.run(request.trait).vector
-    return Steering(vector.hook, vector.direction, request.dose)
+    return Edit.add(vector, request.dose, scope="predicting")
 
 
 def _check_tokens(explorer: Explorer, messages: list[dict[str, str]]) -> None:
@@ -72,14 +73,14 @@ def _told(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _lines(
-    explorer: Explorer, messages: list[dict[str, str]], steering: Steering, sampling: Sampling, seed: int
+    explorer: Explorer, messages: list[dict[str, str]], edit: Edit, sampling: Sampling, seed: int
 ) -> Iterator[dict[str, Any]]:
     model, started = explorer.model, time.monotonic()
-    typical = float(model.norm_medians([steering.hook])[0])
-    yield {"event": "start", "hook": str(steering.hook), "dose": steering.dose, "typical_norm": typical,
-           "delta_norm": abs(steering.dose) * typical, "max_new_tokens": sampling.max_new_tokens}  # fmt: skip
+    typical, (dose,) = float(model.norm_medians([edit.hook])[0]), edit.amounts
+    yield {"event": "start", "hook": str(edit.hook), "dose": dose, "typical_norm": typical,
+           "delta_norm": abs(dose) * typical, "max_new_tokens": sampling.max_new_tokens}  # fmt: skip
     replies, why = None, "done"
-    turns = compare_replies(model, messages, steering, sampling, seed=seed)
+    turns = compare_replies(model, messages, [(), (edit,)], sampling, seed=seed)
     try:
         for replies in turns:
             yield {"event": "token", "replies": [reply_json(reply) for reply in replies]}
@@ -89,13 +90,13 @@ def _lines(
     finally:
         turns.close()  # type: ignore[attr-defined]
     assert replies is not None
-    yield {"event": "measured", "replies": list(_measured(explorer, replies, steering))}
+    yield {"event": "measured", "replies": list(_measured(explorer, replies, edit))}
     yield {"event": "end", "why": why, "seconds": round(time.monotonic() - started, 2)}
 
 
-def _measured(explorer: Explorer, replies: tuple[Generated, Generated], steering: Steering) -> Iterator[dict[str, Any]]:
+def _measured(explorer: Explorer, replies: tuple[Generated, ...], edit: Edit) -> Iterator[dict[str, Any]]:
     """Of each reply: its signs of being broken, and what the model, unsteered, reads in it."""
-    for reply, applied in zip(replies, (None, steering), strict=True):
+    for reply, applied in zip(replies, ((), (edit,)), strict=True):
         quality = quality_json(reply_quality(explorer.model, reply, applied))
         ids, roles = with_roles(conversation(reply))
         first = len(reply.prompt.ids) + len(reply.lead_ids)

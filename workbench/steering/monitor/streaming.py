@@ -13,9 +13,6 @@ from workbench.steering.monitor.monitor import Monitor
 from workbench.steering.monitor.watching import AlarmRaised, TokenSeen, WatchedReply, watching
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from workbench.models.hookpoints import HookPoint
     from workbench.models.model import Model
     from workbench.models.prompts import ChatTokens
     from workbench.models.sampling import Sampling
@@ -35,7 +32,7 @@ class Step:
 
 def watched_stream(
     model: Model, monitor: Monitor, prompts: Sequence[ChatTokens], sampling: Sampling | None = None, *, row_seeds: Sequence[int],
-    row_deltas: dict[HookPoint, Tensor] | None = None, on_reply: Callable[[WatchedReply], None] | None = None,
+    on_reply: Callable[[WatchedReply], None] | None = None,
 ) -> Iterator[Step]:  # fmt: skip
     """`models.generation.stream` under the monitor; the tokens are those that it would give alone.
 
@@ -45,7 +42,7 @@ def watched_stream(
     alarms: deque[AlarmRaised] = deque()
     replies: list[Generated] = []
     with watching(monitor, model, on_token=seen.append, on_alarm=alarms.append, on_reply=on_reply) as watch:
-        for replies in stream(model, prompts, sampling, row_seeds=row_seeds, row_deltas=row_deltas):
+        for replies in stream(model, prompts, sampling, row_seeds=row_seeds):
             yield Step(replies, _taken(seen), _taken(alarms))
         watch.end_turn()
     yield Step(replies, _taken(seen), _taken(alarms))

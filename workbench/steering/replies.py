@@ -1,4 +1,4 @@
-"""Two replies to one conversation, with and without a direction added, and how broken the steered one is."""
+"""Replies to one conversation under different edits, drawn with the same random numbers, and how broken each of them is."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from workbench.models.editing import adding, delta_for_dose
+from workbench.base.display import Shown
+from workbench.base.errors import WorkbenchError
 from workbench.models.generation import Generated, stream
-from workbench.models.hookpoints import HookPoint
 from workbench.models.prompts import ChatTokens, Message, tokenize_chat, with_response
+from workbench.steering.apply import steered
+from workbench.steering.edits import Edit
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
@@ -23,21 +25,8 @@ _TOGETHER = 64
 """Positions whose logits are in memory at a time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Steering:
-    """`dose` times the median token norm at `hook`, along `direction` [d_model]: |delta| / |h| = |dose|, against it below 0."""
-
-    hook: HookPoint
-    direction: Tensor
-    dose: float
-
-    def delta(self, model: Model) -> Tensor:
-        """What is added to the residual stream [d_model]; all zeros at dose 0."""
-        return delta_for_dose(self.direction, self.dose, model, self.hook)
-
-
-@dataclass(frozen=True)
-class ReplyQuality:
+@dataclass(frozen=True, repr=False)
+class ReplyQuality(Shown):
     """Signs of a broken reply.
 
     `perplexity`: exp of the mean surprise (nats) of the *unsteered* model at the reply's tokens, given the same prompt;
@@ -53,17 +42,20 @@ class ReplyQuality:
 
 
 def compare_replies(
-    model: Model, messages: Sequence[Message], steering: Steering, sampling: Sampling, *, seed: int = 0
-) -> Iterator[tuple[Generated, Generated]]:
-    """(unsteered, steered) so far, after each token. Both are drawn with the same random numbers, in one batch.
+    model: Model, messages: Sequence[Message], arms: Sequence[Sequence[Edit]], sampling: Sampling, *, seed: int = 0
+) -> Iterator[tuple[Generated, ...]]:
+    """The replies so far, one per arm, after each token. An arm is the edits in force for it; () is the model as it is.
 
-    The delta is added where response tokens are predicted: at the last token of the prompt and at every response token. At
-    dose 0 the two are the same, token by token. The edit is in force until the iterator ends or is closed.
+    All are drawn with the same random numbers, in one batch; where an arm's edits change nothing (dose 0), its reply is the
+    unsteered one, token by token. The edits are in force until the iterator ends or is closed.
     """
     prompt = tokenize_chat(model, messages, add_generation_prompt=True)
-    deltas = torch.stack([torch.zeros(model.d_model), steering.delta(model).float().cpu()])
-    for replies in stream(model, [prompt] * 2, sampling, row_seeds=[seed] * 2, row_deltas={steering.hook: deltas}):
-        yield replies[0], replies[1]
+    edits = [edit.on_rows(row == place for row in range(len(arms))) for place, arm in enumerate(arms) for edit in arm]
+    if any(len(edit.amounts) > 1 for edit in edits):
+        raise WorkbenchError("an arm with one amount per row", "one amount, as an arm is one reply", "make an arm of each amount")
+    with steered(model, edits):
+        for replies in stream(model, [prompt] * len(arms), sampling, row_seeds=[seed] * len(arms)):
+            yield tuple(replies)
 
 
 def conversation(reply: Generated) -> ChatTokens:
@@ -72,21 +64,23 @@ def conversation(reply: Generated) -> ChatTokens:
 
 
 @torch.no_grad()
-def reply_quality(model: Model, reply: Generated, steering: Steering | None = None) -> ReplyQuality:
-    """How the unsteered model finds a reply, and how far the steered one moves its predictions at these tokens."""
+def reply_quality(model: Model, reply: Generated, edits: Sequence[Edit] = ()) -> ReplyQuality:
+    """How the unsteered model finds a reply, and how far the model under `edits` moves its predictions at these tokens."""
     n = len(reply.response_ids)
     if not n:
         return ReplyQuality(0, None, None, None)
     ids = torch.tensor([conversation(reply).ids])
     before = ids.shape[1] - n - 1  # the position that predicts the reply's first token
-    plain = _hidden(model, ids, before)
-    moved = plain if steering is None else _steered_hidden(model, ids, before, len(reply.prompt.ids) - 1, steering)
+    plain = moved = _hidden(model, ids, before)
+    if edits:
+        with steered(model, edits, prompt_width=len(reply.prompt.ids)):
+            moved = _hidden(model, ids, before)
     surprise, kl = 0.0, 0.0
     targets = ids[0, before + 1 :].to(plain.device)
     for part, other, target in zip(plain.split(_TOGETHER), moved.split(_TOGETHER), targets.split(_TOGETHER), strict=True):
         log_p = model.logits_of(part).float().log_softmax(-1)
         surprise -= float(log_p.gather(1, target.to(log_p.device)[:, None]).sum())
-        if steering is not None:
+        if edits:
             log_q = model.logits_of(other).float().log_softmax(-1)
             kl += float((log_q.exp() * (log_q - log_p)).sum())
     return ReplyQuality(n, math.exp(min(surprise / n, 700.0)), max(kl, 0.0) / n, repeated_trigrams(reply.response_ids))
@@ -102,11 +96,3 @@ def _hidden(model: Model, ids: Tensor, before: int) -> Tensor:
     """Final hidden states [n_response, d_model] of the positions that predict the reply."""
     found = model.decoder(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
     return found[0, before:-1]
-
-
-def _steered_hidden(model: Model, ids: Tensor, before: int, first: int, steering: Steering) -> Tensor:
-    """The same with the delta at the last token of the prompt (`first`) and all after it, as while generating."""
-    where = torch.zeros_like(ids)
-    where[:, first:] = 1
-    with adding(model, steering.hook, steering.delta(model), positions=where):
-        return _hidden(model, ids, before)
