@@ -30,7 +30,8 @@ PLACE = RUNS / "monitoring"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 OUTCOME, FILTER = "offline-outcome", "offline"
 RATES, WINDOWS = (0.01, 0.05), (1, 8, 16)
-N_SURROGATE_SAMPLES = 2
+N_SAMPLES = 2
+"""Answers per held-out question, instruction and arm that are read again, of the four that were sampled."""
 
 
 def run_of(trait: str, model: str = MODEL) -> Path:
@@ -66,7 +67,7 @@ def read(trait: str) -> dict[str, Any]:
     from workbench.personas.reencoding import recapture_tokens
     from workbench.saes.registry import load_sae
 
-    file, key = PLACE / f"{trait}-{MODEL}" / "read.safetensors", content_hash(_sources(trait))
+    file, key = PLACE / f"{trait}-{MODEL}" / "read.safetensors", content_hash(_sources(trait, samples=N_SAMPLES))
     if file.is_file() and load_metadata(file).get("key") == key:
         return load_tensors(file)
     vector, sae = vectors()[trait], load_sae()
@@ -75,7 +76,8 @@ def read(trait: str) -> dict[str, Any]:
     means, codes = torch.zeros(len(place), vector.d_model), torch.zeros(len(place), sae.d_sae, dtype=torch.float16)
     values: list[Any] = [torch.zeros(0, len(units))] * len(place)
     held = {name for name, _ in vector.tokens.rows(sae.hook)}
-    others = recapture_tokens(model(), vector.rows[~vector.rows["id"].isin(held)], sae.hook)  # only extraction rows keep tokens
+    again = vector.rows[~vector.rows["id"].isin(held) & (vector.rows["sample"] < N_SAMPLES)]  # only extraction rows keep tokens
+    others = recapture_tokens(model(), again, sae.hook)
     with torch.no_grad():
         for name, tokens in chain(vector.tokens.rows(sae.hook), others):
             if name in place and len(tokens):
@@ -108,7 +110,7 @@ def examples(trait: str) -> tuple[Any, Any, Any]:
     from workbench.steering.monitor.detection import Examples
 
     rows, kept = vectors()[trait].rows, read(trait)
-    usable = usable_mask(rows) & (rows["arm"] != "neutral")
+    usable = usable_mask(rows) & (rows["arm"] != "neutral") & (kept["lengths"] > 0).numpy()
     instructions = sorted(set(rows["instruction_id"]))
     outcome, filtered = outcome_scores(trait), torch.tensor(rows["score"].to_numpy())
 
@@ -183,7 +185,7 @@ def lead(trait: str) -> dict[str, Any]:
     from workbench.steering.monitor.lead import TraitReply, lead_times, onsets, token_starts
 
     rows, kept, outcome = vectors()[trait].rows, read(trait), outcome_scores(trait)
-    shown = (rows["split"] != "extraction").to_numpy() & (rows["arm"] == "positive").to_numpy() & (outcome >= 50).numpy()
+    shown = _held_out(rows, kept, "positive") & (outcome >= 50).numpy()
     place, decode = shown.nonzero()[0], model().tokenizer.decode
     chosen = rows.iloc[place]
     starts = [token_starts(lambda ids: decode(ids, skip_special_tokens=True), list(ids)) for ids in chosen["response_ids"]]
@@ -201,9 +203,13 @@ def lead(trait: str) -> dict[str, Any]:
 
 def _quiet(trait: str, rows: Any, kept: Any, outcome: Any) -> list[Any]:
     """Held-out replies of the opposite arm that the outcome judge does not call the trait."""
-    mask = (rows["split"] != "extraction").to_numpy() & (rows["arm"] == "negative").to_numpy() & (outcome < 50).numpy()
+    mask = _held_out(rows, kept, "negative") & (outcome < 50).numpy()
     values = kept["values"].split(kept["lengths"].tolist())
     return [values[i] for i in mask.nonzero()[0]]
+
+
+def _held_out(rows: Any, kept: Any, arm: str) -> Any:
+    return ((rows["split"] != "extraction") & (rows["arm"] == arm)).to_numpy() & (kept["lengths"] > 0).numpy()
 
 
 def _median(values: list[int]) -> float | None:
@@ -242,7 +248,7 @@ def piece(name: str, trait: str) -> dict[str, Any]:
     from workbench.cli.remembered import remembered
 
     file = PLACE / f"{trait}-{MODEL}" / f"{name}.json"
-    return remembered(file, _sources(trait, piece=name), lambda: PIECES[name](trait))
+    return remembered(file, _sources(trait, piece=name, samples=N_SAMPLES), lambda: PIECES[name](trait))
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ class ChatTokens:
 
 
 @dataclass(frozen=True)
-class _Content:
+class Content:
     """One piece of what somebody said: `lead` (thinking) stays in the template, `body` is what the span covers."""
 
     span: str
@@ -76,11 +76,9 @@ def tokenize_chat(
     """
     _check_messages(model, messages)
     layout, marked = _fitting_layout(model, messages, add_generation_prompt)
-    text = _render(
-        model, _fill(layout, lambda _, content: content.lead + content.body), add_generation_prompt
-    )
-    contents = [content for _, parts in layout for content in parts if isinstance(content, _Content)]
-    return _tokenize(model, text, _locate(model, text, marked, contents))
+    text = _render(model, _plain(layout), add_generation_prompt)
+    contents = [content for _, parts in layout for content in parts if isinstance(content, Content)]
+    return tokenize_located(model, text, locate(model, text, marked, contents))
 
 
 def messages_to_send(model: Model, messages: Sequence[Message]) -> list[dict[str, str]]:
@@ -88,7 +86,7 @@ def messages_to_send(model: Model, messages: Sequence[Message]) -> list[dict[str
     the system text in front of the first user message, as in `tokenize_chat`."""
     _check_messages(model, messages)
     layout, _ = _fitting_layout(model, messages, True)
-    return _fill(layout, lambda _, content: content.lead + content.body)
+    return _plain(layout)
 
 
 def with_response(
@@ -129,7 +127,7 @@ def _check_messages(model: Model, messages: Sequence[Message]) -> None:
 
 def _fitting_layout(
     model: Model, messages: Sequence[Message], add_generation_prompt: bool
-) -> tuple[list[tuple[str, list[_Content | str]]], list[str]]:
+) -> tuple[list[tuple[str, list[Content | str]]], list[str]]:
     for folded in (False, True):
         layout = _layout(messages, folded=folded)
         if (marked := _render_marked(model, layout, add_generation_prompt)) is not None:
@@ -137,14 +135,19 @@ def _fitting_layout(
     raise _cannot_place(model)
 
 
-def _layout(messages: Sequence[Message], *, folded: bool) -> list[tuple[str, list[_Content | str]]]:
+def _layout(messages: Sequence[Message], *, folded: bool) -> list[tuple[str, list[Content | str]]]:
     """Each message as role and parts; `folded` puts the system text in front of the first user message."""
-    layout: list[tuple[str, list[_Content | str]]] = [
-        (message["role"], [_content(message)]) for message in messages
+    layout: list[tuple[str, list[Content | str]]] = [
+        (message["role"], [content_of(SPAN_NAMES[message["role"]], message["role"], message["content"])]) for message in messages
     ]
-    if not folded or not layout or layout[0][0] != "system":
+    return fold_system(layout) if folded else layout
+
+
+def fold_system(layout: list[tuple[str, list[Content | str]]]) -> list[tuple[str, list[Content | str]]]:
+    """The layout with the system text in front of the first user message, for templates without a system role."""
+    if not layout or layout[0][0] != "system":
         return layout
-    (_, system), *rest = layout
+    (_, system), *rest = [(role, list(parts)) for role, parts in layout]
     for role, parts in rest:
         if role == "user":
             parts[:0] = [*system, "\n\n"]
@@ -152,13 +155,13 @@ def _layout(messages: Sequence[Message], *, folded: bool) -> list[tuple[str, lis
     return [("user", system), *rest]
 
 
-def _content(message: Message) -> _Content:
-    role, text = message["role"], message["content"]
+def content_of(span: str, role: str, text: str) -> Content:
+    """What somebody said under the name of its span; an assistant's thinking is no part of it."""
     start = answer_start(text) if role == "assistant" else 0
-    return _Content(SPAN_NAMES[role], text[:start], text[start:])
+    return Content(span, text[:start], text[start:])
 
 
-def _fill(layout: list[tuple[str, list[_Content | str]]], text_of: Any) -> list[dict[str, str]]:
+def _fill(layout: list[tuple[str, list[Content | str]]], text_of: Any) -> list[dict[str, str]]:
     """Messages whose contents are joined from the parts; `text_of(k, content)` gives the k-th content's text."""
     messages, k = [], 0
     for role, parts in layout:
@@ -170,6 +173,16 @@ def _fill(layout: list[tuple[str, list[_Content | str]]], text_of: Any) -> list[
     return messages
 
 
+def _plain(layout: list[tuple[str, list[Content | str]]]) -> list[dict[str, str]]:
+    return _fill(layout, lambda _, content: content.lead + content.body)
+
+
+def render_layout(model: Model, layout: list[tuple[str, list[Content | str]]]) -> tuple[str, list[str]] | None:
+    """(text of the template, the same cut at the contents); None when a content does not come through."""
+    marked = _render_marked(model, layout, False)
+    return None if marked is None else (_render(model, _plain(layout), False), marked)
+
+
 def _render(model: Model, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
     return model.tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=add_generation_prompt, **model.chat_template_kwargs
@@ -177,7 +190,7 @@ def _render(model: Model, messages: list[dict[str, str]], add_generation_prompt:
 
 
 def _render_marked(
-    model: Model, layout: list[tuple[str, list[_Content | str]]], add_generation_prompt: bool
+    model: Model, layout: list[tuple[str, list[Content | str]]], add_generation_prompt: bool
 ) -> list[str] | None:
     """The template's text cut at the markers: [piece, number, piece, ...]; None when a content did not come through."""
     import jinja2
@@ -187,12 +200,12 @@ def _render_marked(
         cut = _MARKER.split(_render(model, marked, add_generation_prompt))
     except (jinja2.TemplateError, TypeError, ValueError):  # "System role not supported"
         return None
-    n_contents = sum(isinstance(part, _Content) for _, parts in layout for part in parts)
+    n_contents = sum(isinstance(part, Content) for _, parts in layout for part in parts)
     return cut if sorted(cut[1::2]) == sorted(str(k) for k in range(n_contents)) else None
 
 
-def _locate(model: Model, text: str, cut: list[str], contents: list[_Content]) -> list[tuple[str, int, int]]:
-    """(span, start, end) in characters: the contents, as the template printed them, between its own pieces."""
+def locate(model: Model, text: str, cut: list[str], contents: list[Content]) -> list[tuple[str, int, int]]:
+    """(span, start, end) in characters of `text`: the contents, as the template printed them, between its own pieces."""
     found, cursor = [], len(cut[0])
     if not text.startswith(cut[0]):
         raise _cannot_place(model)
@@ -208,7 +221,8 @@ def _locate(model: Model, text: str, cut: list[str], contents: list[_Content]) -
     return found
 
 
-def _tokenize(model: Model, text: str, located: list[tuple[str, int, int]]) -> ChatTokens:
+def tokenize_located(model: Model, text: str, located: list[tuple[str, int, int]]) -> ChatTokens:
+    """The tokens of a rendered chat, with the spans of `located` (name, start, end in characters)."""
     encoded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     anchors = [_anchor(text, start, end) for start, end in encoded["offset_mapping"]]
     spans: dict[str, list[Span]] = {}
