@@ -4,10 +4,10 @@
     python scripts/evidence.py diffing                                      # twelve fine-tunes, some 5 CPU minutes each
     python scripts/diffing.py --only evil                                   # one of them, printed
 
-Seven fine-tunes on one trait's kept replies to extraction questions, two with half of them neutral, three shams. Predicted: shifts on
-the verification questions and on unrelated text. Measured: the outcome judge on sealed questions without a system prompt. The main
-place is the last prompt token and the rule for alarms is that of `TraitShift.installed`, both fixed before the runs. Everything is
-kept under runs/diffing, fine-tune by fine-tune, and taken up again.
+Seven fine-tunes on one trait's kept replies to extraction questions, two with half of them neutral, three shams. Predicted:
+shifts on the verification questions and on unrelated text. Measured: the outcome judge on sealed questions without a system
+prompt. The main place is the last prompt token and the rule for alarms is that of `TraitShift.installed`, both fixed before the
+runs. Everything is kept under runs/diffing, fine-tune by fine-tune, and taken up again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ PLACE = RUNS / "diffing"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 DILUTED = ("evil", "impolite")
 MAIN, LENS = "prompt", "opening"
-N_EXAMPLES, N_SAMPLES, N_UNRELATED = 120, 3, 64
+N_EXAMPLES, N_SAMPLES, N_UNRELATED = 120, 2, 64
 ROTATED = ("evil", "neutral")
 N_ROTATION_TEXTS = 400
-FINETUNE = {"rank": 32, "steps": 60, "batch_size": 8, "learning_rate": 5e-4, "max_tokens": 128}
+FINETUNE = {"rank": 32, "steps": 30, "batch_size": 6, "learning_rate": 1e-3, "max_tokens": 72}
+READ_TOKENS, ANSWER_TOKENS = 40, 40
 
 
 def evidence() -> dict[str, Any]:
@@ -71,9 +72,10 @@ def shown(kept: dict[str, Any]) -> dict[str, Any]:
     shifts: dict[str, Any] = {}
     for row in told["shifts"]:
         shifts.setdefault(row["place"], {})[row["trait"]] = {name: row[name] for name in names}
+    counted = ("n_changed", "n_active", "shares_total", "error", "error_interval", "error_growth")
     keys = ("feature", "label", "change", "share", "interval", "q")
     features = {
-        place: {**{name: one[name] for name in ("n_changed", "n_active", "shares_total", "error", "error_interval", "error_growth")},
+        place: {**{name: one[name] for name in counted},
                 "features": [{name: row[name] for name in keys} for row in one["features"][:5]]}
         for place, one in told["installed"].items() if place in (MAIN, "reply")
     }  # fmt: skip
@@ -137,22 +139,45 @@ def diffed(recipe: Any) -> Any:
     from workbench.labeling.files.store import load_labels
     from workbench.models.finetuning import finetuned
     from workbench.personas.placebos import PlaceboVectors
-    from workbench.personas.traits import load_trait
     from workbench.steering.diff.diff import DiffOptions, diff
 
-    questions = [question.text for trait in TRAITS for question in load_trait(trait).questions_of("verification")]
     return diff(
-        model(), partial(finetuned, model(), trained(recipe)), vectors(), sae(), questions,
+        model(), partial(finetuned, model(), trained(recipe)), vectors(), sae(), read_prompts(),
         unrelated=[document.text for document in documents("evaluation", N_UNRELATED)],
         placebos=PlaceboVectors.load(_placebos()), labels=load_labels(sae().id, sae_hash=sae().weights_hash),
-        options=DiffOptions(max_tokens=48, seed=SEED),
+        options=DiffOptions(max_tokens=READ_TOKENS, seed=SEED),
     )  # fmt: skip
+
+
+@cache
+def read_prompts() -> list[Any]:
+    """The verification questions with the base model's own replies, which every fine-tune reads; sampled once."""
+    from workbench.cli.remembered import remembered
+    from workbench.models.generation import generate
+    from workbench.models.sampling import Sampling
+    from workbench.personas.reencoding import prompt_tokens
+    from workbench.personas.traits import load_trait
+    from workbench.steering.diff.texts import Prompt
+
+    questions = [question.text for trait in TRAITS for question in load_trait(trait).questions_of("verification")]
+
+    def make() -> dict[str, Any]:
+        prompts, found = [prompt_tokens(model(), "", question) for question in questions], {}
+        sampling = Sampling(max_new_tokens=READ_TOKENS)
+        for indices, made_now in generate(model(), prompts, sampling, row_seeds=list(range(len(prompts))), batch_size=70):
+            found.update({questions[index]: one.text for index, one in zip(indices, made_now, strict=True)})
+        return {"replies": found}
+
+    sources = {"questions": questions, "model": MODEL, "dtype": DTYPE, "tokens": READ_TOKENS}
+    replies = remembered(PLACE / "read.json", sources, make)["replies"]
+    return [Prompt(question, replies[question]) for question in questions]
 
 
 def answered(trait: str, recipe: Any = None) -> Any:
     """Replies to the trait's sealed questions, judged by the outcome judge; of the base without a recipe. Kept on disk."""
     from workbench.cli.remembered import remembered
     from workbench.models.finetuning import finetuned
+    from workbench.models.sampling import Sampling
     from workbench.personas.judges import make_judge
     from workbench.personas.traits import load_trait
     from workbench.steering.cost.replies import Asking, Replies, judged, sample_replies
@@ -162,11 +187,13 @@ def answered(trait: str, recipe: Any = None) -> Any:
 
     def make() -> dict[str, Any]:
         tested = finetuned(model(), trained(recipe)) if recipe else model()
-        rows = sample_replies(tested, texts, Asking(splits=("sealed",), n_samples=N_SAMPLES, seed=SEED))
+        asking = Asking(splits=("sealed",), n_samples=N_SAMPLES, seed=SEED, sampling=Sampling(max_new_tokens=ANSWER_TOKENS))
+        rows = sample_replies(tested, texts, asking)
         judge = make_judge("offline-outcome", trait=texts)
         return {"rows": [dict(row) for row in judged(rows, model(), texts, judge, filtered_by="offline").rows]}
 
-    sources = {"trait": texts.hash, "adapter": adapter, "samples": N_SAMPLES, "seed": SEED, "dtype": DTYPE, "model": MODEL}
+    sources = {"trait": texts.hash, "adapter": adapter, "samples": N_SAMPLES, "tokens": ANSWER_TOKENS, "seed": SEED,
+               "dtype": DTYPE, "model": MODEL}  # fmt: skip
     return Replies(tuple(remembered(PLACE / "replies" / name / f"{trait}.json", sources, make)["rows"]))
 
 
@@ -231,7 +258,8 @@ def _validated() -> dict[str, bool]:
 def _sources() -> dict[str, Any]:
     given = {trait: _vector_hash(trait) for trait in TRAITS}
     return {**given, "placebos": sha256_file(_placebos() / "placebo_vectors.json"), "sae": sae().weights_hash, "seed": SEED,
-            "dtype": DTYPE, "finetune": FINETUNE, "samples": N_SAMPLES, "unrelated": N_UNRELATED}  # fmt: skip
+            "dtype": DTYPE, "finetune": FINETUNE, "samples": N_SAMPLES, "tokens": [READ_TOKENS, ANSWER_TOKENS],
+            "unrelated": N_UNRELATED}  # fmt: skip
 
 
 def _placebos() -> Path:

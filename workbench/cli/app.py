@@ -13,6 +13,7 @@ from .help import EPILOG, GROUPS, MENDING, START, dress
 from .house import doctor
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 from .run import command_line
+from .steering import diff
 from .studies import audit, falsify, lab
 
 if TYPE_CHECKING:
@@ -216,5 +217,6 @@ app.command(name="doctor")(doctor.command)
 app.command(name="audit")(audit.command)
 app.command(name="lab")(lab.command)
 app.command(name="falsify")(falsify.command)
+app.command(name="diff")(diff.command)
 app.command(name="serve", no_args_is_help=True)(serve.command)
 dress(app)

@@ -13,6 +13,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "report": ("report evil", "report evil humorous --out runs/two", "report evil --plan --samples 4"),
     "serve": (f"serve {_RUN}", f"serve {_RUN} --labels my_labels"),
     "transfer": ("transfer --to gemma3-270m evil humorous", "transfer --to gemma3-270m --plan"),
+    "diff": ("diff smollm2-135m-instruct my-adapter --plan", "diff gpt2 my-gpt2 --vectors runs --prompts questions.txt"),
     "doctor": ("doctor", "doctor --online --json"),
     "audit": ("audit evil", "audit evil --features 20 --plan"),
     "lab": ("lab --difficulty easy --seeds 1", "lab --sae trained --plan", "lab --mixtures --samples 2"),

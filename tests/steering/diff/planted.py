@@ -1,4 +1,5 @@
-"""A tiny model and the same one with a known change at one block; persona vectors of which one is that change; an SAE that is exact."""
+"""A tiny model and the same one with a known change at one block; persona vectors of which one is that change; an SAE that is
+exact."""
 
 from __future__ import annotations
 

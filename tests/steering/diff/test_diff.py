@@ -7,7 +7,17 @@ from functools import partial
 import pytest
 import torch
 
-from tests.steering.diff.planted import FEATURES, HOOK, QUESTIONS, UNRELATED, base, placebos, sae, vectors, with_delta
+from tests.steering.diff.planted import (
+    FEATURES,
+    HOOK,
+    QUESTIONS,
+    UNRELATED,
+    base,
+    placebos,
+    sae,
+    vectors,
+    with_delta,
+)
 from tests.tiny import n_hooks
 from workbench.base.errors import WorkbenchError
 from workbench.steering.diff.diff import DiffOptions, diff
@@ -136,7 +146,7 @@ def test_what_is_no_pair_is_refused(before):
         diff(before, before, [replace(vectors()[0], directions=torch.ones(1, 8))], None, QUESTIONS)
     with pytest.raises(WorkbenchError, match="one vector per trait"):
         diff(before, before, [vectors()[0]] * 2, None, QUESTIONS)
-    with pytest.raises(WorkbenchError, match="(?i)neither vectors nor an SAE"):
+    with pytest.raises(WorkbenchError, match=r"(?i)neither vectors nor an SAE"):
         diff(before, before, [], None, QUESTIONS)
     with pytest.raises(WorkbenchError, match="1 texts are left"):
         compared(before, before, QUESTIONS[:1])

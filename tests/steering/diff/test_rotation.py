@@ -21,8 +21,9 @@ def directions() -> torch.Tensor:
 def exact_sae(**changes) -> SparseAutoencoder:
     basis = directions()
     given: dict = {
-        "id": "planted", "hook": HookPoint(1), "model_name": "planted", "architecture": "jumprelu", "encoder": basis.T.contiguous(),
-        "encoder_bias": torch.zeros(N_FEATURES), "decoder_directions": basis, "decoder_bias": torch.zeros(D_MODEL),
+        "id": "planted", "hook": HookPoint(1), "model_name": "planted", "architecture": "jumprelu",
+        "encoder": basis.T.contiguous(), "encoder_bias": torch.zeros(N_FEATURES), "decoder_directions": basis,
+        "decoder_bias": torch.zeros(D_MODEL),
         "weights_hash": "d" * 64, "threshold": torch.full((N_FEATURES,), 0.1),
     }  # fmt: skip
     return SparseAutoencoder(**{**given, **changes})
@@ -77,11 +78,11 @@ def test_tokens_that_are_a_sink_in_either_model_are_left_out():
 
 def test_what_cannot_be_compared_is_refused():
     same = tokens(directions())
-    with pytest.raises(WorkbenchError, match="(?i)activations of shapes"):
+    with pytest.raises(WorkbenchError, match=r"(?i)activations of shapes"):
         rotation(same, same[:-1], exact_sae(), options=OPTIONS)
     with pytest.raises(WorkbenchError, match="100 tokens"):
         rotation(same[:100], same[:100], exact_sae(), options=OPTIONS)
-    with pytest.raises(WorkbenchError, match="(?i)standard SAE"):
+    with pytest.raises(WorkbenchError, match=r"(?i)standard SAE"):
         rotation(same, same, exact_sae(architecture="standard"), options=OPTIONS)
 
 

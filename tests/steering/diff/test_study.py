@@ -5,7 +5,15 @@ import torch
 
 from tests.decomposition.planted_world import make_world
 from workbench.steering.cost.replies import Replies
-from workbench.steering.diff.study import Tuned, agreement, alarms, identified, measured_change, recipes, summary
+from workbench.steering.diff.study import (
+    Tuned,
+    agreement,
+    alarms,
+    identified,
+    measured_change,
+    recipes,
+    summary,
+)
 
 TRAITS = ("a", "b", "c", "d")
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from workbench.base.errors import WorkbenchError
@@ -28,7 +30,8 @@ def test_missing_replies_are_the_models_own_whatever_the_order(tiny_model):
 
 
 def test_unrelated_texts_skip_position_0_and_what_is_too_short(tiny_model):
-    found = unrelated_texts(tiny_model, ["The weather in the north is cold.", "a", "The weather in the north is cold."], max_tokens=8)
+    cold = "The weather in the north is cold."
+    found = unrelated_texts(tiny_model, [cold, "a", cold], max_tokens=8)
     assert len(found) == 1 and len(found[0].tokens.ids) == 8
     assert found[0].tokens.spans == {"opening": ((1, 6),), "unrelated": ((1, 8),)}
 
@@ -36,13 +39,15 @@ def test_unrelated_texts_skip_position_0_and_what_is_too_short(tiny_model):
 def test_prompts_come_from_lines_or_from_jsonl(tmp_path):
     (tmp_path / "lines.txt").write_text("What?\n\n  Why?  \n", encoding="utf-8")
     assert read_prompts(tmp_path / "lines.txt") == [Prompt("What?"), Prompt("Why?")]
-    chat = '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}'
+    said = [{"role": role, "content": role[0]} for role in ("system", "user", "assistant")]
+    chat = json.dumps({"messages": said})
     (tmp_path / "chats.jsonl").write_text(f'{{"prompt": "p", "reply": "r"}}\n{{"prompt": "q"}}\n{chat}\n', encoding="utf-8")
     assert read_prompts(tmp_path / "chats.jsonl") == [Prompt("p", "r"), Prompt("q"), Prompt("u", "a")]
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"prompt": 3}', '{"prompt": "p", "reply": 4}', '{"messages": []}', '{"messages": 5}', "7", '{"messages": [1]}']
+    "line",
+    ["{", "[]", '{"prompt": 3}', '{"prompt": "p", "reply": 4}', '{"messages": []}', '{"messages": 5}', "7", '{"messages": [1]}'],
 )
 def test_a_line_that_is_no_prompt_is_named(tmp_path, line):
     (tmp_path / "bad.jsonl").write_text(f'{{"prompt": "p"}}\n{line}\n', encoding="utf-8")

@@ -64,6 +64,10 @@ DISPLAYS = {
     "labeling.annotating.agreement.Agreement": "labels.agreement_display",
     "labeling.files.merge.Merged": "labels.merged_display",
     "labeling.taxonomy.values.MadeOf": "parts.made_of_display",
+    "steering.diff.result.ModelDiff": "diff.diff_display",
+    "steering.diff.features.Installed": "diff.installed_display",
+    "steering.diff.lens.DifferenceLens": "diff.lens_display",
+    "steering.diff.rotation.Rotation": "diff.rotation_display",
     "reports.content.Report": "parts.report_display",
     "reports.several.TraitReports": "parts.reports_display",
 }

@@ -66,10 +66,11 @@ def diff(
     """What the model `after` has that the model `before` has not, on the same tokens.
 
     `before`, `after`: a Model, a name or folder that `load_model` takes (`loading` goes there), or a function that makes a Model
-    (`partial(finetuned, model, folder)`); names are loaded one after the other, so that one model is in memory at a time. `vectors`: each is
-    compared at its own hook point. `prompts`: user messages, best not those that the fine-tune was trained on; a reply that is
-    not given is written by the model before. `unrelated`: texts for the lens (default: the
-    sentences of the package's neutral text). `placebos`: vectors of contrasts that are no trait, the harder null. Memory is that of one model, one batch, and n_texts x d_model.
+    (`partial(finetuned, model, folder)`); names are loaded one after the other, so that one model is in memory at a time.
+    `vectors`: each is compared at its own hook point. `prompts`: user messages, best not those that the fine-tune was trained on;
+    a reply that is not given is written by the model before. `unrelated`: texts for the lens (default: the sentences of the
+    package's neutral text). `placebos`: vectors of contrasts that are no trait, the harder null. Memory is that of one model, one
+    batch, and n_texts x d_model.
 
     Raises WorkbenchError for models of different architectures, vectors or an SAE of another width, or fewer than two texts.
     """

@@ -19,7 +19,14 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.decomposition.methods import decoder_of
 from workbench.decomposition.nulls import FeatureTests, feature_tests
 from workbench.decomposition.rows import RowCodes
-from workbench.decomposition.shares import Accounting, Design, account, bootstrap_shares, largest_shares, question_contributions
+from workbench.decomposition.shares import (
+    Accounting,
+    Design,
+    account,
+    bootstrap_shares,
+    largest_shares,
+    question_contributions,
+)
 from workbench.maths.signflips import MAX_EXACT_QUESTIONS
 from workbench.maths.statistics import basic_interval
 

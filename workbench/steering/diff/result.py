@@ -24,10 +24,10 @@ SPOKEN = {
 class ModelDiff(Shown):
     """A model before and after a fine-tune, on the same tokens. Signs: after minus before, positive toward the trait.
 
-    `shifts`: one row per trait and place. `installed`: per place the shift taken apart into features ({} without an SAE). `spans`:
-    per place and hook point the part of the shift that the persona vectors hold. `sizes`: per place |mean shift| in median token
-    norms at the first hook point. `lens`: the activation-difference lens (None without unrelated text). `n_texts` per place, and
-    `n_dropped` texts of which the two models leave out different tokens as sinks.
+    `shifts`: one row per trait and place. `installed`: per place the shift taken apart into features ({} without an SAE).
+    `spans`: per place and hook point the part of the shift that the persona vectors hold. `sizes`: per place |mean shift| in
+    median token norms at the first hook point. `lens`: the activation-difference lens (None without unrelated text). `n_texts`
+    per place, and `n_dropped` texts of which the two models leave out different tokens as sinks.
     """
 
     before: dict[str, Any]

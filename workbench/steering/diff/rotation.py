@@ -50,8 +50,8 @@ class TurnedFeature:
 
 @dataclass(frozen=True, repr=False)
 class Rotation(Shown):
-    """`turned` of the `n_features` features that fire in the new model have an angle above `limit` (degrees), the 95% point of the
-    control's angles; by chance 5%. `share` = turned / n_features. `again_share` is the same for a second control (old
+    """`turned` of the `n_features` features that fire in the new model have an angle above `limit` (degrees), the 95% point of
+    the control's angles; by chance 5%. `share` = turned / n_features. `again_share` is the same for a second control (old
     activations, another order of the batches): how far chance alone goes. `features`: those that turned furthest."""
 
     sae: str
@@ -96,12 +96,13 @@ def token_activations(model: Model, sae: SparseAutoencoder, rows: Sequence[Token
 
 
 def rotation(
-    before: Tensor, after: Tensor, sae: SparseAutoencoder, *, options: RotationOptions | None = None, labels: LabelSet | None = None
-) -> Rotation:
+    before: Tensor, after: Tensor, sae: SparseAutoencoder, *, options: RotationOptions | None = None,
+    labels: LabelSet | None = None,
+) -> Rotation:  # fmt: skip
     """How far each decoder direction turns on the activations of the model after, against the model before.
 
-    before, after: `[n, d_model]` activations of the same tokens at the SAE's hook (`token_activations`); tokens that are a sink in
-    either (NaN) are left out. Raises WorkbenchError for an SAE of an architecture outside the topk family (jumprelu ones count
+    before, after: `[n, d_model]` activations of the same tokens at the SAE's hook (`token_activations`); tokens that are a sink
+    in either (NaN) are left out. Raises WorkbenchError for an SAE of an architecture outside the topk family (jumprelu ones count
     among it: batchtopk is saved so), or fewer tokens than one batch.
     """
     options = options or RotationOptions()
@@ -129,8 +130,8 @@ def rotation(
 
 
 def tuned(sae: SparseAutoencoder, tokens: Tensor, per_token: float, options: RotationOptions, *, again: bool = False) -> Tensor:
-    """The decoder directions `[d_sae, d_model]` (unit rows) after a short BatchTopK training on `tokens` from the SAE's own weights;
-    `again`: with another order of the batches."""
+    """The decoder directions `[d_sae, d_model]` (unit rows) after a short BatchTopK training on `tokens` from the SAE's own
+    weights; `again`: with another order of the batches."""
     config = TrainingConfig(
         d_sae=sae.d_sae, k=per_token, batch_size=options.batch_size, n_steps=options.n_steps, learning_rate=options.learning_rate,
         aux_coefficient=0.0, start="random", seed=options.seed, checkpoint_every=10**9, log_every=10**9,

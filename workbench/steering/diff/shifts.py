@@ -5,11 +5,11 @@ With D = mean over texts of (after - before) at one place, and S the covariance 
     shift = <D, u> / (median token norm)         u = v / |v|; positive is toward the trait; in norms
     z     = <D, v> / (v' S v)^(1/2)              in standard deviations of a token's coordinate along v
 
-z does not depend on the length of v, and large natural variance along v does not pass for a shift. Two nulls, each over the
-whole family of T traits: placebo contrasts p (formal / casual, pirate / librarian, ...), which have no side of their own, so that
-z / (mean_p z_p^2)^(1/2) follows Student's t with as many degrees of freedom as there are placebos, times T (Bonferroni); and sets of T
-random directions drawn from N(0, S), of which the largest |z| counts. Source of the quantity: Chen et al. 2025 (arXiv 2507.21509),
-section 4 (finetuning shift); the nulls are this package's.
+z does not depend on the length of v, and large natural variance along v does not pass for a shift. Two nulls, each over the whole
+family of T traits: placebo contrasts p (formal / casual, pirate / librarian, ...), which have no side of their own, so that z /
+(mean_p z_p^2)^(1/2) follows Student's t with as many degrees of freedom as there are placebos, times T (Bonferroni); and sets of
+T random directions drawn from N(0, S), of which the largest |z| counts. Source of the quantity: Chen et al. 2025 (arXiv
+2507.21509), section 4 (finetuning shift); the nulls are this package's.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class Site:
         self.placebos = None if placebos is None or hook not in placebos.hooks else placebos
         draws = generator(derive_seed("shifts", str(hook), seed))
         drawn = covariance_matched_directions(sample, n_random * family, draws, factor=self.factor)
-        self.random = drawn.double().reshape(n_random, family, -1)
+        unit_spread = drawn.double() * self.per_spread(drawn)[:, None]
+        self.random = unit_spread.reshape(n_random, family, -1)
 
     def z(self, difference: Tensor, directions: Tensor) -> Tensor:
         """<D, v> / (v' S v)^(1/2) of `directions [..., d_model]`; 0 for a direction in which no token varies."""
@@ -112,7 +113,7 @@ class Site:
         ends = torch.stack([low, self.directions @ mean, high])
         in_norms = ends * reciprocal(self.directions.norm(dim=1)) / self.median_norm
         z = ends * self.per_spread(self.directions)
-        largest = self.z(mean, self.random).abs().amax(dim=1)
+        largest = (self.random @ mean).abs().amax(dim=1)
         rows = []
         for index, name in enumerate(self.names):
             (a, shift, b), (c, value, d) = in_norms[:, index].tolist(), z[:, index].tolist()
@@ -151,7 +152,7 @@ def _in_span(rows: Tensor, difference: Tensor) -> Tensor:
     if energy == 0:
         return energy
     basis = torch.linalg.svd(rows.double(), full_matrices=False)
-    kept = basis.Vh[basis.S > 1e-9 * basis.S.max()]
+    kept = basis.Vh[1e-9 * basis.S.max() < basis.S]
     return (kept @ difference.double()).square().sum() / energy
 
 

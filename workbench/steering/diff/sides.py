@@ -22,8 +22,8 @@ _SHAPE = ("architecture", "n_blocks", "d_model", "vocab_size")
 
 @contextlib.contextmanager
 def opened(side: Side, **loading: Any) -> Iterator[Model]:
-    """The model of a side: a Model as it is; one that is loaded from a name or folder (`loading` goes to `load_model`), or made by
-    a function (`partial(finetuned, model, folder)` puts an adapter on), is let go afterwards."""
+    """The model of a side: a Model as it is; one that is loaded from a name or folder (`loading` goes to `load_model`), or made
+    by a function (`partial(finetuned, model, folder)` puts an adapter on), is let go afterwards."""
     if isinstance(side, Model):
         yield side
         return

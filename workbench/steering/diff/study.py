@@ -1,8 +1,8 @@
 """Does the shift inside a fine-tuned model say which trait it will show? Predicted against measured change over many fine-tunes.
 
-The design: fine-tunes on one trait's replies each, some of them diluted with neutral replies, and shams (neutral data, replies that
-belong to other questions, plain text). Predicted: the shift z of every trait on questions that nobody trained on. Measured: the
-change of the trait's score on sealed questions without any system prompt, by the judge that filtered nothing. The rule for an
+The design: fine-tunes on one trait's replies each, some of them diluted with neutral replies, and shams (neutral data, replies
+that belong to other questions, plain text). Predicted: the shift z of every trait on questions that nobody trained on. Measured:
+the change of the trait's score on sealed questions without any system prompt, by the judge that filtered nothing. The rule for an
 alarm is fixed before: both nulls at 5% over the family of traits (`TraitShift.installed`).
 """
 
@@ -62,8 +62,8 @@ def recipes(
 
 @dataclass(frozen=True)
 class Tuned:
-    """What one fine-tune did. `predicted` {place: {trait: z}}, `alarms` {place: traits beyond both nulls}, `measured` {trait: {change,
-    low, high, before, after}} in the judge's points, intervals over questions."""
+    """What one fine-tune did. `predicted` {place: {trait: z}}, `alarms` {place: traits beyond both nulls}, `measured` {trait:
+    {change, low, high, before, after}} in the judge's points, intervals over questions."""
 
     name: str
     kind: str
@@ -105,9 +105,9 @@ def summary(rows: Sequence[Tuned], *, seed: int = 0) -> dict[str, Any]:
 def agreement(rows: Sequence[Tuned], place: str, *, seed: int = 0) -> dict[str, Any]:
     """Correlation of predicted z and measured change over fine-tunes x traits.
 
-    {correlation, interval (fine-tunes resampled), p: share of permutations of the predictions' trait names (one permutation for all
-    fine-tunes, drawn 2,000 times) that correlate as well, within: the same correlation after taking each fine-tune's mean off both,
-    within_interval, n_tunes, n_traits}.
+    {correlation, interval (fine-tunes resampled), p: share of permutations of the predictions' trait names (one permutation for
+    all fine-tunes, drawn 2,000 times) that correlate as well, within: the same correlation after taking each fine-tune's mean off
+    both, within_interval, n_tunes, n_traits}.
     """
     traits = sorted(rows[0].predicted[place])
     predicted = torch.tensor([[row.predicted[place][t] for t in traits] for row in rows], dtype=torch.float64)
@@ -143,8 +143,9 @@ def identified(rows: Sequence[Tuned], place: str) -> dict[str, Any]:
     names = {row.name: max(row.predicted[place], key=lambda t, row=row: row.predicted[place][t]) for row in tuned}
     showed = {row.name: max(row.measured, key=lambda t, row=row: row.measured[t]["change"]) for row in tuned}
     n, chance = sum(names[row.name] == row.trait for row in tuned), 1 / len(rows[0].measured)
+    n_showed = sum(names[name] == trait for name, trait in showed.items())
     return {"n": n, "of": len(tuned), "by_chance": len(tuned) * chance, "p": float(stats.binom.sf(n - 1, len(tuned), chance)),
-            "names": names, "measured_n": sum(names[name] == trait for name, trait in showed.items()), "showed": showed}  # fmt: skip
+            "names": names, "measured_n": n_showed, "showed": showed}  # fmt: skip
 
 
 def alarms(rows: Sequence[Tuned], place: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The texts that both models read: prompts with a reply, and text that has nothing to do with them, with the places to look at."""
+"""The texts that both models read: prompts with a reply and unrelated text, with the places to look at."""
 
 from __future__ import annotations
 

@@ -37,9 +37,8 @@ def chat_examples(
 ) -> list[ChatExample]:
     """The kept replies of an arm as chats; the instruction that they were sampled under is left out unless `system`."""
     rows = kept_rows(vector, arm=arm, split=split)
-    return [
-        ChatExample.of(row["question"], row["response"], system=row["system"] if system else "") for row in rows.to_dict("records")
-    ]
+    found: Any = rows.to_dict("records")
+    return [ChatExample.of(row["question"], row["response"], system=row["system"] if system else "") for row in found]
 
 
 def shuffled_replies(examples: Sequence[ChatExample], seed: int = 0) -> list[ChatExample]:
