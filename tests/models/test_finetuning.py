@@ -15,9 +15,9 @@ from workbench.models import finetuning
 from workbench.models.editing import adding
 from workbench.models.finetuning import (
     Adapter,
+    BatchEdit,
     ChatExample,
     FinetuneOptions,
-    TrainingEdit,
     batch_indices,
     finetune,
     finetuned,
@@ -41,9 +41,9 @@ def model():
     return tiny_model()
 
 
-def pushed(model, dose: float = 3.0, seed: int = 0) -> TrainingEdit:
+def pushed(model, dose: float = 3.0, seed: int = 0) -> BatchEdit:
     delta = torch.randn(model.d_model, generator=torch.Generator().manual_seed(seed)) * dose
-    return TrainingEdit(lambda tuned, width: adding(tuned, HOOK, delta), {"random": seed, "dose": dose})
+    return BatchEdit(lambda tuned, width: adding(tuned, HOOK, delta), {"random": seed, "dose": dose})
 
 
 def weights(adapter: Adapter) -> dict[str, torch.Tensor]:
@@ -104,6 +104,7 @@ def test_a_long_example_is_cut_and_a_prompt_without_room_is_left_out(model, capl
     assert "1 of 2 examples are left out" in caplog.text
     with pytest.raises(WorkbenchError, match="without one whose reply begins within 60 tokens"):
         reply_tokens(model, [long], max_tokens=60)
+    assert [len(row.reply) for row in reply_tokens(model, [*EXAMPLES, long], max_tokens=900, max_reply_tokens=3)] == [3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("kl_weight", [0.0, 0.5])
@@ -167,6 +168,20 @@ def mean_of_batch(model, under: float, options: FinetuneOptions) -> float:
     return float((losses * n).sum() / n.sum())
 
 
+def test_losses_under_an_edit_tell_prompt_and_response_apart(model) -> None:
+    delta = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0)) * 3
+    at_prompts, at_replies = (
+        BatchEdit(lambda one, width, scope=scope: adding(one, HOOK, delta, scope=scope, prompt_width=width))
+        for scope in ("prompt", "response")
+    )
+    plain, before, after = (reply_losses(model, EXAMPLES, edit=edit) for edit in (None, at_prompts, at_replies))
+    assert bool((before != plain).all()) and bool((after != plain).all())
+    # The first reply token is predicted before any token of the response exists.
+    first = [reply_losses(model, EXAMPLES, max_reply_tokens=1, edit=edit) for edit in (None, at_replies, at_prompts)]
+    torch.testing.assert_close(first[0], first[1])
+    assert bool((first[2] != first[0]).all())
+
+
 def test_an_adapter_made_while_edits_are_in_force_does_not_keep_them(model, tmp_path) -> None:
     adapter, ids = finetune(model, EXAMPLES, tmp_path / "a", QUICK), torch.tensor([[1, 5, 9, 30]])
     free = finetuned(model, adapter).forward(ids)
@@ -227,7 +242,7 @@ def test_bad_material_is_refused(model, tmp_path) -> None:
     with pytest.raises(WorkbenchError, match="annot be trained with"):
         FinetuneOptions(learning_rate=float("nan"))
     with pytest.raises(WorkbenchError, match="he loss of update 0 is nan"):
-        broken = TrainingEdit(lambda tuned, width: adding(tuned, HOOK, torch.full((tuned.d_model,), torch.nan)))
+        broken = BatchEdit(lambda tuned, width: adding(tuned, HOOK, torch.full((tuned.d_model,), torch.nan)))
         finetune(model, EXAMPLES, tmp_path / "nan", QUICK, edit=broken)
     assert not (tmp_path / "nan" / "finetune.json").exists()
 

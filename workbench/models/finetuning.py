@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from .model import Model, shared_tree
 from .reply_batches import (
     BATCH_TOKENS,
     MAX_TOKENS,
+    BatchEdit,
     ChatExample,
     ReplyTokens,
     batches_of,
@@ -44,7 +45,7 @@ from .reply_batches import (
 CHECKPOINT = "checkpoint"
 MAX_GRADIENT_NORM = 1.0
 _STATE, _MOMENTS = "finetune_state", ("step", "exp_avg", "exp_avg_sq")
-__all__ = ["Adapter", "ChatExample", "FinetuneOptions", "TrainingEdit", "finetune", "finetuned", "reply_losses"]
+__all__ = ["Adapter", "BatchEdit", "ChatExample", "FinetuneOptions", "finetune", "finetuned", "reply_losses"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,6 +68,8 @@ class FinetuneOptions(Shown):
     """Examples per update; every epoch has its own order."""
     max_tokens: int = MAX_TOKENS
     """An example is cut after so many tokens, prompt included."""
+    max_reply_tokens: int | None = None
+    """A reply is cut after so many tokens, however long its prompt is; None = not."""
     batch_tokens: int = BATCH_TOKENS
     """At most so many tokens go through at once: gradients of the parts of a batch add up."""
     kl_weight: float = 0.0
@@ -75,7 +78,7 @@ class FinetuneOptions(Shown):
     """Of the start values and of the order."""
 
     def __post_init__(self) -> None:
-        counts = (self.rank, self.steps, self.batch_size, self.max_tokens, self.batch_tokens)
+        counts = (self.rank, self.steps, self.batch_size, self.max_tokens, self.batch_tokens, self.max_reply_tokens or 1)
         sizes = (self.alpha, self.learning_rate)
         if min(counts) < 1 or not all(0 < size < math.inf for size in sizes) or not 0 <= self.kl_weight < math.inf:
             raise WorkbenchError(
@@ -96,23 +99,13 @@ class FinetuneOptions(Shown):
         return self.learning_rate * min(1.0, rising, falling)
 
 
-@dataclass(frozen=True)
-class TrainingEdit:
-    """An edit in force while an adapter is trained, and gone afterwards."""
-
-    enter: Callable[[Model, int], AbstractContextManager[Any]]
-    """(model in training, prompt width of the batch) -> the context that a forward and backward pass run in."""
-    description: Mapping[str, Any] = field(default_factory=dict)
-    """What it is, in JSON types: part of the adapter's identity."""
-
-
 def finetune(
     model: Model,
     examples: Sequence[ChatExample],
     folder: str | os.PathLike[str],
     options: FinetuneOptions | None = None,
     *,
-    edit: TrainingEdit | None = None,
+    edit: BatchEdit | None = None,
     checkpoint_every: int = 20,
 ) -> Adapter:
     """Train an adapter of `model` to give the examples' replies; returns it as it lies in `folder`.
@@ -128,7 +121,7 @@ def finetune(
     """
     options, place = options or FinetuneOptions(), Path(folder)
     require_peft()
-    rows = reply_tokens(model, examples, max_tokens=options.max_tokens)
+    rows = reply_tokens(model, examples, max_tokens=options.max_tokens, max_reply_tokens=options.max_reply_tokens)
     source = _source(model, rows, options, edit)
     key = content_hash(source)
     if (place / CARD).is_file():
@@ -163,7 +156,7 @@ class _Run:
     """The mutable state of one training: the adapter's tensors by name, their optimizer, and the losses so far."""
 
     def __init__(
-        self, base: Model, rows: Sequence[ReplyTokens], options: FinetuneOptions, edit: TrainingEdit | None,
+        self, base: Model, rows: Sequence[ReplyTokens], options: FinetuneOptions, edit: BatchEdit | None,
         folder: Path, key: str,
     ) -> None:  # fmt: skip
         self.base, self.rows, self.options, self.edit, self.folder, self.key = base, rows, options, edit, folder, key
@@ -274,7 +267,7 @@ def _with_adapter(base: Model, options: FinetuneOptions) -> Any:
     return made
 
 
-def _source(model: Model, rows: Sequence[ReplyTokens], options: FinetuneOptions, edit: TrainingEdit | None) -> dict[str, Any]:
+def _source(model: Model, rows: Sequence[ReplyTokens], options: FinetuneOptions, edit: BatchEdit | None) -> dict[str, Any]:
     """What an adapter depends on, in JSON types."""
     texts = content_hash([[row.prompt, row.reply] for row in rows])
     return {

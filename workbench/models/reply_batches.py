@@ -8,9 +8,10 @@ template around it nor the token that ends it, because most sampled replies are 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,16 @@ class ChatExample(Shown):
 
 
 @dataclass(frozen=True)
+class BatchEdit:
+    """An edit that is in force while a batch goes through a model, in training too, and gone afterwards."""
+
+    enter: Callable[[Model, int], AbstractContextManager[Any]]
+    """(model, prompt width of the batch) -> the context that a forward (and backward) pass runs in."""
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """What it is, in JSON types: part of the identity of what is trained under it."""
+
+
+@dataclass(frozen=True)
 class ReplyTokens:
     """An example as ids: `prompt` ends where the reply begins (template included), `reply` holds its own tokens only."""
 
@@ -61,12 +72,15 @@ class ReplyTokens:
         return len(self.prompt) + len(self.reply) - 1
 
 
-def reply_tokens(model: Model, examples: Sequence[ChatExample], *, max_tokens: int = MAX_TOKENS) -> list[ReplyTokens]:
-    """The examples as ids, cut after `max_tokens`; those whose reply begins later are left out, and counted in the log.
+def reply_tokens(
+    model: Model, examples: Sequence[ChatExample], *, max_tokens: int = MAX_TOKENS, max_reply_tokens: int | None = None
+) -> list[ReplyTokens]:
+    """The examples as ids, cut after `max_tokens` in all and `max_reply_tokens` of the reply; those whose reply begins too late
+    are left out, and counted in the log.
 
     Raises WorkbenchError when none is left.
     """
-    rows = [_tokens(model, example, max_tokens) for example in examples]
+    rows = [_tokens(model, example, max_tokens, max_reply_tokens) for example in examples]
     kept = [row for row in rows if row.reply]
     if not kept:
         raise WorkbenchError(
@@ -80,10 +94,11 @@ def reply_tokens(model: Model, examples: Sequence[ChatExample], *, max_tokens: i
     return kept
 
 
-def _tokens(model: Model, example: ChatExample, max_tokens: int) -> ReplyTokens:
+def _tokens(model: Model, example: ChatExample, max_tokens: int, max_reply_tokens: int | None) -> ReplyTokens:
     chat = tokenize_chat(model, [*example.messages, {"role": "assistant", "content": example.reply}])
     start, end = chat.spans["response"][-1]
-    return ReplyTokens(chat.ids[:start], chat.ids[start : min(end, max_tokens)])
+    end = min(end, max_tokens, end if max_reply_tokens is None else start + max_reply_tokens)
+    return ReplyTokens(chat.ids[:start], chat.ids[start:end])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +152,23 @@ def batches_of(model: Model, rows: Sequence[ReplyTokens], batch_tokens: int) -> 
 
 @torch.no_grad()
 def reply_losses(
-    model: Model, examples: Sequence[ChatExample], *, max_tokens: int = MAX_TOKENS, batch_tokens: int = BATCH_TOKENS
+    model: Model,
+    examples: Sequence[ChatExample],
+    *,
+    max_tokens: int = MAX_TOKENS,
+    max_reply_tokens: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    edit: BatchEdit | None = None,
 ) -> Tensor:
     """Nats per reply token that each example costs the model: float64 `[n_kept]`, in the order of `examples`.
 
-    Edits in force act on it.
+    Edits in force act on it; `edit` is entered with each batch's prompt width, so that prompt and response are told apart.
     """
-    rows = reply_tokens(model, examples, max_tokens=max_tokens)
+    rows = reply_tokens(model, examples, max_tokens=max_tokens, max_reply_tokens=max_reply_tokens)
     losses = torch.zeros(len(rows), dtype=torch.float64)
     for indices, batch in batches_of(model, rows, batch_tokens):
-        lost = batch.surprise(batch.log_probabilities(model)).double().cpu()
+        with edit.enter(model, batch.prompt_width) if edit else nullcontext():
+            lost = batch.surprise(batch.log_probabilities(model)).double().cpu()
         sums = torch.zeros(len(indices), dtype=torch.float64).index_add_(0, batch.row, lost)
         losses[indices] = sums / batch.row.bincount(minlength=len(indices))
     return losses
