@@ -121,6 +121,12 @@ def test_the_plan_of_a_training_says_how_large_its_activations_are_and_checks_it
     (tmp_path / "t.yaml").write_text(config + "saes: [{name: a}, {name: b, weights: shuffled}]\n")
     plan = workbench("sae", "train", tmp_path / "t.yaml", "--plan", "--json").json
     assert plan["activation_bytes"] == pytest.approx(plan["n_tokens"] * 2 * 2 * tiny_model("qwen3").d_model, rel=0.01)
+    assert plan["memory_gib"] > 1 and "memory: about" in workbench("sae", "train", tmp_path / "t.yaml", "--plan").out
+    wide = config + "saes: [{name: a, d_sae: 4000000}, {name: b, d_sae: 4000000}]\n"
+    (tmp_path / "t.yaml").write_text(wide)
+    flags = ("sae", "train", tmp_path / "t.yaml", "--plan", "--json")
+    together, apart = workbench(*flags).json["memory_gib"], workbench(*flags, "--saes-per-pass", "1").json["memory_gib"]
+    assert apart < together  # two wide SAEs in one pass hold twice the weights and moments
     (tmp_path / "t.yaml").write_text(config.replace("blocks.0", "blocks.99"))
     refused = workbench("sae", "train", tmp_path / "t.yaml", "--plan")
     assert refused.code == 2 and "blocks.99" in refused.err

@@ -193,6 +193,15 @@ def test_half_a_request_reaches_no_route():
     assert reached == []
 
 
+@pytest.mark.parametrize("place", ["/nowhere", "/traits/nobody", "/traits/<script>alert(1)</script>", "/features/999999999",
+                                   "/features/evil"])  # fmt: skip
+def test_a_browser_gets_a_page_that_says_what_is_missing(client, place):
+    answer = client.get(place, headers={"accept": "text/html,*/*"})
+    assert answer.status_code in (400, 404, 422) and answer.headers["content-type"].startswith("text/html")
+    assert "This page cannot be shown" in answer.text and "<script>alert" not in answer.text
+    assert "default-src" in answer.headers["content-security-policy"]
+
+
 @pytest.mark.parametrize("place", ["/nowhere", "/api/nowhere", "/static/%2e%2e%2fsecurity.py", "/traits/nobody"])
 def test_what_is_not_there_is_told_as_everything_else(client, place):
     answer = client.get(place)

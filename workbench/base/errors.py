@@ -63,5 +63,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, remedy: str = ""
         return WorkbenchError(f"there is no {kind} {name!r}", f"a known {kind}, but none is known here", remedy)
     listed = ", ".join(ordered[:limit])
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
-    advice = remedy or f"did you mean {ordered[0]!r}?"
+    close = difflib.get_close_matches(str(name).lower(), [ordered[0].lower()], cutoff=0.5)
+    advice = remedy or (f"did you mean {ordered[0]!r}?" if close else "choose one of them")
     return WorkbenchError(f"there is no {kind} {name!r}", f"one of {listed}{more}", advice)

@@ -36,6 +36,7 @@ GROUPS = {
 SECTIONS = {
     "Main job": ("demo", "extract", "decompose", "label", "report", "serve", "traits", "judge"),
     "Study": ("audit", "falsify", "lab", "transfer", "vectors", "decompositions"),
+    "Use": ("steer", "sweep", "monitor", "prevent", "diff", "screen"),
     "Features and labels": ("features", "labels"),
     "SAEs": ("sae",),
     "Housekeeping": ("runs", "cache", "config", "models", "doctor"),
@@ -46,7 +47,8 @@ Settings, strongest first: a flag, WORKBENCH_<NAME> in the environment,
 ./workbench.toml, your own config.toml (`workbench config show`).
 \b
 Exit codes: 0 done; 1 the answer is no, or a check failed (a bug: with its
-traceback); 2 bad input; 130 interrupted; 143 terminated.
+traceback); 2 bad input; 130 interrupted (`serve`, which ends so: 0);
+143 terminated.
 Every command takes --json (one object on standard output) and --quiet."""
 
 START = """\

@@ -66,7 +66,14 @@ class JudgeChoice:
         if not name:
             raise WorkbenchError("the judge 'local' has no model", "a model's name, folder, GGUF file or hub id",
                                  "give --judge-model, or set WORKBENCH_JUDGE_MODEL")  # fmt: skip
-        return {"model": model_identity(str(name)), "dtype": setting("judge_dtype", None, "float32")}
+        return {"model": model_identity(str(name)), "dtype": self.dtype}
+
+    @property
+    def dtype(self) -> str | None:
+        """The type of a local judge's weights, which is a setting; None for the other judges."""
+        from workbench.base.settings import setting
+
+        return str(setting("judge_dtype", None, "float32")) if self.name == "local" else None
 
     def make(self) -> Judge:
         """The judge itself."""

@@ -290,5 +290,6 @@ def show_steps(plan: dict[str, Any]) -> None:
         table(f"Plan: {plan['what']}", ("step", "passes", "tokens", "about"), rows, right=(1, 2))
     else:
         table(f"Plan: {plan['what']}", ("step", "about"), [(s["step"], time_text(s["seconds"])) for s in plan["steps"]])
-    say(f"time: {time_text(plan['seconds'])}" + (f"; in {plan['folder']}" if plan["folder"] else ""))
+    memory = "" if plan.get("memory_gib") is None else f"; memory: about {plan['memory_gib']} GiB"
+    say(f"time: {time_text(plan['seconds'])}{memory}" + (f"; in {plan['folder']}" if plan["folder"] else ""))
     say(f"This is {plan['note']}. Nothing was run.")

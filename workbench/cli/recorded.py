@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from workbench.base.store import sha256_file
 
 from .config import STAGES, JobConfig
 
-JOB, COMMANDS = "job", "commands"
+JOB, COMMANDS, MEANT = "job", "commands", "meant"
 N_COMMANDS = 50
 SETTING_OF = {"n_samples": "samples", "choose": "choose_layer", "judge_url": "base_url"}
 """Fields of JobConfig whose setting has another name."""
@@ -24,13 +25,13 @@ _KINDS = {"str": (str,), "str | None": (str, type(None)), "int": (int,), "bool":
 _USER, _SECRET = r"(\w://)[^/\s]+@", r"([?&][\w-]*(?:key|token|secret|password)=)[^&#\s'\"]+"
 
 
-def record_job(run: RunFolder, config: JobConfig, upto: str) -> None:
+def record_job(run: RunFolder, config: JobConfig, upto: str, *, meant: Mapping[str, Any]) -> None:
     """Write into the manifest what is about to be run, before any stage: an interrupted run can be taken up from it.
 
-    Passwords inside addresses are left out; keys never stand in a command.
+    `meant` is what settings that name nothing stood for (see `Job.meant`). Passwords inside addresses are left out; keys never stand in a command.
     """
     settings = {name: without_password(value) for name, value in asdict(_rooted(config)).items()}
-    job = {"settings": settings, "sources": _sources(config), "files": _files(), "upto": upto}
+    job = {"settings": settings, MEANT: {**_models_meant(config), **meant}, "sources": _sources(config), "files": _files(), "upto": upto}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     said = {"command": _command(), "upto": upto, "started": now}
     run.note(**{JOB: job, COMMANDS: [*run.manifest.get(COMMANDS, []), said][-N_COMMANDS:]})
@@ -57,7 +58,25 @@ def recorded_job(manifest: dict[str, Any], folder: Path) -> tuple[JobConfig, str
             "a manifest as it was written",
             "give its settings again: workbench report TRAIT --out FOLDER ...",
         )
-    return JobConfig(**job["settings"]), str(job["upto"])
+    return _as_meant(JobConfig(**job["settings"]), job.get(MEANT)), str(job["upto"])
+
+
+def _models_meant(config: JobConfig) -> dict[str, Any]:
+    """The models of judge and explainer that the settings name where the job names none."""
+    unnamed = [name for name in ("judge_model", "explainer_model") if getattr(config, name) is None]
+    return {name: find_setting(name).value for name in unnamed}
+
+
+def _as_meant(config: JobConfig, meant: Any) -> JobConfig:
+    """The configuration with the SAE, the judge and the models that it stood for, whatever shelf and settings say by now."""
+    known = {name: value for name, value in meant.items() if isinstance(value, str)} if isinstance(meant, dict) else {}
+    dtype = find_setting("judge_dtype").value or "float32"
+    if known.get("judge_dtype", dtype) != dtype:
+        raise WorkbenchError(f"the judge's replies were scored in {known['judge_dtype']}; judge_dtype is {dtype} now",
+                             "the setting that the run was begun with",
+                             f"set WORKBENCH_JUDGE_DTYPE={known['judge_dtype']}")  # fmt: skip
+    names = ("sae", "judge", "judge_model", "explainer_model")
+    return replace(config, **{name: getattr(config, name) or known.get(name) for name in names})
 
 
 def without_password(value: Any) -> Any:

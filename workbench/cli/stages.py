@@ -69,7 +69,7 @@ def main_job(config: JobConfig, folder: Path, *, upto: str = "report") -> JobRes
     ran: list[str] = []
     summaries: dict[str, dict[str, Any]] = {}
     with RunFolder.open(folder) as run:
-        record_job(run, config, upto)
+        record_job(run, config, upto, meant=job.meant())
         for stage in STAGES[: STAGES.index(upto) + 1]:
             key = job.key(stage)
             if not is_current(run, stage, key):
@@ -126,6 +126,10 @@ class Job:
             inputs.require_fit_sae(self.sae_site)
         self.judge.identity(self.trait.name)
         self.explainer.identity()
+
+    def meant(self) -> dict[str, Any]:
+        """{sae, judge, judge_dtype}: what the settings that name nothing stood for, so that `resume` means the same."""
+        return {"sae": self.site.id if self.site else None, "judge": self.judge.name, "judge_dtype": self.judge.dtype}
 
     @cached_property
     def trait(self) -> Any:

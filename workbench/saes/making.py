@@ -104,7 +104,7 @@ def _tasks(
     model = with_shuffled_weights(model, seed=recipe.seed) if weights == "shuffled" else model
     stores = _captured(recipe, plans, model, rows, out / "activations")
     tasks = []
-    for together in _passes(plans, saes_per_pass):
+    for together in passes(plans, saes_per_pass):
         hook, corpus = HookPoint.parse(together[0].hook), together[0].data == "corpus"
         data = stores["train"][hook]
         held_out = {kind: stores[kind][hook] for kind in rows.held_out if kind == "corpus" or not corpus}
@@ -202,7 +202,7 @@ def _is_saved(folder: Path, key: str) -> bool:
     return card.get("training_key") == key
 
 
-def _passes(plans: Sequence[SaePlan], most: int | None) -> list[tuple[SaePlan, ...]]:
+def passes(plans: Sequence[SaePlan], most: int | None = None) -> list[tuple[SaePlan, ...]]:
     """The plans that read the same batches, together, at most so many."""
     together: dict[Any, list[SaePlan]] = {}
     for plan in plans:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from workbench import __version__
 from workbench.base.errors import WorkbenchError
@@ -34,11 +37,23 @@ def make_app(explorer: Explorer, access: Access) -> Guard:
     )
     for subject in ROUTES:
         app.include_router(subject.make_router(explorer))
-    app.add_exception_handler(WorkbenchError, _of_workbench)
-    app.add_exception_handler(RequestValidationError, _of_request)
-    app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(Exception, _of_ours)
+    known = {WorkbenchError: _of_workbench, RequestValidationError: _of_request, HTTPException: _of_http, Exception: _of_ours}
+    for kind, answer in known.items():
+        app.add_exception_handler(kind, _for_readers(explorer, answer))
     return Guard(app, access)
+
+
+def _for_readers(explorer: Explorer, answer: Callable[[Request, Any], Answer]) -> Callable[[Request, Any], Response]:
+    """The answer as a page of the explorer where a browser asked for a page, as JSON everywhere else."""
+
+    def handle(request: Request, error: Any) -> Response:
+        found = answer(request, error)
+        is_page = not request.url.path.startswith(("/api/", "/static/"))
+        if is_page and "text/html" in request.headers.get("accept", ""):
+            return pages.problem_page(explorer, json.loads(bytes(found.body)), found.status_code)
+        return found
+
+    return handle
 
 
 def _of_workbench(_: Request, error: Any) -> Answer:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_stages import SmallJob
+from workbench.base.errors import WorkbenchError
 from workbench.base.runs import RunFolder, living_holder
 from workbench.base.store import write_json
 from workbench.cli import stages
+from workbench.cli.recorded import recorded_job
 from workbench.cli.stages import JobConfig, main_job
 
 SAE = "smollm2-135m-instruct/blocks.15.hook_resid_post"
@@ -123,6 +125,21 @@ def test_an_interrupted_run_goes_on_with_the_same_settings_wherever_it_is_called
 
 
 do = SmallJob._do
+
+
+def test_a_resumed_run_means_the_sae_and_the_judge_that_it_meant_when_it_began(small_jobs, monkeypatch):
+    main_job(JobConfig(), Path("runs/x"), upto="vector")
+    manifest = json.loads(Path("runs/x/manifest.json").read_text())
+    meant = manifest["job"]["meant"]
+    assert meant["judge"] == "offline" and meant["judge_dtype"] is None
+    config, _ = recorded_job(manifest, Path("runs/x"))
+    assert (config.judge, config.sae) == ("offline", meant["sae"])
+    meant |= {"sae": "the-one-of-then", "judge": "local", "judge_dtype": "bfloat16", "judge_model": "a-judge"}
+    with pytest.raises(WorkbenchError, match="WORKBENCH_JUDGE_DTYPE=bfloat16"):
+        recorded_job(manifest, Path("runs/x"))
+    monkeypatch.setenv("WORKBENCH_JUDGE_DTYPE", "bfloat16")
+    config, _ = recorded_job(manifest, Path("runs/x"))
+    assert (config.sae, config.judge, config.judge_model) == ("the-one-of-then", "local", "a-judge")
 
 
 def test_a_run_that_does_not_say_what_made_it_is_not_resumed(workbench):

@@ -107,6 +107,14 @@ def test_controls_and_the_table(workbench: Any, made: Made) -> None:
     assert "swapped" in answer.out and "one_token" in answer.out and "5 of 5 labels could be scored" in answer.out
 
 
+def test_the_plan_of_an_offline_scorer_says_how_long_it_reads(workbench: Any, made: Made) -> None:
+    given = ("--index", made.index, "--sae", made.sae, "--plan")
+    quick, slow = (workbench("labels", "score", made.labels, *given, "--json", "--scorer", name).json["seconds"]
+                   for name in ("embedding", "sentence"))  # fmt: skip
+    assert 10 < quick < slow
+    assert "time:" in workbench("labels", "score", made.labels, *given).out
+
+
 def test_senses_and_the_closed_loop(workbench: Any, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     use_toy_embedders(monkeypatch, [*THEMES.values()])
     given = ("--index", made.index, "--sae", made.sae, "--senses", "--closed-loop", "--model", made.sae.parent / "model")
@@ -127,7 +135,7 @@ def test_an_endpoint_scores_and_the_plan_asks_nothing(workbench: Any, made: Made
         asked = ("--scorer", "openai", "--scorer-model", "m", "--scorer-url", endpoint.url)
         given = ("--index", made.index, "--sae", made.sae, *asked)
         plan = json.loads(workbench("labels", "score", made.labels, *given, "--plan", "--json", "-q").out)
-        assert plan["n_requests"] > 0 and not endpoint.bodies
+        assert plan["n_requests"] > 0 and not endpoint.bodies and plan["seconds"] is None
         answer = workbench("labels", "score", made.labels, *given, "--json", "-q")
         assert answer.code == 0, answer.err
         assert len(endpoint.bodies) == plan["n_requests"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DECOMPOSITION = Path("decomposition") / "decomposition.json"
 FOLDER = "explained"
+START_SECONDS, FEATURE_SECONDS = 13.0, 0.15  # of the offline explainer with its scores, on one core
 
 
 def explain(
@@ -237,6 +238,7 @@ def _explained(
         "explainer": explainer.name,
         "n_features": len(material.features),
         "estimate": None,
+        "seconds": START_SECONDS + FEATURE_SECONDS * len(material.features) if explainer.name == "offline" else None,
     }
     if isinstance(explainer, EndpointExplainer):
         evidence = [material.collection.evidence[feature] for feature in material.features]
@@ -277,11 +279,13 @@ def _show(value: dict[str, Any]) -> None:
 
 def _show_plan(value: dict[str, Any]) -> None:
     from ..console import say
+    from ..plan import time_text
 
     expected = value["estimate"]
     if expected is None:
         say(
-            f"{value['n_features']} features; the explainer {value['explainer']!r} sends nothing and costs nothing"
+            f"{value['n_features']} features; the explainer {value['explainer']!r} sends nothing and costs nothing; time: "
+            + ("not known for this model" if value["seconds"] is None else time_text(value["seconds"]))
         )
         return
     priced = expected["most_cost"] is not None

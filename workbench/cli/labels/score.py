@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from workbench.labeling.labels import FeatureLabel, FeatureRecord
     from workbench.labeling.scores.protocol import Scorer
 
+START_SECONDS = 13.0
+READ_PER_SECOND = {"embedding": 1000.0, "sentence": 60.0}  # contexts, on one core; an endpoint's speed is not known
 SCORERS = ("embedding", "sentence", "openai", "anthropic", "local")
 
 
@@ -181,6 +183,8 @@ def _plan(records: dict[int, FeatureRecord], collection: Collection, scorer: Sco
     sets = {feature: examples_for(scorer, feature, collection) for feature in records}
     plan: dict[str, Any] = {"plan": True, "n_labels": n_labels, "scorer": scorer.kind, "n_requests": 0, "input_tokens": 0}
     plan["n_examples"] = sum(sum(sets[f].n.values()) * len(record.labels) for f, record in records.items())
+    speed = READ_PER_SECOND.get(scorer.kind.split("_")[0])
+    plan["seconds"] = None if speed is None else round(START_SECONDS + plan["n_examples"] / speed, 1)
     if isinstance(scorer, EndpointScorer):
         for feature, record in records.items():
             examples = [*sets[feature].positives, *(e for group in sets[feature].negatives.values() for e in group)]
@@ -267,8 +271,11 @@ def _show(value: dict[str, Any]) -> None:
     from ..console import interval, say, table
 
     if value.get("plan"):
-        say(f"{value['n_labels']} labels, {value['n_examples']} texts; {value['n_requests']} requests, "
-            f"about {value['input_tokens']:,} tokens")  # fmt: skip
+        from ..plan import time_text
+
+        takes = "not known for this scorer" if value["seconds"] is None else time_text(value["seconds"])
+        say(f"{value['n_labels']} labels, {value['n_examples']:,} texts; {value['n_requests']} requests, "
+            f"about {value['input_tokens']:,} tokens; time: {takes}")  # fmt: skip
         return
     rows = []
     for row in value["labels"]:

@@ -11,6 +11,7 @@ from workbench.base.errors import WorkbenchError
 
 from ..console import interval
 from ..plan import FORWARD_TOKENS_PER_SECOND, SAMPLED_TOKENS_PER_SECOND
+from .memory import reading_gib, saes_gib, shape_at_hand
 
 if TYPE_CHECKING:
     from workbench.models.loading import Model
@@ -71,8 +72,21 @@ class EvaluationJob:
             "folder": None,
             "steps": [{"step": name, "seconds": round(seconds, 1)} for name, seconds in steps.items()],
             "seconds": round(sum(steps.values()), 1),
+            "memory_gib": self._memory_gib(),
             "note": "an estimate from speeds measured with the default model on two cores; downloads not counted",
         }
+
+    def _memory_gib(self) -> float | None:
+        """At the peak, where the model's configuration is on this machine."""
+        from workbench.saes.registry import find_sae, find_unshelved
+
+        shape = shape_at_hand(self.model)
+        found = [(find_unshelved(name) or find_sae(name)).d_sae for name in (self.sae, *self.controls, *self.other_seeds)]
+        saes = [d_sae for d_sae in found if d_sae is not None]
+        if shape is None or len(saes) < len(found):
+            return None
+        sample = self.settings.sample_tokens * (max(saes) * 4 + shape.d_model * 4) / 2**30  # codes and activations of the sample
+        return round(reading_gib(shape, self.dtype) + saes_gib(saes, shape.d_model) + sample, 1)
 
     def run(self, out: Path | None, *, write_card: bool) -> dict[str, Any]:
         """The evaluation; kept part by part in `out` when given, and written into the SAE's folder with `write_card`."""

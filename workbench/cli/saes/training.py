@@ -15,6 +15,7 @@ from workbench.base.runs import RunFolder, default_run_folder
 from workbench.base.store import parse_yaml, read_json
 
 from ..plan import FORWARD_TOKENS_PER_SECOND, SAMPLED_TOKENS_PER_SECOND
+from .memory import pass_gib, reading_gib, shape_at_hand
 
 if TYPE_CHECKING:
     from workbench.saes.making import Pass
@@ -155,23 +156,24 @@ class TrainingJob:
         return {**found, **self._size(read)}
 
     def _size(self, n_tokens: float) -> dict[str, Any]:
-        """Tokens and bytes of the activations, where the model's configuration is on this machine; blocks are checked there."""
-        from workbench.models.loading import config_at_hand
-        from workbench.models.synthetic import shape_of
+        """Memory, and tokens and bytes of the activations, where the model's configuration is on this machine; blocks are
+        checked there."""
+        shape = shape_at_hand(self.recipe.model)
+        if shape is None:
+            return {"memory_gib": None}
+        from workbench.saes.making import check_block, passes
 
-        at_hand = config_at_hand(self.recipe.model)
-        if at_hand is None:
-            return {}
-        from workbench.saes.making import check_block
-
-        shape = shape_of(at_hand[0])
         for plan in self.recipe.plans:
             check_block(plan, self.recipe.model, shape.n_blocks)
         places = {(plan.weights, plan.hook) for plan in self.recipe.plans}
         size = int(n_tokens * shape.d_model * 2 * len(places))
-        where = "in memory" if self.recipe.activations == "memory" else "on disk"
+        held = self.recipe.activations == "memory"
+        where = "in memory" if held else "on disk"
+        memory = max(reading_gib(shape, self.recipe.capture_dtype),
+                     *(pass_gib(one, shape.d_model) for one in passes(self.recipe.plans, self.saes_per_pass)))  # fmt: skip
         note = f"{NOTE}; activations: about {n_tokens:,.0f} tokens at {len(places)} site(s), {size / 2**30:.1f} GiB {where}"
-        return {"n_tokens": int(n_tokens), "activation_bytes": size, "note": note}
+        return {"n_tokens": int(n_tokens), "activation_bytes": size, "note": note,
+                "memory_gib": round(memory + held * size / 2**30, 1)}  # fmt: skip
 
     def run(self) -> dict[str, Any]:
         """Carry the file out, in a locked folder; every part resumes."""

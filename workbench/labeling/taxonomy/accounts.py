@@ -116,12 +116,16 @@ def _null(share: float, draws: Tensor) -> Null | None:
 
 
 def remainder(parts: Decomposition, account: Account, names: Sequence[tuple[str, str]]) -> list[Part]:
-    """The features without a label and the SAE's error, named (id, name); the first is what the other parts leave of 1."""
+    """The features without a label and the SAE's error, named (id, name); the first is what the other parts leave of 1.
+
+    Counted are the unlabelled features that have a share: those that never fired in either arm have none.
+    """
     assert parts.share_error is not None
     error, labelled = parts.replicate_error.double(), account.replicates.sum(dim=1)
     share = 1 - parts.share_error - float(account.shares.sum())
     found = []
-    values = (share, 1 - error - labelled, parts.d_sae - len(account.features)), (parts.share_error, error, 0)
+    unlabelled = int(parts.share.count_nonzero()) - int(account.shares.count_nonzero())
+    values = (share, 1 - error - labelled, unlabelled), (parts.share_error, error, 0)
     for (identifier, name), (value, replicates, n_features) in zip(names, values, strict=True):
         low, high = (end.item() for end in basic_interval(replicates, value))
         corrected = 2 * value - float(replicates.nanmean())

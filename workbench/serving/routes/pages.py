@@ -69,6 +69,12 @@ def make_router(explorer: Explorer) -> APIRouter:
     return router
 
 
+def problem_page(explorer: Explorer, problem: dict[str, str], status: int) -> HTMLResponse:
+    """The page that says what could not be shown: {found, expected, remedy}, each cleaned and escaped."""
+    text = pages().get_template("problem.html.jinja").render(status=explorer.status(), here="shared", problem=problem)
+    return HTMLResponse(text, status)
+
+
 def _trait(explorer: Explorer, trait: str) -> dict[str, Any]:
     """What the trait's page shows at once; nothing but its name while the run is being read."""
     from workbench.reports import verdict
