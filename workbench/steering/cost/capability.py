@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,14 +22,14 @@ from workbench.base.errors import WorkbenchError
 from workbench.maths.statistics import bootstrap_counts, percentile_interval
 from workbench.models.likelihood import token_logprobs
 
-from .questions import QuestionSet, answers
+from .questions import QuestionSet, answers, counted_sets, question_sets
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
 
 SCOPE = "all"
 """Where edits act while capability is measured."""
-N_DOCUMENTS, DOCUMENT_TOKENS, N_ITEMS = 32, 128, 48
+N_DOCUMENTS, DOCUMENT_TOKENS, N_ITEMS = 24, 96, 32
 """Documents of each source, tokens of each, and items of each set."""
 SOURCES = ("owt", "wikipedia")
 
@@ -70,14 +71,14 @@ def make_exam(
     tokens: int = DOCUMENT_TOKENS,
     n_items: int = N_ITEMS,
     sets: Sequence[QuestionSet] | None = None,
+    folder: str | Path | None = None,
 ) -> Exam:
     """Documents of the evaluation role of OpenWebText and Wikipedia, and the measuring half of the sets that count.
 
-    Every document has `tokens` tokens, shorter ones are left out; no SAE of this package was trained on any of it.
+    Every document has `tokens` tokens, shorter ones are left out; no SAE of this package was trained on any of it. `folder`
+    keeps which sets count.
     """
-    from .questions import counted_sets
-
-    kept, rows = counted_sets(model, sets)
+    kept, rows = counted_sets(model, question_sets() if sets is None else sets, folder=folder)
     documents = [ids for source in SOURCES for ids in _documents(model, source, n_documents, tokens)]
     return Exam(tuple(documents), tuple(one.half(choosing=False, n=n_items) for one in kept), tuple(rows))
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .sweep import Cell, Sweep
 
 N_BOOTSTRAP = 2000
+EQUAL_CHANGES, EQUAL_KLS = (5.0, 10.0, 20.0), (0.05, 0.15, 0.3)
+"""Where methods are compared: points of 0-100, and nats per token on neutral text; all are reported."""
 Ends = tuple[float | None, float | None]
 
 
@@ -211,3 +213,14 @@ def _compared(
 
 def _finite(value: Tensor) -> float | None:
     return float(value) if bool(value.isfinite()) else None
+
+
+def front_summary(front: Front, *, changes: Sequence[float] = EQUAL_CHANGES, kls: Sequence[float] = EQUAL_KLS) -> dict[str, Any]:
+    """JSON types: {trait, start, wanted, base_points, points, front, at_equal_change, at_equal_kl: [{change or kl, methods}]}."""
+    return {
+        "trait": front.trait, "start": front.start, "wanted": front.wanted, "base_points": front.base_points,
+        "points": [asdict(point) for point in front.points],
+        "front": [[point.method, point.level] for point in front.best],
+        "at_equal_change": [{"change": one, "methods": rows_of(front.at_equal_change(one))} for one in changes],
+        "at_equal_kl": [{"kl": one, "methods": rows_of(front.at_equal_kl(one))} for one in kls],
+    }  # fmt: skip

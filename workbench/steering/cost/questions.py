@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from workbench.base.display import Shown
 from workbench.base.errors import unknown_name
-from workbench.base.store import sha256_bytes
+from workbench.base.store import content_hash, read_json, sha256_bytes, write_json
 from workbench.models.assets import asset_path
 from workbench.models.likelihood import token_logprobs
 from workbench.saes.evaluation.labelled import probe_rows
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from workbench.models.model import Model
 
 ABOVE_CHANCE = 0.10
-N_CHOOSING = 96
-"""Items of the choosing half that decide whether a set counts: a standard error of some 5 points."""
+N_CHOOSING = 64
+"""Items of the choosing half that decide whether a set counts: a standard error of some 6 points."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,28 @@ def answers(model: Model, one: QuestionSet, *, before: str = "", batch_tokens: i
 
 
 def counted_sets(
-    model: Model, sets: Sequence[QuestionSet] | None = None, *, n_choosing: int = N_CHOOSING
+    model: Model, sets: Sequence[QuestionSet], *, n_choosing: int = N_CHOOSING, folder: str | Path | None = None
 ) -> tuple[tuple[QuestionSet, ...], list[dict[str, Any]]]:
-    """(the sets that count, a row per set: name, n, chance, accuracy, counts), decided by the unedited model."""
-    kept, rows = [], []
-    for one in question_sets() if sets is None else sets:
-        chosen = one.half(choosing=True, n=n_choosing)
-        with model.without_hooks():
-            accuracy = float(answers(model, chosen).correct.mean()) if chosen.items else 0.0
-        counts = accuracy >= chosen.chance + ABOVE_CHANCE
-        rows.append({"name": one.name, "n": len(chosen.items), "chance": chosen.chance, "accuracy": accuracy, "counts": counts})
-        if counts:
-            kept.append(one)
-    return tuple(kept), rows
+    """(the sets that count, a row per set: name, n, chance, accuracy, counts), decided by the unedited model.
+
+    With `folder`, what was decided for this model and these items is kept there and taken up.
+    """
+    rows = [_considered(model, one.half(choosing=True, n=n_choosing), folder) for one in sets]
+    return tuple(one for one, row in zip(sets, rows, strict=True) if row["counts"]), rows
+
+
+def _considered(model: Model, chosen: QuestionSet, folder: str | Path | None) -> dict[str, Any]:
+    key = content_hash([model.weights_hash, str(model.dtype), asdict(chosen)])[:24]
+    path = None if folder is None else Path(folder) / "sets" / f"{chosen.name}-{key}.json"
+    if path is not None and path.is_file():
+        return read_json(path)
+    with model.without_hooks():
+        accuracy = float(answers(model, chosen).correct.mean()) if chosen.items else 0.0
+    row = {"name": chosen.name, "n": len(chosen.items), "chance": chosen.chance, "accuracy": accuracy,
+           "counts": accuracy >= chosen.chance + ABOVE_CHANCE}  # fmt: skip
+    if path is not None:
+        write_json(path, row)
+    return row
 
 
 def _joined(model: Model, question: str, option: str) -> tuple[tuple[int, ...], int]:

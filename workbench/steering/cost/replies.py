@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SCOPE = "predicting"
 """Where edits act while replies are sampled."""
 STARTS = ("neutral", "trait")
+N_SURPRISES = 1
+"""Replies per question whose surprise is measured: it takes a second pass."""
 MEASURES = ("points", "coherence", "repeated", "surprise", "refused", "n_tokens")
 
 
@@ -113,12 +115,13 @@ def judged(
                              "score with another judge (`workbench judge list`), offline-outcome for instance")  # fmt: skip
     check_judge(judge, model)
     verdicts = judge.score([JudgeItem(row["question"], row["response"]) for row in rows], trait)
-    surprises = reply_surprises(model, [row["chat"] for row in rows])
+    read = [row for row in rows if row["sample"] < N_SURPRISES]
+    surprises = dict(zip(map(id, read), reply_surprises(model, [row["chat"] for row in read]), strict=True))
     found = []
-    for row, verdict, surprise in zip(rows, verdicts, surprises, strict=True):
+    for row, verdict in zip(rows, verdicts, strict=True):
         points = {"scored": verdict.score, "refused": 0.0}.get(verdict.outcome)
         measures = {"points": points, "coherence": verdict.coherence, "repeated": repeated_trigrams(row["response"]),
-                    "surprise": surprise, "refused": float(verdict.outcome == "refused")}  # fmt: skip
+                    "surprise": surprises.get(id(row)), "refused": float(verdict.outcome == "refused")}  # fmt: skip
         found.append({key: value for key, value in row.items() if key != "chat"} | measures)
     return Replies(tuple(found))
 

@@ -99,12 +99,19 @@ class Bench:
         return NeutralShift(self.model)
 
     def cell(self, treatment: Treatment, asking: Asking) -> Cell:
-        """The cell of one treatment, from the folder if it is there."""
-        replies = Replies(tuple(self._kept("replies", [treatment.key(), asdict(asking), self._who],
-                                           lambda: self._replies(treatment, asking))["rows"]))  # fmt: skip
-        effect = self._kept("capability", [treatment.key(), self._what], lambda: self._effect(treatment))
-        measured = None if effect["capability"] is None else Capability.from_dict(effect["capability"])
-        return Cell(treatment.to_dict(), replies, measured, effect["kl"])
+        """Replies, capability and KL of one treatment, from the folder where they are there."""
+        measured, kl = self.effect(treatment)
+        return Cell(treatment.to_dict(), self.replies(treatment, asking), measured, kl)
+
+    def replies(self, treatment: Treatment, asking: Asking) -> Replies:
+        """The judged replies of one treatment."""
+        key = [treatment.key(), asdict(asking), self._who]
+        return Replies(tuple(self._kept("replies", key, lambda: self._replies(treatment, asking))["rows"]))
+
+    def effect(self, treatment: Treatment) -> tuple[Capability | None, float]:
+        """(capability, None without an exam; KL on neutral text in nats per token, 0 for words)."""
+        found = self._kept("capability", [treatment.key(), self._what], lambda: self._effect(treatment))
+        return None if found["capability"] is None else Capability.from_dict(found["capability"]), found["kl"]
 
     @cached_property
     def _model_key(self) -> list[Any]:

@@ -87,11 +87,13 @@ def adding_incrementally(vector: Any) -> EditsAt:
     return lambda dose: incremental(vector, dose)
 
 
-def ablating(vector: Any) -> Treatment:
-    """The vector's direction projected out at its hook."""
+def ablating(vector: Any, *, hooks: Sequence[Any] = ()) -> Treatment:
+    """The vector's direction projected out at its hook, or at each of `hooks` (a PersonaVector's own direction there)."""
     from ..edits import Edit
 
-    return Treatment("ablate", None, (Edit.ablate(vector),))
+    if not hooks:
+        return Treatment("ablate", None, (Edit.ablate(vector),))
+    return Treatment("ablate everywhere", None, tuple(Edit.ablate(vector, hook=hook) for hook in hooks))
 
 
 def capping(vector: Any, projections: Tensor, quantiles: Sequence[float]) -> tuple[Treatment, ...]:

@@ -1,0 +1,184 @@
+"""What docs/evidence/steering_cost.json holds: what steering does to a trait, what it costs, and which method costs least.
+
+    workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors
+    python scripts/evidence.py audit                                        # how many features the denoised vector has
+    python scripts/evidence.py steering_cost                                # some 50 CPU minutes from nothing
+    python scripts/steering_cost.py --trait evil                            # one row of the table, printed
+    python scripts/steering_cost.py --sweep reduce                          # the figure's cells: reduce or induce
+
+Every cell is one file under runs/steering_cost and is taken up again: stop at any time and run the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from workbench.base.provenance import made
+from workbench.base.store import read_json, sha256_file
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "steering_cost.json", ROOT / "docs" / "images"
+RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
+PLACE = RUNS / "steering_cost"
+TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
+SWEPT = "evil"
+DIRECTIONS = {"reduce": (-1, "trait"), "induce": (1, "neutral")}
+JUDGE = "offline-outcome"
+N_TRAIT_SAMPLES, N_SWEEP_SAMPLES, TOKENS = 3, 3, 48
+
+
+def evidence() -> dict[str, Any]:
+    """{traits: {name: {up, down, ablate, capability_cost}}, sweep: {reduce, induce}, exam, claims}; draws
+    docs/images/steering_cost.svg."""
+    from workbench.reports.steering.pareto import pareto_figure
+    from workbench.steering.cost.pareto import front_summary
+
+    started = time.perf_counter()
+    traits = {trait: trait_row(trait) for trait in TRAITS}
+    fronts = {direction: swept(direction) for direction in DIRECTIONS}
+    pareto_figure(list(fronts.values())).save(IMAGES / "steering_cost.svg")
+    sweeps = {direction: front_summary(front) for direction, front in fronts.items()}
+    header = made("make evidence TOPIC=steering_cost", SEED, time.perf_counter() - started, {t: _vector_hash(t) for t in TRAITS})
+    return {"_made": header, **settings(), "traits": traits, "sweep": sweeps}
+
+
+def evidence_quick() -> bool:
+    """Whether evil steered up with other random draws changes within the stated interval."""
+    from workbench.steering.cost.methods import directions
+    from workbench.steering.cost.replies import Asking
+    from workbench.steering.cost.treatments import UNSTEERED, Treatment, adding
+
+    stated = read_json(EVIDENCE)["traits"]["evil"]["up"]
+    bench, asking = bench_of("evil"), Asking(n_samples=N_TRAIT_SAMPLES, seed=SEED + 1)
+    edits = tuple(adding(directions.whole(vector_of("evil")))(stated["dose"]))
+    change = bench.replies(Treatment("add", stated["dose"], edits), asking).mean("points")
+    change -= bench.replies(Treatment(UNSTEERED), asking).mean("points")
+    low, high = stated["interval"]
+    print(f"evil, up: {change:+.1f} points; stated {stated['change']:+.1f} [{low:+.1f}, {high:+.1f}]")
+    return low <= change <= high
+
+
+def settings() -> dict[str, Any]:
+    """{judge, scopes, exam, sampling}: how everything here was measured."""
+    from workbench.steering.cost import capability, replies
+
+    exam = exam_of()
+    return {
+        "judge": JUDGE, "scope_replies": replies.SCOPE, "scope_capability": capability.SCOPE, "dtype": DTYPE,
+        "exam": {"sets": list(exam.considered), "documents": len(exam.documents), "document_tokens": capability.DOCUMENT_TOKENS,
+                 "items": {one.name: len(one.items) for one in exam.sets}},
+        "samples": {"traits": N_TRAIT_SAMPLES, "sweep": N_SWEEP_SAMPLES}, "max_new_tokens": TOKENS,
+    }  # fmt: skip
+
+
+def trait_row(trait: str) -> dict[str, Any]:
+    """One row of the table: made now, or from kept cells."""
+    from workbench.decomposition.causal.audit import sampled_tokens
+    from workbench.personas.judges.replies import is_validated
+    from workbench.personas.traits import load_trait
+    from workbench.steering import directions
+    from workbench.steering.cost import table
+
+    vector, bench = vector_of(trait), bench_of(trait)
+    random = directions.covariance_matched(sampled_tokens(vector, vector.hook, bench.model), vector.hook, 1, seed=SEED)[0]
+    row = table.trait_row(
+        bench, directions.whole(vector), random, select=_asking("verification", 1), sealed=_asking("sealed", N_TRAIT_SAMPLES),
+        seed=SEED,
+    )  # fmt: skip
+    return {**row, "judge_validated": is_validated(JUDGE, load_trait(trait))}
+
+
+def swept(direction: str) -> Any:
+    """The front of one sweep of SWEPT."""
+    from dataclasses import replace
+
+    from workbench.steering.cost.methods import treatments
+    from workbench.steering.cost.pareto import front
+    from workbench.steering.cost.sweep import sweep
+
+    wanted, start = DIRECTIONS[direction]
+    bench = bench_of(SWEPT)
+    chosen = treatments(sources_of_swept(), bench.model, bench.neutral, wanted=wanted)
+    asking = replace(_asking("sealed", N_SWEEP_SAMPLES), start=start)
+    return front(sweep(bench, chosen, asking), wanted=wanted, seed=SEED)
+
+
+@functools.cache
+def model() -> Any:
+    """The model, once."""
+    from workbench.models.loading import load_model
+
+    return load_model(MODEL, dtype=DTYPE)
+
+
+@functools.cache
+def exam_of() -> Any:
+    """The exam, once."""
+    from workbench.steering.cost.capability import make_exam
+
+    return make_exam(model(), folder=PLACE)
+
+
+@functools.cache
+def bench_of(trait: str) -> Any:
+    """The bench of a trait, its cells under runs/steering_cost."""
+    from workbench.personas.judges import make_judge
+    from workbench.personas.traits import load_trait
+    from workbench.steering.cost.sweep import Bench
+
+    texts, filtered_by = load_trait(trait), vector_of(trait).evidence.get("judge")
+    return Bench(model(), texts, make_judge(JUDGE, trait=texts), exam_of(), PLACE / trait, filtered_by=filtered_by)
+
+
+def vector_of(trait: str) -> Any:
+    """The trait's vector from its run."""
+    from workbench.personas.vectors import PersonaVector
+
+    return PersonaVector.load(RUNS / f"{trait}-{MODEL}" / "vector")
+
+
+def sources_of_swept() -> Any:
+    """Vector, decomposition, placebos, and what the audit chose."""
+    from workbench.decomposition.decompose import decompose
+    from workbench.personas.placebos import PlaceboVectors
+    from workbench.saes.registry import load_sae
+    from workbench.steering.cost.methods import sources_of
+
+    sae, run, audit = load_sae(), RUNS / f"{SWEPT}-{MODEL}", RUNS / "audit" / f"{SWEPT}-{MODEL}"
+    parts = decompose(vector_of(SWEPT), sae, causal=False, n_bootstrap=8, seed=SEED)
+    placebos = PlaceboVectors.load(RUNS / f"placebos-{MODEL}")
+    kept = {name: read_json(audit / f"{file}.json") for name, file in (("audit", "behaviour"), ("screen", "screen"))}
+    return sources_of(run, parts, sae, model(), placebos=placebos, seed=SEED, **kept)
+
+
+def _asking(split: str, n_samples: int) -> Any:
+    from workbench.models.sampling import Sampling
+    from workbench.steering.cost.replies import Asking
+
+    return Asking(splits=(split,), n_samples=n_samples, sampling=Sampling(max_new_tokens=TOKENS), seed=SEED)
+
+
+def _vector_hash(trait: str) -> str:
+    return sha256_file(RUNS / f"{trait}-{MODEL}" / "vector" / "persona_vector.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trait", choices=TRAITS)
+    parser.add_argument("--sweep", choices=DIRECTIONS)
+    arguments = parser.parse_args()
+    from workbench.steering.cost.pareto import front_summary
+
+    if arguments.trait:
+        print(json.dumps(trait_row(arguments.trait), indent=1))
+    if arguments.sweep:
+        print(json.dumps(front_summary(swept(arguments.sweep)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""One trait's row: steered up, steered down and ablated, with the price of each and a random direction at the same KL.
+
+Doses are chosen on the verification questions, the largest of a ladder that keeps the replies coherent; everything that is
+reported comes from the sealed questions. Up starts where nobody is told anything; down and ablation also start from the trait's
+own system prompts, as a trait that is hardly there cannot be taken away: `base` says how much there is to lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from workbench.base.randomness import derive_seed, generator
+from workbench.maths.statistics import bootstrap_counts, percentile_interval
+
+from .capability import losses
+from .treatments import UNSTEERED, EditsAt, Treatment, ablating, adding
+
+if TYPE_CHECKING:
+    from ..directions import NamedDirection
+    from .replies import Asking, Replies
+    from .sweep import Bench
+
+DOSES = (0.05, 0.1, 0.2, 0.3)
+KEEPS = 0.9
+"""Share of the unsteered replies' coherence that a chosen dose keeps on the verification questions."""
+NO_ROOM = 5.0
+"""Points of 0-100 under which a start has too little of the trait to lose."""
+N_BOOTSTRAP = 2000
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A dose in norms (signed), whether any dose of the ladder kept coherence, and the coherence at each."""
+
+    dose: float
+    coherent: bool
+    ladder: Mapping[float, float]
+
+
+def coherent_dose(bench: Bench, edits_at: EditsAt, asking: Asking, *, sign: int, doses: Sequence[float] = DOSES) -> Chosen:
+    """The largest dose that keeps `KEEPS` of the coherence of unsteered replies to `asking`; the smallest if none does."""
+    floor = KEEPS * bench.replies(Treatment(UNSTEERED), asking).mean("coherence")
+    found = {}
+    for dose in sorted(doses):
+        found[sign * dose] = bench.replies(_at("add", edits_at, sign * dose), asking).mean("coherence")
+        if found[sign * dose] < floor:
+            break  # text does not come back together at a larger dose
+    kept = [dose for dose, value in found.items() if value >= floor]
+    return Chosen(max(kept, key=abs) if kept else sign * min(doses), bool(kept), found)
+
+
+def trait_row(
+    bench: Bench,
+    vector: NamedDirection,
+    random: NamedDirection,
+    *,
+    select: Asking,
+    sealed: Asking,
+    doses: Sequence[float] = DOSES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """{up, down, ablate, capability_cost, judge}; `select` and `sealed` say how to ask, their start is set here.
+
+    up: {start: "neutral", dose, coherent, kl, base, points, change, interval, coherence, base_coherence, random: {dose, change,
+    interval}, beyond_random, beyond_interval}. down, ablate: {neutral: the same without random, trait: the same}. `random` is
+    added at the KL that the vector has, or ablated in its place. Intervals bootstrap the questions. capability_cost: {up,
+    down, ablate}: what `losses` says.
+    """
+    neutral, told = replace(sealed, start="neutral"), replace(sealed, start="trait")
+    up = coherent_dose(bench, adding(vector), replace(select, start="neutral"), sign=1, doses=doses)
+    down = coherent_dose(bench, adding(vector), replace(select, start="trait"), sign=-1, doses=doses)
+    do = {"up": _at("add", adding(vector), up.dose), "down": _at("add", adding(vector), down.dose), "ablate": ablating(vector)}
+    null = {"up": _random_at_kl(bench, adding(random), do["up"], 1), "down": _random_at_kl(bench, adding(random), do["down"], -1),
+            "ablate": ablating(random)}  # fmt: skip
+    found = {
+        "up": {"start": "neutral", **_told(up), **_change(bench, do["up"], null["up"], neutral, seed)},
+        "down": {"neutral": _told(down) | _change(bench, do["down"], None, neutral, seed),
+                 "trait": _told(down) | _change(bench, do["down"], null["down"], told, seed)},
+        "ablate": {"neutral": _change(bench, do["ablate"], None, neutral, seed),
+                   "trait": _change(bench, do["ablate"], null["ablate"], told, seed)},
+    }  # fmt: skip
+    return {**found, "capability_cost": _costs(bench, do, seed), "judge": bench.judge.name}
+
+
+def _costs(bench: Bench, treatments: Mapping[str, Treatment], seed: int) -> dict[str, Any] | None:
+    base = bench.effect(Treatment(UNSTEERED))[0]
+    measured = {name: bench.effect(treatment)[0] for name, treatment in treatments.items()}
+    return None if base is None else {name: losses(one, base, seed=seed) for name, one in measured.items() if one is not None}
+
+
+def _random_at_kl(bench: Bench, edits_at: EditsAt, treatment: Treatment, sign: int) -> Treatment | None:
+    """The random direction at the KL that a treatment has; None for one that hardly moves neutral text."""
+    kl = bench.effect(treatment)[1]
+    return _at("random", edits_at, sign * round(bench.neutral.dose(edits_at, kl), 6)) if kl > 1e-5 else None
+
+
+def _at(method: str, edits_at: EditsAt, dose: float) -> Treatment:
+    return Treatment(method, dose, tuple(edits_at(dose)))
+
+
+def _told(chosen: Chosen) -> dict[str, Any]:
+    ladder = {f"{dose:+.3g}": value for dose, value in chosen.ladder.items()}
+    return {"dose": chosen.dose, "coherent": chosen.coherent, "coherence_on_select": ladder}
+
+
+def _change(bench: Bench, treatment: Treatment, null: Treatment | None, asking: Asking, seed: int) -> dict[str, Any]:
+    """The change of the trait on these questions, the random direction's, and how far the first goes beyond the second."""
+    base, now = bench.replies(Treatment(UNSTEERED), asking), bench.replies(treatment, asking)
+    gain, points = _gain(now, base), base.mean("points")
+    found = {
+        "kl": bench.effect(treatment)[1], "base": points, "room": points >= NO_ROOM, "points": now.mean("points"),
+        **_mean(gain, "change", "interval", seed),
+        **{key: now.mean(key) for key in ("coherence", "repeated", "surprise", "refused")},
+        "base_coherence": base.mean("coherence"), "base_surprise": base.mean("surprise"),
+    }  # fmt: skip
+    if null is None:
+        return {**found, "random": None, "beyond_random": None, "beyond_interval": None}
+    drawn = _gain(bench.replies(null, asking), base)
+    return {**found, "random": {"dose": null.level, **_mean(drawn, "change", "interval", seed)},
+            **_mean(gain - drawn, "beyond_random", "beyond_interval", seed)}  # fmt: skip
+
+
+def _gain(now: Replies, base: Replies) -> Tensor:
+    return now.by_question("points") - base.by_question("points")
+
+
+def _mean(values: Tensor, name: str, interval: str, seed: int) -> dict[str, Any]:
+    """{name: mean, interval: 95% over questions} of values [n_questions]; unknown questions are left out."""
+    known = values[values.isfinite()]
+    if not len(known):
+        return {name: None, interval: None}
+    draws = bootstrap_counts(len(known), N_BOOTSTRAP, generator(derive_seed("steering row", seed)))
+    low, high = percentile_interval(draws @ known / len(known))
+    return {name: float(known.mean()), interval: [float(low), float(high)]}
