@@ -10,7 +10,7 @@ hookable pieces.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def attached(
     model: Model, hooks: Mapping[HookPoint, HookFunction], *, stop_after: int | None = None
 ) -> Iterator[None]:
     """A context in which `hooks` fire and no block after `stop_after` runs; both are undone on leaving it."""
-    _check_hooks(model, hooks, stop_after)
+    check_hooks(model, hooks, stop_after)
     with contextlib.ExitStack() as stack, contextlib.suppress(StopForward):
         for hook, function in hooks.items():
             _attach(model, hook, function, stack)
@@ -42,7 +42,9 @@ def attached(
         yield
 
 
-def _check_hooks(model: Model, hooks: Mapping[HookPoint, HookFunction], stop_after: int | None) -> None:
+def check_hooks(model: Model, hooks: Iterable[HookPoint], stop_after: int | None = None) -> None:
+    """Raise WorkbenchError unless the model has the blocks of `hooks`, and a pass that stops after a block reaches them."""
+    hooks = list(hooks)
     deepest = max((hook.block for hook in hooks), default=0)
     last = model.n_blocks - 1
     if max(deepest, stop_after or 0) > last:

@@ -29,6 +29,9 @@ def neutral_text() -> str:
 
 def measure_norm_medians(model: Model, hooks: Sequence[HookPoint]) -> dict[HookPoint, float]:
     """The median token norm at each of `hooks` on the neutral text, position 0 and sinks left out."""
+    from .hooks import check_hooks
+
+    check_hooks(model, hooks)
     rows = neutral_rows(model)
     norms: dict[HookPoint, list[Tensor]] = {hook: [] for hook in hooks}
 
