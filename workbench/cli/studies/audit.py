@@ -42,7 +42,7 @@ def command(
 
     config = flags.job(trait)
     with reserved_output(flags.as_json, flags.quiet):
-        job = _finished(config, flags.out)
+        job = finished_job(config, flags.out)
         value = _plan(job, features, controls) if flags.plan else _made(job, features, controls, full, second)
     emit(value, as_json=flags.as_json, show=lambda: _show(value))
 
@@ -122,7 +122,7 @@ def _second(job: Job, other: Any, controls: Any) -> dict[str, Any]:
     return {"sae": other.id, "rows": rows, **counts}
 
 
-def _finished(config: JobConfig, out: Path | None) -> Job:
+def finished_job(config: JobConfig, out: Path | None) -> Job:
     """The job whose folder holds a vector and its decomposition; WorkbenchError where it does not."""
     from ..stages import Job, run_folder_of
 

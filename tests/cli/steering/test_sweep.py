@@ -1,0 +1,71 @@
+"""`workbench sweep` whole, on a tiny model: every method of the figure, kept cells, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shelf import write_sae
+from tests.tiny import tiny_model
+
+HOOK = "blocks.1.hook_resid_post"
+SMALL = ("--judge", "none", "--max-new-tokens", "4", "--batch-size", "64", "-q")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model, its SAE, and a run that has a vector and a decomposition."""
+    from workbench.cli.run import run
+    from workbench.decomposition.decompose import decompose
+    from workbench.personas.vectors import PersonaVector
+    from workbench.saes.registry import load_sae
+
+    folder = tmp_path_factory.mktemp("sweep")
+    model = tiny_model("llama")
+    model.hf.save_pretrained(folder / "model")
+    model.tokenizer.save_pretrained(folder / "model")
+    write_sae(folder / "sae", model="model", d_model=model.d_model, d_sae=120)
+    common = ("--model", str(folder / "model"), "--out", str(folder / "run"), *SMALL)
+    assert run(["extract", "humorous", *common, "--hook", HOOK]) == 0
+    vector = PersonaVector.load(folder / "run" / "vector")
+    decompose(vector, load_sae(folder / "sae"), causal=False, n_bootstrap=20).save(folder / "run" / "decomposition")
+    return folder
+
+
+def arguments(place: Path) -> tuple[str, ...]:
+    return ("--model", str(place / "model"), "--sae", str(place / "sae"), "--out", str(place / "run"), *SMALL)
+
+
+@pytest.mark.assets
+def test_the_sweep_measures_every_method_and_takes_finished_cells_up(workbench, place):
+    small = ("--samples", "1", "--kl", "0.05", "--documents", "2", "--items", "2")
+    answer = workbench("sweep", "humorous", *arguments(place), *small, "--json")
+    assert answer.code == 0, answer.err
+    value = json.loads(answer.out)
+    methods = {point["method"] for point in value["points"]}
+    assert methods >= {"add", "denoised", "best feature", "difference of means", "PCA", "random features", "random"}
+    assert methods >= {"incremental", "ablate", "ablate everywhere", "cap", "prompting"}
+    assert all(point["loss_interval"][0] <= point["loss"] <= point["loss_interval"][1] for point in value["points"])
+    assert value["start"] == "trait" and value["wanted"] == -1 and value["judge"] == "offline-outcome"
+    assert "<svg" in Path(value["figure"]).read_text(encoding="utf-8")
+    kept = {path: path.stat().st_mtime_ns for path in Path(value["folder"]).rglob("*.json") if path.name != "down.json"}
+    shown = workbench("sweep", "humorous", *arguments(place), *small)
+    assert shown.code == 0 and "points of 100" in shown.out and "nats per token" in shown.out
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_the_plan_counts_cells_and_changes_nothing(workbench, place):
+    before = sorted(place.rglob("*"))
+    answer = workbench("sweep", "humorous", *arguments(place), "--plan", "--json")
+    assert answer.code == 0, answer.err
+    assert len(json.loads(answer.out)["steps"]) == 4
+    assert sorted(place.rglob("*")) == before
+
+
+def test_bad_input_says_what_to_do(workbench, place):
+    answer = workbench("sweep", "humorous", *arguments(place), "--direction", "sideways")
+    assert answer.code == 2 and "down or up" in answer.err and "Traceback" not in answer.err
+    answer = workbench("sweep", "humorous", "--model", str(place / "model"), "--out", str(place / "none"), *SMALL)
+    assert answer.code == 2 and "Traceback" not in answer.err
