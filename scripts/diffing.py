@@ -212,8 +212,9 @@ def rotated(name: str) -> dict[str, Any]:
     def make() -> dict[str, Any]:
         texts = [*documents("evaluation", N_ROTATION_TEXTS)]
         rows = text_rows(model(), texts, max_tokens=128)
-        sides = [token_activations(one, sae(), rows) for one in (model(), finetuned(model(), trained(recipe)))]
-        return asdict(rotation(*sides, sae(), labels=load_labels(sae().id, sae_hash=sae().weights_hash)))
+        after = finetuned(model(), trained(recipe))
+        before, tuned_acts = token_activations(model(), sae(), rows), token_activations(after, sae(), rows)
+        return asdict(rotation(before, tuned_acts, sae(), labels=load_labels(sae().id, sae_hash=sae().weights_hash)))
 
     sources = {"adapter": trained(recipe).card["adapter_sha256"], "texts": N_ROTATION_TEXTS, "sae": sae().weights_hash}
     return remembered(PLACE / "rotation" / f"{name}.json", sources, make)

@@ -120,8 +120,8 @@ def rotation(
 
     def row(j: int) -> TurnedFeature:
         label = labels.get(j) if labels is not None else None
-        cosines = (float(torch.deg2rad(angles[j]).cos()) for angles in (new, control))
-        return TurnedFeature(j, *cosines, int(fires[j]), label.label if label else "")
+        cosine, control_cosine = (float(torch.deg2rad(angles[j]).cos()) for angles in (new, control))
+        return TurnedFeature(j, cosine, control_cosine, int(fires[j]), label.label if label else "")
 
     n = len(active)
     return Rotation(sae.id, n, len(beyond), len(beyond) / n, float((again[active] > limit).float().mean()), limit,
