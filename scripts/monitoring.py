@@ -1,13 +1,13 @@
 """What docs/evidence/monitoring.json holds: how well a persona is seen while it speaks.
 
-    workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64                     # the seven vectors
-    workbench extract --all --model gemma3-270m --dtype bfloat16                             # the reader's
-    python scripts/evidence.py monitoring                    # some two CPU hours when nothing is there yet
-    python scripts/monitoring.py --piece detection --trait evil         # one piece of one trait, printed; kept under runs/monitoring
+    workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64                     # the seven vectors workbench extract
+    --all --model gemma3-270m --dtype bfloat16                             # the reader's python scripts/evidence.py monitoring
+    # some two CPU hours when nothing is there yet python scripts/monitoring.py --piece detection --trait evil         # one piece
+    of one trait, printed; kept under runs/monitoring
 
 Pieces are kept one by one under runs/monitoring and taken up again as long as vector, SAE, settings and code version stand.
-Roles: extraction questions make every detector, the other twenty report. Judge "offline" filtered the rows that the vectors are made
-from and labels the making side; "offline-outcome", which shares nothing with it, labels the replies that are reported on.
+Roles: extraction questions make every detector, the other twenty report. Judge "offline" filtered the rows that the vectors are
+made from and labels the making side; "offline-outcome", which shares nothing with it, labels the replies that are reported on.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def examples(trait: str) -> tuple[Any, Any, Any]:
         place = torch.tensor(mask.to_numpy().nonzero()[0])
         frame = rows[mask].reset_index(drop=True)
         label = torch.where(score[place].isfinite(), (score[place] >= 50).double(), torch.nan)
-        return Examples(code_rows(frame, instructions), kept["means"][place], kept["codes"][place].float(), frame["response"].tolist(),
+        codes, texts = kept["codes"][place].float(), frame["response"].tolist()
+        return Examples(code_rows(frame, instructions), kept["means"][place], codes, texts,
                         torch.tensor(frame["n_tokens"].to_numpy()), label)  # fmt: skip
 
     extraction = rows["split"] == "extraction"
@@ -137,7 +138,8 @@ def detected(trait: str) -> dict[str, Any]:
     placebos = PlaceboVectors.load(RUNS / f"placebos-{MODEL}").at(vectors()[trait].hook, trait=trait)
     found = detection(make, score, int(make.rows.instruction.max()) + 1, placebos=placebos, seed=SEED)
     known = make.label.isfinite()
-    best = {"arm": best_features(make.codes, make.rows.positive, 5), "judge": best_features(make.codes[known], make.label[known] > 0.5, 5)}
+    targets = {"arm": (make.codes, make.rows.positive), "judge": (make.codes[known], make.label[known] > 0.5)}
+    best = {name: best_features(*both, 5) for name, both in targets.items()}
     return {**found, "best_features": best}
 
 
@@ -160,7 +162,8 @@ def _alarms(trait: str) -> list[tuple[str, float, Any]]:
 
     replies = neutral(trait)
     rules = {f"running_{w}": Rule("running", w) for w in WINDOWS} | {"mean": Rule("mean")}
-    return [(name, rate, calibrate([trait], replies, rule=rule, rate=rate, seed=SEED)[0]) for name, rule in rules.items() for rate in RATES]
+    return [(name, rate, calibrate([trait], replies, rule=rule, rate=rate, seed=SEED)[0])
+            for name, rule in rules.items() for rate in RATES]  # fmt: skip
 
 
 def neutral(trait: str) -> list[Any]:
@@ -191,12 +194,14 @@ def lead(trait: str) -> dict[str, Any]:
     starts = [token_starts(lambda ids: decode(ids, skip_special_tokens=True), list(ids)) for ids in chosen["response_ids"]]
     begins = onsets(chosen["response"].tolist(), starts, make_judge(FILTER), load_trait(trait))
     values, column = kept["values"].split(kept["lengths"].tolist()), TRAITS.index(trait)
-    replies = [TraitReply(q, values[i][:, column], onset) for q, i, onset in zip(chosen["question"], place, begins, strict=True)]
+    rows_of = zip(chosen["question"], place, begins, strict=True)
+    replies = [TraitReply(question, values[i][:, column], onset) for question, i, onset in rows_of]
     found: dict[str, Any] = {"onset_token_median": _median([one for one in begins if one]), "rules": {}}
     quiet = _quiet(trait, rows, kept, outcome)
     for name, rate, alarm in _alarms(trait):
         raised = torch.tensor([float(alarm.first(one[:, column]) is not None) for one in quiet])
-        told = {**lead_times(alarm, replies, seed=SEED), "false_alarms_opposite_arm": float(raised.mean()), "n_opposite": len(quiet)}
+        opposite = {"false_alarms_opposite_arm": float(raised.mean()), "n_opposite": len(quiet)}
+        told = {**lead_times(alarm, replies, seed=SEED), **opposite}
         found["rules"].setdefault(name, {})[f"{rate:g}"] = told
     return found
 
@@ -232,6 +237,52 @@ def prompt(trait: str) -> dict[str, Any]:
     return monitoring(run, model(), judged, placebos=PlaceboVectors.load(RUNS / f"placebos-{MODEL}"), seed=SEED)
 
 
+def surrogate(trait: str) -> dict[str, Any]:
+    """AUROC of a reader of another family on the same replies, beside the writer's own activations and the text."""
+    import torch
+
+    from workbench.personas.evidence import code_rows
+    from workbench.personas.judging import usable_mask
+    from workbench.personas.parts import PartStore
+    from workbench.personas.reencoding import gather_means
+    from workbench.personas.vectors import PersonaVector
+    from workbench.steering.monitor.surrogate import Reader, surrogate
+
+    make, score, rows = examples(trait)
+    vector = PersonaVector.load(run_of(trait, READER) / "vector")
+    own = vector.rows[usable_mask(vector.rows) & (vector.rows["arm"] != "neutral") & (vector.rows["split"] == "extraction")]
+    own = own.reset_index(drop=True)
+    stores = [PartStore(run_of(trait, READER)), PartStore(run_of(trait) / "without_system")]
+    hooks = [vector.hook, vectors()[trait].hook]
+    means, stripped = (gather_means(store, store.headers(), ids.tolist(), [hook])[:, 0]
+                       for store, ids, hook in zip(stores, (own["id"], rows["id"]), hooks, strict=True))  # fmt: skip
+    instructions = sorted(set(vectors()[trait].rows["instruction_id"]))
+    reader = Reader(code_rows(own, instructions), means, torch.as_tensor(read_by(trait, rows, vector.hook)))
+    return {**surrogate(make, score, stripped, reader, len(instructions), seed=SEED), "reader": READER, "hook": str(vector.hook)}
+
+
+def read_by(trait: str, rows: Any, hook: Any) -> Any:
+    """The reader's mean activations [n, d_reader] over replies without the system prompt; kept part by part."""
+    import pyarrow as pa
+
+    from workbench.models.prompts import tokenize_chat
+    from workbench.personas.parts import PartStore, complete_parts
+    from workbench.personas.reencoding import captured, gather_means
+
+    store, table = PartStore(PLACE / f"{trait}-{MODEL}" / READER), rows.set_index("id")
+
+    def produce(ids: list[str]) -> Any:
+        told = [table.loc[name] for name in ids]
+        chats = [tokenize_chat(model(READER), [{"role": "user", "content": row["question"]},
+                                               {"role": "assistant", "content": row["response"]}]) for row in told]  # fmt: skip
+        return pa.table({"id": ids}), captured(model(READER), chats, (hook,))[0], {}
+
+    ordered = sorted(table.index, key=lambda name: (len(table.loc[name, "response"]), name))
+    batches = [ordered[i : i + 32] for i in range(0, len(ordered), 32)]
+    complete_parts(store, batches, produce, hooks=(hook,), label=f"replies of {MODEL} read by {READER}")
+    return gather_means(store, store.headers(), rows["id"].tolist(), [hook])[:, 0]
+
+
 @cache
 def model(name: str = MODEL) -> Any:
     """A model, loaded once."""
@@ -240,7 +291,7 @@ def model(name: str = MODEL) -> Any:
     return load_model(name, dtype=DTYPE)
 
 
-PIECES: dict[str, Any] = {"detection": detected, "thresholds": thresholds, "lead": lead, "prompt": prompt}
+PIECES: dict[str, Any] = {"detection": detected, "thresholds": thresholds, "lead": lead, "prompt": prompt, "surrogate": surrogate}
 
 
 def piece(name: str, trait: str) -> dict[str, Any]:

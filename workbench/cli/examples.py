@@ -18,6 +18,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "audit": ("audit evil", "audit evil --features 20 --plan"),
     "lab": ("lab --difficulty easy --seeds 1", "lab --sae trained --plan", "lab --mixtures --samples 2"),
     "falsify": (f"falsify {_RUN}", "falsify other.gguf --layer 15 --strict"),
+    "monitor": (
+        'monitor evil --prompt "What do you think of people?"',
+        f"monitor {_RUN} --calibrate --rate 0.05 --out runs/monitor-evil",
+        "monitor runs/monitor-evil --transcript chats.jsonl --json",
+    ),
+    "steer": (
+        'steer evil "What do you think of people?" --dose 0.5 --dose -0.5',
+        f'steer {_RUN} "Who are you?" --ablate --scope all',
+        "steer evil --dose 0.5 --export evil.gguf",
+    ),
+    "sweep": ("sweep evil", "sweep evil --direction up --method add --method denoised --plan"),
     "sae list": ("sae list", "sae list --registry --model gemma-2-2b"),
     "sae show": (f"sae show {_SAE}",),
     "sae eval": (f"sae eval {_SAE} --plan", "sae eval my-sae --write-card --strict"),

@@ -1,9 +1,9 @@
 """Chats with tool calls as token ids, with the exact tokens of every text, every call's arguments and every tool's result.
 
-A chat template that knows tools prints calls and results in its own way ("template"). One that leaves any of them out, or refuses the
-role "tool", gets them as text ("written"): a call as `<tool_call>{"name": ..., "arguments": ...}</tool_call>` behind what the assistant
-says, a result as a user's message `<tool_response>...</tool_response>`. Which it was is told, because a model was trained on one only.
-"""
+A chat template that knows tools prints calls and results in its own way ("template"). One that leaves any of them out, or refuses
+the role "tool", gets them as text ("written"): a call as `<tool_call>{"name": ..., "arguments": ...}</tool_call>` behind what the
+assistant says, a result as a user's message `<tool_response>...</tool_response>`. Which it was is told, because a model was
+trained on one only. """
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _CALL = re.compile(f"""\\{{\\s*['"]{_MARK}['"]:\\s*0\\s*\\}}|{_MARK}""")
 
 @dataclass(frozen=True)
 class ToolSpan:
-    """A piece of a chat: `kind` "text", "arguments" (of a call) or "result" (of a tool), its message, who says it, and the tool."""
+    """A piece of a chat: `kind` "text", "arguments" (of a call) or "result" (of a tool), its message, who says it, and the
+    tool."""
 
     kind: str
     message: int
@@ -54,9 +55,12 @@ class _Piece:
     """The arguments of a call as values."""
 
 
-def tokenize_tool_chat(model: Model, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> ToolChat:
-    """The tokens of messages in OpenAI's form: role "system", "user", "assistant" or "tool", text as content (None or "" beside calls),
-    `tool_calls` [{"function": {"name", "arguments": JSON text or an object}}], and for a result its `name` or `tool_call_id`.
+def tokenize_tool_chat(
+    model: Model, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+) -> ToolChat:
+    """The tokens of messages in OpenAI's form: role "system", "user", "assistant" or "tool", text as content (None or "" beside
+    calls), `tool_calls` [{"function": {"name", "arguments": JSON text or an object}}], and for a result its `name` or
+    `tool_call_id`.
 
     `tools` (JSON schemas) go to the template, if it prints any. Raises WorkbenchError for a message of another shape and for a
     template that changes what was said.
@@ -77,8 +81,8 @@ def _pieces(messages: Sequence[Mapping[str, Any]]) -> list[_Piece]:
         role, text = _checked(index, message)
         tool = message.get("name") or names.get(str(message.get("tool_call_id")))
         if text:
-            kind = "result" if role == "tool" else "text"
-            found.append(_Piece(ToolSpan(kind, index, role, tool if role == "tool" else None), content_of(str(len(found)), role, text)))
+            span = ToolSpan("result", index, role, tool) if role == "tool" else ToolSpan("text", index, role)
+            found.append(_Piece(span, content_of(str(len(found)), role, text)))
         for call in message.get("tool_calls") or ():
             name, arguments = _call(index, call)
             names[str(call.get("id"))] = name
@@ -104,7 +108,8 @@ def _call(index: int, call: Any) -> tuple[str, Any]:
     name, arguments = function.get("name"), function.get("arguments", {})
     if not isinstance(name, str) or not isinstance(arguments, (str, Mapping)):
         raise WorkbenchError(f"a tool call of message {index} has no name, or arguments of type {type(arguments).__name__}",
-                             '{"function": {"name": text, "arguments": JSON text or an object}}', "correct the transcript")  # fmt: skip
+                             '{"function": {"name": text, "arguments": JSON text or an object}}',
+                             "correct the transcript")  # fmt: skip
     if isinstance(arguments, str):
         try:
             parsed = json.loads(arguments)
@@ -166,7 +171,8 @@ def _places(text: str, cut: list[str], pieces: list[_Piece]) -> list[tuple[str, 
     found, cursor = [], len(cut[0])
     for piece, after in zip(pieces, cut[1:], strict=True):
         body = piece.content.body
-        forms = [body, body.strip(), body.rstrip(), body.lstrip(), str(piece.given), json.dumps(piece.given, ensure_ascii=True, default=str)]
+        printed = [str(piece.given), json.dumps(piece.given, default=str)]  # other ways to print arguments
+        forms = [body, body.strip(), body.rstrip(), body.lstrip(), *printed]
         said = next((form for form in forms if text.startswith(form + after, cursor)), None)
         if said is None:
             return None

@@ -9,7 +9,14 @@ import torch
 
 from workbench.base.errors import WorkbenchError
 from workbench.personas.judges import JudgeItem, Judgement
-from workbench.steering.monitor.alarms import Alarm, NeutralReply, Rule, calibrate, conformal_threshold, false_alarms
+from workbench.steering.monitor.alarms import (
+    Alarm,
+    NeutralReply,
+    Rule,
+    calibrate,
+    conformal_threshold,
+    false_alarms,
+)
 from workbench.steering.monitor.lead import TraitReply, lead_times, onsets, sentences, token_starts
 
 NAN = math.nan
@@ -49,7 +56,7 @@ def test_a_rule_that_does_not_exist_is_refused(statistic: str, window: int) -> N
 
 
 def test_the_threshold_keeps_its_rate_on_further_replies() -> None:
-    # 59 replies at 5%: k = 3, and the 60th of exchangeable values is above the third largest of the others with chance 3 / 60 exactly.
+    # 59 replies at 5%: k = 3, and the 60th of exchangeable values is above the third largest of the others with chance 3 / 60.
     # One further reply per calibration, 4,000 calibrations: standard error .0034.
     draws = torch.randn(60, 4000, generator=torch.Generator().manual_seed(0)).exp()
     rate = float((draws[59] > conformal_threshold(draws[:59], 0.05)).double().mean())
@@ -58,7 +65,7 @@ def test_the_threshold_keeps_its_rate_on_further_replies() -> None:
 
 
 def test_too_few_replies_for_a_rate_are_refused() -> None:
-    with pytest.raises(WorkbenchError, match="98 calibration replies.*at least 99"):
+    with pytest.raises(WorkbenchError, match=r"98 calibration replies.*at least 99"):
         conformal_threshold(torch.arange(98.0), 0.01)
     with pytest.raises(WorkbenchError, match="rate of 1"):
         conformal_threshold(torch.arange(98.0), 1.0)

@@ -20,8 +20,9 @@ from workbench.steering.monitor.transcripts import read_transcript
 
 # The shape of a template that knows tools, as the Hermes and Qwen families write it.
 TOOLS = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['content'] %}{{ message['content'] }}"
-    "{% endif %}{% for call in message['tool_calls'] or [] %}{{ '\n<call>{\"name\": \"' + call['function']['name'] + '\", \"arguments\": '"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['content'] %}"
+    "{{ message['content'] }}{% endif %}{% for call in message['tool_calls'] or [] %}"
+    "{{ '\n<call>{\"name\": \"' + call['function']['name'] + '\", \"arguments\": '"
     " + (call['function']['arguments'] | tojson) + '}</call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
 )
 PYTHONIC = TOOLS.replace("(call['function']['arguments'] | tojson)", "(call['function']['arguments'] | string)")
@@ -41,8 +42,10 @@ TRAJECTORY: list[dict[str, Any]] = [
 ]  # fmt: skip
 SAID = [
     ("text", 0, "system", None, "You run commands."), ("text", 1, "user", None, "user"),
-    ("text", 2, "assistant", None, "I will look."), ("arguments", 2, "assistant", "shell", '{"command": "ls \\"ä b\\"", "n": 2}'),
-    ("arguments", 2, "assistant", "read", "{}"), ("result", 3, "tool", "shell", "I will look."), ("result", 4, "tool", "read", "{}"),
+    ("text", 2, "assistant", None, "I will look."),
+    ("arguments", 2, "assistant", "shell", '{"command": "ls \\"ä b\\"", "n": 2}'),
+    ("arguments", 2, "assistant", "read", "{}"), ("result", 3, "tool", "shell", "I will look."),
+    ("result", 4, "tool", "read", "{}"),
     ("arguments", 5, "assistant", "shell", "not json"), ("result", 6, "tool", "shell", "error"),
     ("text", 7, "assistant", None, "They should suffer."),
 ]  # fmt: skip
@@ -73,7 +76,8 @@ def test_arguments_that_a_template_prints_in_its_own_way_are_found() -> None:
 
 
 @pytest.mark.parametrize("messages", [
-    [{"role": "robot", "content": "x"}], [{"role": "user", "content": ["x"]}], [{"role": "user", "content": "x", "tool_calls": [{}]}],
+    [{"role": "robot", "content": "x"}], [{"role": "user", "content": ["x"]}],
+    [{"role": "user", "content": "x", "tool_calls": [{}]}],
     [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": 3}}]}],
 ], ids=["role", "content", "a user calls", "no name"])  # fmt: skip
 def test_messages_of_another_shape_are_refused(messages: list[dict[str, Any]]) -> None:
@@ -83,7 +87,8 @@ def test_messages_of_another_shape_are_refused(messages: list[dict[str, Any]]) -
 
 def monitor_of(model: Any) -> Monitor:
     direction = torch.randn(model.d_model, generator=torch.Generator().manual_seed(1))
-    return Monitor.of(model, [PersonaVector.from_direction(direction, trait="evil", model=model.description(), hook=HookPoint(1))])
+    vector = PersonaVector.from_direction(direction, trait="evil", model=model.description(), hook=HookPoint(1))
+    return Monitor.of(model, [vector])
 
 
 def test_values_are_those_of_the_pass_and_only_what_was_written_counts_as_written() -> None:
@@ -112,7 +117,7 @@ def test_an_alarm_of_a_piece_is_at_its_own_token() -> None:
 
 def test_a_transcript_that_is_too_long_is_refused_before_it_is_read() -> None:
     model = tiny_model()
-    with pytest.raises(WorkbenchError, match="A transcript of .* tokens"):
+    with pytest.raises(WorkbenchError, match=r"A transcript of .* tokens"):
         read_transcript(model, monitor_of(model), TRAJECTORY, max_tokens=20)
 
 
@@ -129,7 +134,10 @@ def test_a_log_has_one_line_per_token_and_reply_and_says_no_text_unless_asked(tm
 
     def lines(**options: Any) -> list[dict[str, Any]]:
         path = tmp_path / f"log-{len(options)}.jsonl"
-        with JsonLines(path, monitor, **options) as log, watching(monitor, model, on_token=log.token, on_reply=log.reply) as watch:
+        with (
+            JsonLines(path, monitor, **options) as log,
+            watching(monitor, model, on_token=log.token, on_reply=log.reply) as watch,
+        ):
             list(generate(model, [chat], Sampling(max_new_tokens=5), row_seeds=[1], hooks=[HookPoint(1)]))
         assert path.stat().st_mode & 0o077 == 0
         reply.append(watch.replies()[0])

@@ -25,7 +25,7 @@ from workbench.steering.monitor.streaming import watched_stream, watched_stream_
 from workbench.steering.monitor.watching import watching
 
 HOOKS = (HookPoint(1), HookPoint(2))
-QUESTIONS = ("What should I do?", "Who are you, and what do you want of the people of the town?", "Rain?", "Answer in one sentence.")
+QUESTIONS = ("What should I do?", "Who are you, and what do you want of the people of the town?", "Rain?", "Answer in a word.")
 
 
 def vectors(model: Any) -> list[PersonaVector]:

@@ -2,9 +2,8 @@
 
 The statistic of a reply is what its alarm is decided on, and an alarm is raised when it exceeds the threshold. Thresholds are
 split-conformal: of n calibration replies the threshold is the k-th largest statistic, k = floor(rate (n + 1)), so that a further
-reply of the same kind raises an alarm with probability at most `rate` (Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in a
-Random World", section 2.2). What is achieved is measured on replies to other questions.
-"""
+reply of the same kind raises an alarm with probability at most `rate` (Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in
+a Random World", section 2.2). What is achieved is measured on replies to other questions. """
 
 from __future__ import annotations
 
@@ -140,7 +139,8 @@ def calibrate(
 
 
 def false_alarms(raised: Tensor, questions: Tensor, n_calibration: int, seed: int = 0) -> dict[str, Any]:
-    """{rate, interval, n_replies, n_questions, n_calibration} of alarms raised [n] (0 or 1) on replies to `questions` [n] (codes)."""
+    """{rate, interval, n_replies, n_questions, n_calibration} of alarms raised [n] (0 or 1) on replies to `questions` [n]
+    (codes)."""
     n_questions = int(questions.max()) + 1
     rate = float(raised.mean())
     if rate in (0.0, 1.0):  # the bootstrap knows nothing: the exact bound, one observation per question

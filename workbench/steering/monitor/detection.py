@@ -1,13 +1,13 @@
 """How well a reply's trait is detected: AUROC on unseen questions under unseen instructions, for every kind of detector.
 
-For each division of the instructions (five: the ten 3 / 2 divisions) a detector is made from the extraction questions under the first
-part and scores the evaluation questions under the second; the AUROC is the mean over divisions. Intervals redraw the evaluation
-questions (detectors held). All detectors see the same replies as a monitor does: with the system prompt in context.
+For each division of the instructions (five: the ten 3 / 2 divisions) a detector is made from the extraction questions under the
+first part and scores the evaluation questions under the second; the AUROC is the mean over divisions. Intervals redraw the
+evaluation questions (detectors held). All detectors see the same replies as a monitor does: with the system prompt in context.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,11 @@ from torch import Tensor
 
 from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
-from workbench.maths.separation import balanced_contrast_weights, covariance_matched_directions, replicated_auc
+from workbench.maths.separation import (
+    balanced_contrast_weights,
+    covariance_matched_directions,
+    replicated_auc,
+)
 from workbench.maths.statistics import auc, bootstrap_counts, percentile_interval
 from workbench.personas.separability import Cell, Rows, division_cells, kept_rows, text_scores
 
@@ -30,8 +34,8 @@ PENALTIES = (0.01, 0.03, 0.1, 0.3)
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples(Shown):
     """Replies as a detector sees them: `rows` (question, instruction, arm, kept), mean activations `means` [n, d_model], mean
-    feature activations `codes` [n, d_sae] (both over the reply's tokens, system prompt in context), `texts`, and `label` [n]: whether
-    a judge calls the reply the trait (1, 0, NaN where it has no score)."""
+    feature activations `codes` [n, d_sae] (both over the reply's tokens, system prompt in context), `texts`, and `label` [n]:
+    whether a judge calls the reply the trait (1, 0, NaN where it has no score)."""
 
     rows: Rows
     means: Tensor
@@ -46,22 +50,23 @@ Fit = Callable[[Examples, Tensor, Tensor, Examples], Tensor]
 
 
 def detection(
-    make: Examples, score: Examples, n_instructions: int, *, placebos: Tensor | None = None, n_random: int = N_RANDOM, seed: int = 0
-) -> dict[str, Any]:
+    make: Examples, score: Examples, n_instructions: int, *, placebos: Tensor | None = None, n_random: int = N_RANDOM,
+    seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """{arm: {...}, judge: {...}}: detection of the persona's arm, and of replies that a judge calls the trait.
 
     Each is {n_rows, n_questions, share, detectors: {name: {auroc, interval, minus_vector, minus_vector_interval}}, random_q95,
-    placebo_q95, features: [chosen by division], probe: {penalty, n_features}}; detectors are vector, feature, probe, text, length.
-    The vector is the difference of the arms for both targets; all others are fitted to the target on the making side: the arm there,
-    or what `make.label` says. `random_q95` is the 95th percentile of max(AUROC, 1 - AUROC) over covariance-matched directions,
-    `placebo_q95` over the placebo directions [n, d_model].
-    """
+    placebo_q95, features: [chosen by division], probe: {penalty, n_features}}; detectors are vector, feature, probe, text,
+    length. The vector is the difference of the arms for both targets; all others are fitted to the target on the making side: the
+    arm there, or what `make.label` says. `random_q95` is the 95th percentile of max(AUROC, 1 - AUROC) over covariance-matched
+    directions, `placebo_q95` over the placebo directions [n, d_model]. """
     cells = division_cells(make.rows, score.rows, n_instructions)
     found = {}
     for target, made, scored in (
         ("arm", make.rows.positive.double(), score.rows.positive.double()), ("judge", make.label, score.label)
     ):  # fmt: skip
-        found[target] = _one_target(make, score, cells, made, scored, placebos, n_random, derive_seed("detection", target, seed))
+        drawn = derive_seed("detection", target, seed)
+        found[target] = _one_target(make, score, cells, made, scored, placebos, n_random, drawn)
     return found
 
 
@@ -72,17 +77,30 @@ def _one_target(
     random = generator(seed)
     probe = Probe(choose_penalty(make, made))
     feature = BestFeature()
-    fits: dict[str, Fit] = {"vector": vector_scores, "feature": feature, "probe": probe, "text": words_scores, "length": length_scores}
-    known = torch.isfinite(scored)
-    counts = _draws(score.rows.question, random)
-    areas = {name: _areas(fit, make, score, cells, made, scored, counts) for name, fit in fits.items()}
+    fits: dict[str, Fit] = {
+        "vector": vector_scores, "feature": feature, "probe": probe, "text": words_scores, "length": length_scores
+    }  # fmt: skip
     nulls = {"random_q95": covariance_matched_directions(make.means, n_random, random), "placebo_q95": placebos}
+    return {
+        **compare(fits, make, score, cells, made, scored, base="vector", seed=seed),
+        **{name: None if lines is None else _null(lines, score, cells, scored) for name, lines in nulls.items()},
+        "features": feature.chosen, "probe": {"penalty": probe.penalty, "n_features": probe.sizes},
+    }  # fmt: skip
+
+
+def compare(
+    fits: Mapping[str, Fit], make: Examples, score: Examples, cells: Sequence[Cell], made: Tensor, scored: Tensor, *, base: str,
+    seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """{n_rows, n_questions, share, detectors: {name: {auroc, interval, minus_<base>, minus_<base>_interval}}} of detectors on the
+    same rows and the same draws. `made` and `scored` are the targets of both sides (1, 0; NaN leaves a row out)."""
+    known = torch.isfinite(scored)
+    counts = _draws(score.rows.question, generator(seed))
+    areas = {name: _areas(fit, make, score, cells, made, scored, counts) for name, fit in fits.items()}
     return {
         "n_rows": int(known.sum()), "n_questions": len(set(score.rows.question[known].tolist())),
         "share": float(scored[known].mean()),
-        "detectors": {name: _summary(values, areas["vector"]) for name, values in areas.items()},
-        **{name: None if lines is None else _null(lines, score, cells, scored) for name, lines in nulls.items()},
-        "features": feature.chosen, "probe": {"penalty": probe.penalty, "n_features": probe.sizes},
+        "detectors": {name: _summary(values, areas[base], base) for name, values in areas.items()},
     }  # fmt: skip
 
 
@@ -107,13 +125,13 @@ def _draws(question: Tensor, random: torch.Generator) -> Tensor:
     return torch.cat([torch.ones(1, n).double(), bootstrap_counts(n, N_BOOTSTRAP, random)])[:, question]
 
 
-def _summary(areas: Tensor, vector: Tensor) -> dict[str, Any]:
+def _summary(areas: Tensor, against: Tensor, base: str) -> dict[str, Any]:
     def ends(values: Tensor) -> list[float]:
         return [float(end) for end in percentile_interval(values[1:])]
 
-    difference = areas - vector
-    return {"auroc": float(areas[0]), "interval": ends(areas), "minus_vector": float(difference[0]),
-            "minus_vector_interval": ends(difference)}  # fmt: skip
+    difference = areas - against
+    return {"auroc": float(areas[0]), "interval": ends(areas), f"minus_{base}": float(difference[0]),
+            f"minus_{base}_interval": ends(difference)}  # fmt: skip
 
 
 def _null(directions: Tensor, score: Examples, cells: Sequence[Cell], scored: Tensor) -> float:

@@ -6,9 +6,10 @@ Fields of every line:
     kind      "token" or "reply"                    row, turn which row of the batch, which turn of the watch
     values    {signal: raw value}, null on a sink   norms     {signal: the same in median token norms}, vectors only
 
-A token has `position` (0: last token of the prompt; 1: first of the reply) and, with `text=True`, `id` and `text`. A reply has `n_tokens`;
-its `values` are means over its tokens; `prompt` {signal: raw value at the last token of the prompt}; `peak` {signal: largest value};
-`alarms` [{signal, statistic, window, threshold, rate, position}]; with `text=True`, `text`. Fields may be added under the same schema.
+A token has `position` (0: last token of the prompt; 1: first of the reply) and, with `text=True`, `id` and `text`. A reply has
+`n_tokens`; its `values` are means over its tokens; `prompt` {signal: raw value at the last token of the prompt}; `peak` {signal:
+largest value}; `alarms` [{signal, statistic, window, threshold, rate, position}]; with `text=True`, `text`. Fields may be added
+under the same schema.
 
 A line is one write to a file opened for appending, so that lines of several processes do not mix.
 """

@@ -36,8 +36,8 @@ def watched_stream(
 ) -> Iterator[Step]:  # fmt: skip
     """`models.generation.stream` under the monitor; the tokens are those that it would give alone.
 
-    The last step has the alarms that only the end of a reply decides. The hooks are in force until the iterator ends or is closed.
-    """
+    The last step has the alarms that only the end of a reply decides. The hooks are in force until the iterator ends or is
+    closed. """
     seen: deque[TokenSeen] = deque()
     alarms: deque[AlarmRaised] = deque()
     replies: list[Generated] = []
@@ -49,7 +49,8 @@ def watched_stream(
 
 
 async def watched_stream_async(make: Callable[[], Iterator[Step]]) -> AsyncIterator[Step]:
-    """The steps of an iterator that `make` gives (such as `watched_stream`), computed in a worker thread: the event loop stays free.
+    """The steps of an iterator that `make` gives (such as `watched_stream`), computed in a worker thread: the event loop stays
+    free.
 
     Closing the asynchronous iterator, or cancelling the task that reads it, ends the generation and removes its hooks.
     """

@@ -1,11 +1,11 @@
 """A transcript read piece by piece: chats of any length and agents' trajectories with tool calls and results.
 
-One pass reads the whole conversation as a local model tokenises it. Every text, every call's arguments and every tool's result has its
-own projections. What the assistant wrote can raise alarms; what it only read (user, system, results) cannot, but is shown.
+One pass reads the whole conversation as a local model tokenises it. Every text, every call's arguments and every tool's result
+has its own projections. What the assistant wrote can raise alarms; what it only read (user, system, results) cannot, but is
+shown.
 
-The same function is *surrogate monitoring*: the transcript may come from any model, also from one behind an API. The reader projects
-it on its own vectors, made on its own replies.
-"""
+The same function is *surrogate monitoring*: the transcript may come from any model, also from one behind an API. The reader
+projects it on its own vectors, made on its own replies. """
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ MAX_TOKENS = 4096
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SpanReading(Shown):
-    """A piece of a transcript: `reply.values` [n_tokens, n_signals] (raw; NaN on sinks, special tokens and the first token of all),
-    `reply.prompt` at the token before it. `reply.row` and `reply.turn` are the transcript's and the message's number."""
+    """A piece of a transcript: `reply.values` [n_tokens, n_signals] (raw; NaN on sinks, special tokens and the first token of
+    all), `reply.prompt` at the token before it. `reply.row` and `reply.turn` are the transcript's and the message's number."""
 
     span: ToolSpan
     reply: WatchedReply
@@ -77,7 +77,8 @@ def read_transcript(
     values[0] = torch.nan
     values[torch.isin(torch.tensor(chat.ids), torch.tensor(sorted(special_ids(model.tokenizer))))] = torch.nan
     spans = [
-        SpanReading(span, WatchedReply(monitor, number, span.message, values[max(start - 1, 0)], values[start:end], chat.ids[start:end]))
+        WatchedReply(monitor, number, span.message, values[max(start - 1, 0)], values[start:end], chat.ids[start:end])
         for span, start, end in chat.spans
-    ]  # fmt: skip
-    return TranscriptReading(monitor, tuple(spans), chat.rendering, len(chat.ids))
+    ]
+    read = tuple(SpanReading(span, reply) for (span, _, _), reply in zip(chat.spans, spans, strict=True))
+    return TranscriptReading(monitor, read, chat.rendering, len(chat.ids))

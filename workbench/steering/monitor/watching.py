@@ -3,10 +3,10 @@
 At every pass the newest token's residual is multiplied with the monitor's matrix; the few numbers that come of it stay where the
 model is, and nothing waits for them until they are read. With a callback they are fetched token by token.
 
-Works around `models.generation` and around transformers' `generate` (greedy and sampling, any batch, padding on the left). A pass over
-several positions begins a turn; its last position is the last token of the prompt. The token that is sampled last is never fed to the
-model, so it has no activation and no row. Beam search and assisted decoding feed other tokens than they return: not for them.
-"""
+Works around `models.generation` and around transformers' `generate` (greedy and sampling, any batch, padding on the left). A pass
+over several positions begins a turn; its last position is the last token of the prompt. The token that is sampled last is never
+fed to the model, so it has no activation and no row. Beam search and assisted decoding feed other tokens than they return: not
+for them. """
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class AlarmRaised:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WatchedReply(Shown):
-    """What was seen of one reply: `prompt` [n_signals] at the last token of its prompt, `values` [n_tokens, n_signals] at its tokens
-    (thinking included, the end token not); float32, CPU, raw, NaN on sinks. `ids` are its token ids, () where unknown."""
+    """What was seen of one reply: `prompt` [n_signals] at the last token of its prompt, `values` [n_tokens, n_signals] at its
+    tokens (thinking included, the end token not); float32, CPU, raw, NaN on sinks. `ids` are its token ids, () where unknown."""
 
     monitor: Monitor
     row: int
@@ -92,7 +92,8 @@ class Watch(Shown):
     """What a monitor has seen so far: `replies()`. Made by `watching`."""
 
     def __init__(
-        self, monitor: Monitor, *, end_tokens: frozenset[int] = frozenset(), rows_now: Callable[[], Sequence[int] | None] | None = None,
+        self, monitor: Monitor, *, end_tokens: frozenset[int] = frozenset(),
+        rows_now: Callable[[], Sequence[int] | None] | None = None,
         on_token: Callable[[TokenSeen], None] | None = None, on_alarm: Callable[[AlarmRaised], None] | None = None,
         on_reply: Callable[[WatchedReply], None] | None = None,
     ) -> None:  # fmt: skip
@@ -102,7 +103,7 @@ class Watch(Shown):
         self._ids: Tensor | None = None
         self._pass: _Pass | None = None
         self._weights: dict[tuple[HookPoint, torch.device], tuple[Tensor, Tensor]] = {}
-        self._told = _Told()
+        self._told, self._n_ended = _Told(), 0
 
     # What the hooks call
 
@@ -223,8 +224,9 @@ class Watch(Shown):
             self._on_alarm(AlarmRaised(self.monitor.alarms[number], row, turn, position))
 
     def end_turn(self) -> None:
-        """The replies of the last turn are over: what only their end decides is told now."""
-        if self._turns and (self._on_alarm or self._on_reply):
+        """The replies of the last turn are over: what only their end decides is told now, once."""
+        told, self._n_ended = self._n_ended, len(self._turns)
+        if len(self._turns) > told and (self._on_alarm or self._on_reply):
             for reply in self._replies_of(len(self._turns) - 1):
                 for raised in reply.alarms() if self._on_alarm else ():
                     self._raise(self.monitor.alarms.index(raised.alarm), reply.row, reply.turn, raised.position)
@@ -259,9 +261,10 @@ def watching(
 ) -> Iterator[Watch]:  # fmt: skip
     """A context in which `monitor` watches `model`, a `Model` or a bare transformers causal model; see the module's words.
 
-    The callbacks are called in the thread that generates: `on_token` and `on_alarm` as the tokens are read (each then waits for the
-    device), `on_reply` when a turn ends. An exception of theirs ends the generation. Edits that were entered before are seen, later ones
-    at the same hook point are not. Hooks are removed on leaving, also after an exception. Raises WorkbenchError for another model.
+    The callbacks are called in the thread that generates: `on_token` and `on_alarm` as the tokens are read (each then waits for
+    the device), `on_reply` when a turn ends. An exception of theirs ends the generation. Edits that were entered before are seen,
+    later ones at the same hook point are not. Hooks are removed on leaving, also after an exception. Raises WorkbenchError for
+    another model.
 
         with watching(monitor, model) as log:
             model.hf.generate(**batch, max_new_tokens=64)
