@@ -13,6 +13,7 @@
     python scripts/evidence.py decomposition      # planted truth, seven traits with nulls, pursuit: see decomposition_evidence.py
     python scripts/evidence.py comparison         # groups, traits side by side, other SAEs: see comparison_evidence.py
     python scripts/evidence.py audit              # do the features do what the vector does? see audit_evidence.py
+    python scripts/evidence.py monitoring         # how well a persona is seen while it speaks: see monitoring.py
     python scripts/evidence.py falsify            # every check on traits, placebos and nulls: see falsify_evidence.py
     python scripts/evidence.py mixtures           # known mixtures of sub-personas in the model: see mixtures_evidence.py
     python scripts/evidence.py labels             # shipped labels against swapped, generic, one-word ones: see labels_evidence.py
@@ -183,6 +184,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "decomposition": script("decomposition_evidence"),
     "comparison": script("comparison_evidence"),
     "audit": script("audit_evidence"),
+    "monitoring": script("monitoring"),
     "falsify": script("falsify_evidence"),
     "mixtures": script("mixtures_evidence"),
     "labels": script("labels_evidence"),

@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import time
 from functools import cache
 from itertools import chain
@@ -21,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.base.provenance import made
-from workbench.base.store import sha256_file
+from workbench.base.store import read_json, sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "monitoring.json", ROOT / "docs" / "images"
@@ -31,7 +34,8 @@ TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimis
 OUTCOME, FILTER = "offline-outcome", "offline"
 RATES, WINDOWS = (0.01, 0.05), (1, 8, 16)
 N_SAMPLES = 2
-"""Answers per held-out question, instruction and arm that are read again, of the four that were sampled."""
+N_READ = 1
+"""Answers per held-out question, instruction and arm that are read again, of the four that were sampled; and by the reader."""
 
 
 def run_of(trait: str, model: str = MODEL) -> Path:
@@ -44,6 +48,31 @@ def _sources(trait: str, **more: Any) -> dict[str, Any]:
 
     return {"vector": sha256_file(run_of(trait) / "vector" / "persona_vector.json"), "sae": load_sae().weights_hash, "seed": SEED,
             **more}  # fmt: skip
+
+
+def evidence() -> dict[str, Any]:
+    """{monitor: {trait: AUROC}, detection, thresholds, lead, prompt, surrogate: by trait, monitor_overhead}."""
+    started = time.perf_counter()
+    found: dict[str, Any] = {name: {trait: _kept(piece(name, trait)) for trait in TRAITS} for name in PIECES}
+    monitor = {trait: found["detection"][trait]["arm"]["detectors"]["vector"]["auroc"] for trait in TRAITS}
+    inputs = {f"{trait}-{name}": sha256_file(run_of(trait, name) / "vector" / "persona_vector.json")
+              for trait in TRAITS for name in (MODEL, READER)}  # fmt: skip
+    header = made("make evidence TOPIC=monitoring", SEED, time.perf_counter() - started, inputs)
+    sizes = {"n_samples": N_SAMPLES, "n_samples_of_the_reader": N_READ, "reader": READER,
+             "judges": {"filter": FILTER, "label": OUTCOME}}  # fmt: skip
+    return {"_made": header, **sizes, "monitor": monitor, **found, "monitor_overhead": _kept(overhead())}
+
+
+def _kept(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: one for name, one in value.items() if name != "key"}
+
+
+def evidence_quick() -> bool:
+    """Whether evil's detection comes back as stated from the activations that are there."""
+    stated = read_json(EVIDENCE)["detection"]["evil"]["arm"]["detectors"]["vector"]
+    found = detected("evil")["arm"]["detectors"]["vector"]
+    print({"stated": stated, "found": found})
+    return abs(stated["auroc"] - found["auroc"]) < 1e-6
 
 
 # ---------------------------------------------------------------------------------------------------- what is read once
@@ -101,8 +130,8 @@ def outcome_scores(trait: str) -> Any:
     return torch.tensor([float("nan") if one.score is None else one.score for one in judge.score(items, load_trait(trait))])
 
 
-def examples(trait: str) -> tuple[Any, Any, Any]:
-    """(making side, reporting side, table rows of the reporting side) of a trait."""
+def examples(trait: str, samples: int = N_SAMPLES) -> tuple[Any, Any, Any]:
+    """(making side, reporting side with so many samples, table rows of the reporting side) of a trait."""
     import torch
 
     from workbench.personas.evidence import code_rows
@@ -123,7 +152,8 @@ def examples(trait: str) -> tuple[Any, Any, Any]:
                         torch.tensor(frame["n_tokens"].to_numpy()), label)  # fmt: skip
 
     extraction = rows["split"] == "extraction"
-    return side(usable & extraction, filtered), side(usable & ~extraction, outcome), rows[usable & ~extraction]
+    reported = usable & ~extraction & (rows["sample"] < samples)
+    return side(usable & extraction, filtered), side(reported, outcome), rows[reported]
 
 
 # ---------------------------------------------------------------------------------------------------- pieces
@@ -248,10 +278,10 @@ def surrogate(trait: str) -> dict[str, Any]:
     from workbench.personas.vectors import PersonaVector
     from workbench.steering.monitor.surrogate import Reader, surrogate
 
-    make, score, rows = examples(trait)
+    make, score, rows = examples(trait, samples=N_READ)
     vector = PersonaVector.load(run_of(trait, READER) / "vector")
-    own = vector.rows[usable_mask(vector.rows) & (vector.rows["arm"] != "neutral") & (vector.rows["split"] == "extraction")]
-    own = own.reset_index(drop=True)
+    used = usable_mask(vector.rows) & (vector.rows["arm"] != "neutral") & (vector.rows["split"] == "extraction")
+    own: Any = vector.rows[used].reset_index(drop=True)
     stores = [PartStore(run_of(trait, READER)), PartStore(run_of(trait) / "without_system")]
     hooks = [vector.hook, vectors()[trait].hook]
     means, stripped = (gather_means(store, store.headers(), ids.tolist(), [hook])[:, 0]
@@ -291,6 +321,19 @@ def model(name: str = MODEL) -> Any:
     return load_model(name, dtype=DTYPE)
 
 
+def overhead() -> dict[str, Any]:
+    """What watching costs: see benchmarks/monitor_overhead.py, with its default settings."""
+    from workbench.cli.remembered import remembered
+
+    def run() -> dict[str, Any]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "benchmarks/monitor_overhead.py"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                              check=True, env=environment)  # fmt: skip
+        return json.loads(done.stdout)
+
+    return remembered(PLACE / "overhead.json", {"benchmark": sha256_file(ROOT / "benchmarks" / "monitor_overhead.py")}, run)
+
+
 PIECES: dict[str, Any] = {"detection": detected, "thresholds": thresholds, "lead": lead, "prompt": prompt, "surrogate": surrogate}
 
 
@@ -305,9 +348,11 @@ def piece(name: str, trait: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trait", choices=TRAITS, action="append")
-    parser.add_argument("--piece", choices=["read", *PIECES], action="append", required=True)
+    parser.add_argument("--piece", choices=["read", "overhead", *PIECES], action="append", required=True)
     said = parser.parse_args()
-    for name in said.piece:
+    if "overhead" in said.piece:
+        print(json.dumps(overhead()))
+    for name in (name for name in said.piece if name != "overhead"):
         for trait in said.trait or TRAITS:
             started = time.perf_counter()
             found = {k: tuple(v.shape) for k, v in read(trait).items()} if name == "read" else piece(name, trait)

@@ -122,10 +122,12 @@ def watched(said: Said) -> dict[str, Any]:
             text = step.replies[0].text
             seen += step.seen
             alarms += step.alarms
-            for token in step.seen if lines else ():
-                lines.token(token)
-        for reply in replies if lines else ():
-            lines.reply(reply)
+            for token in step.seen:
+                if lines is not None:
+                    lines.token(token)
+        for reply in replies:
+            if lines is not None:
+                lines.reply(reply)
     return {**_about(monitor), "text": text, **_told(model, monitor, seen, alarms, replies), **_drawn(said, model, replies),
             "log": None if said.log is None else str(said.log)}  # fmt: skip
 
