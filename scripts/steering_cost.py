@@ -90,7 +90,23 @@ def trait_row(trait: str) -> dict[str, Any]:
         bench, directions.whole(vector), random, select=_asking("verification", 1), sealed=_asking("sealed", N_TRAIT_SAMPLES),
         seed=SEED,
     )  # fmt: skip
-    return {**row, "judge_validated": is_validated(JUDGE, load_trait(trait))}
+    row["judge_validated"] = is_validated(JUDGE, load_trait(trait))
+    return row | _judge_free(bench, directions.whole(vector), row)
+
+
+def _judge_free(bench: Any, vector: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """{judge_free: {up, down, ablate}} of a trait with an outcome that needs no judge; {} for the others."""
+    from workbench.steering.cost import outcomes
+    from workbench.steering.cost.treatments import Treatment, ablating, adding
+
+    if bench.trait.name not in outcomes.NAMES:
+        return {}
+    up, down = row["up"]["dose"], row["down"]["trait"]["dose"]
+    chosen = {"up": (Treatment("add", up, tuple(adding(vector)(up))), "neutral"),
+              "down": (Treatment("add", down, tuple(adding(vector)(down))), "trait"),
+              "ablate": (ablating(vector), "trait")}  # fmt: skip
+    found = {name: outcomes.judge_free_change(bench, one, start, seed=SEED) for name, (one, start) in chosen.items()}
+    return {"judge_free": found}
 
 
 def swept(direction: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,17 +66,19 @@ def string_probabilities(
     *,
     max_tokens: int = 8192,
     at_least: float = 0.0,
+    edited: bool = False,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yields (prompt indices, probabilities [n, n_strings] float64) batch by batch, prompts of similar length together.
 
     Each prompt is run once; the strings' tokens are run behind its keys and values, a prefix that several share once.
     No pass and no copy of the cache holds more than `max_tokens` positions (or one row); strings of n tokens need n
-    such copies at once. Edits in force do not act. Masses below NEGLIGIBLE are taken as 0, and so are open-ended strings
-    below `at_least`, and all that needs a second token where the first tokens of all strings hold less than that.
+    such copies at once. Edits in force act only when `edited`. Masses below NEGLIGIBLE are taken as 0, and so are
+    open-ended strings below `at_least`, and all that needs a second token where the first tokens of all strings hold
+    less than that.
     """
     for indices in _batches([len(prompt) for prompt in prompts], max_tokens):
         walk = _Walk(model, strings, len(indices), max_tokens, at_least)
-        with model.without_hooks():
+        with contextlib.nullcontext() if edited else model.without_hooks():
             yield indices, walk.run([prompts[index] for index in indices])
 
 

@@ -6,7 +6,7 @@ as the model, the edits, the questions, the judge and the exam are the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,11 +106,11 @@ class Bench:
     def replies(self, treatment: Treatment, asking: Asking) -> Replies:
         """The judged replies of one treatment."""
         key = [treatment.key(), asdict(asking), self._who]
-        return Replies(tuple(self._kept("replies", key, lambda: self._replies(treatment, asking))["rows"]))
+        return Replies(tuple(self._file("replies", key, lambda: self._replies(treatment, asking))["rows"]))
 
     def effect(self, treatment: Treatment) -> tuple[Capability | None, float]:
         """(capability, None without an exam; KL on neutral text in nats per token, 0 for words)."""
-        found = self._kept("capability", [treatment.key(), self._what], lambda: self._effect(treatment))
+        found = self._file("capability", [treatment.key(), self._what], lambda: self._effect(treatment))
         return None if found["capability"] is None else Capability.from_dict(found["capability"]), found["kl"]
 
     @cached_property
@@ -126,7 +126,11 @@ class Bench:
         asked = None if self.exam is None else [self.exam.documents, [asdict(one) for one in self.exam.sets]]
         return [*self._model_key, content_hash(asked), self.trait.hash]
 
-    def _kept(self, kind: str, key: list[Any], make: Any) -> dict[str, Any]:
+    def kept(self, kind: str, key: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `make` gave for this model, trait and `key`, made now where the folder does not hold it."""
+        return self._file(kind, [key, *self._model_key, self.trait.hash], make)
+
+    def _file(self, kind: str, key: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.folder / kind / f"{content_hash(key)[:24]}.json"
         if not path.is_file():
             write_json(path, make())
