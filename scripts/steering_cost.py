@@ -3,7 +3,7 @@
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors
     python scripts/evidence.py audit                                        # how many features the denoised vector has
     python scripts/evidence.py steering_cost                                # some 50 CPU minutes from nothing
-    python scripts/steering_cost.py --trait evil                            # one row of the table, printed
+    python scripts/steering_cost.py --trait evil humorous                   # rows of the table, printed
     python scripts/steering_cost.py --sweep reduce                          # the figure's cells: reduce or induce
 
 Every cell is one file under runs/steering_cost and is taken up again: stop at any time and run the same command.
@@ -29,7 +29,7 @@ TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimis
 SWEPT = "evil"
 DIRECTIONS = {"reduce": (-1, "trait"), "induce": (1, "neutral")}
 JUDGE = "offline-outcome"
-N_TRAIT_SAMPLES, N_SWEEP_SAMPLES, TOKENS = 3, 3, 48
+N_TRAIT_SAMPLES, N_SWEEP_SAMPLES, TOKENS = 3, 3, 40
 
 
 def evidence() -> dict[str, Any]:
@@ -185,13 +185,13 @@ def _vector_hash(trait: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trait", choices=TRAITS)
+    parser.add_argument("--trait", choices=TRAITS, nargs="+", default=[])
     parser.add_argument("--sweep", choices=DIRECTIONS)
     arguments = parser.parse_args()
     from workbench.steering.cost.pareto import front_summary
 
-    if arguments.trait:
-        print(json.dumps(trait_row(arguments.trait), indent=1))
+    for trait in arguments.trait:
+        print(json.dumps({trait: trait_row(trait)}, indent=1), flush=True)
     if arguments.sweep:
         print(json.dumps(front_summary(swept(arguments.sweep)), indent=1))
 

@@ -33,7 +33,7 @@ def command(
         typer.Option("--kl", help="How far doses move neutral text, nats per token; again for more. [default: .05, .15, .4]"),
     ] = None,
     documents: Annotated[int, typer.Option("--documents", min=2, help="Held-out documents of each source.")] = 24,
-    items: Annotated[int, typer.Option("--items", min=1, help="Items of each question set that counts.")] = 32,
+    items: Annotated[int, typer.Option("--items", min=1, help="Items of each question set that counts.")] = 24,
     score_with: Annotated[
         str | None, typer.Option("--score-with", help="A judge of outcomes that filtered nothing. [default: offline-outcome]")
     ] = None,

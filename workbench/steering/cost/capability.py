@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SCOPE = "all"
 """Where edits act while capability is measured."""
-N_DOCUMENTS, DOCUMENT_TOKENS, N_ITEMS = 24, 96, 32
+N_DOCUMENTS, DOCUMENT_TOKENS, N_ITEMS = 24, 96, 24
 """Documents of each source, tokens of each, and items of each set."""
 SOURCES = ("owt", "wikipedia")
 
