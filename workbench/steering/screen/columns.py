@@ -1,8 +1,8 @@
 """What is measured of every reply: its position along the trait vectors, along vectors that are no trait, and by its words.
 
-A direction's score is <change, u> / m: `change` a difference of mean activations, u the unit direction, m the median token norm at
-its hook, so that scores are in norms and comparable between blocks. Words: TF-IDF with logistic regression, learnt from the
-replies that the vector was made from (the arms are its labels), so that the same data stand behind both.
+A direction's score is <change, u> / m: `change` a difference of mean activations, u the unit direction and m the median token
+norm at its hook, so that scores are in norms and comparable between blocks. Words: TF-IDF with logistic regression, learnt from
+the replies that the vector was made from (the arms are its labels), so that the same data stand behind both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from workbench.personas.placebos import PlaceboVectors
     from workbench.personas.vectors import PersonaVector
 
-TRAIT, PLACEBO, RANDOM, TEXT = "trait", "placebo", "random", "text"
+TRAIT, PROMPT, PLACEBO, RANDOM, TEXT = "trait", "prompt", "placebo", "random", "text"
+"""Kinds of columns; "prompt" is a trait's score in its cheap form, where that is not the form that decides."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class Directions(Shown):
             mine = torch.tensor([column.hook == hook for column in self.columns])
             found[:, mine] = change[:, place] @ self.directions[mine].T
         return found
+
+    @property
+    def traits(self) -> Directions:
+        """Those of the traits alone."""
+        kept = [i for i, column in enumerate(self.columns) if column.kind == TRAIT]
+        return Directions(tuple(self.columns[i] for i in kept), self.directions[kept], self.hooks)
 
     def of(self, name: str) -> Tensor:
         """The scaled direction `[d_model]` of a trait."""

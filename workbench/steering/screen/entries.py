@@ -13,7 +13,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.models.prompts import ChatTokens, tokenize_chat
 from workbench.models.thinking import answer_start
 
-from .columns import Column
+from .columns import PROMPT, Column
 from .files import Line
 from .layouts import Sample
 from .own import prompt_id
@@ -116,16 +116,18 @@ def schema_of(columns: Sequence[Column]) -> Any:
 
 
 def row_of(
-    entry: Entry, asked: AskedReply, reply: Reply, columns: Sequence[Column], scores: Tensor, *, against: str
-) -> dict[str, Any]:
-    """The row of a reply: scored, or the reason why a figure is missing."""
+    entry: Entry, asked: AskedReply, reply: Reply, columns: Sequence[Column], scores: Tensor, *, code_before: Tensor | None,
+    against: str,
+) -> dict[str, Any]:  # fmt: skip
+    """The row of a reply: scored, or the reason why a figure is missing. A score in the cheap form may be missing on its own."""
     row = {**_empty_row(entry.line, asked.place, SCORED, ""), "prompt": prompt_id(asked.prompt), "n_tokens": reply.n_tokens,
            "n_sinks": reply.n_sinks, "clipped": asked.clipped}  # fmt: skip
-    if not bool(torch.isfinite(scores).all()):
+    needed = torch.tensor([column.kind != PROMPT for column in columns])
+    if not bool(torch.isfinite(scores[needed]).all()):
         return {**row, "status": UNSCORED, "problem": _missing(reply, against)}
     row |= {column.key: float(score) for column, score in zip(columns, scores, strict=True)}
-    if reply.code is not None and reply.code_before is not None:
-        change = reply.code - reply.code_before
+    if reply.code is not None and code_before is not None:
+        change = reply.code - code_before
         index = change.nonzero().flatten()
         row |= {"code_index": index.numpy(), "code_value": change[index].numpy()}
     return row

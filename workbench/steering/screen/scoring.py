@@ -31,7 +31,7 @@ from workbench.decomposition.checks import check_same_site
 from workbench.models.prompts import chat_template_hash
 from workbench.models.sampling import Sampling
 
-from .columns import TRAIT, Column, Directions, TextRules, trait_directions, with_random
+from .columns import PROMPT, TRAIT, Column, Directions, TextRules, trait_directions, with_random
 from .entries import Entry, entry_of, row_of, schema_of
 from .files import DataFile, Line
 from .own import OwnReplies
@@ -45,9 +45,12 @@ if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
 
 SCHEMA = 1
-N_PILOT = 64
+N_PILOT = 256
 """Samples whose replies give the random directions their covariance."""
 MIN_PILOT = 16
+
+Compared = tuple[Reply, torch.Tensor, torch.Tensor | None]
+"""A reply, and the mean activation and mean code that it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,7 @@ class _Job:
         model_key = [model.weights_hash, str(model.dtype), chat_template_hash(model)]
         sae_key = None if sae is None else sae.weights_hash
         self.key = content_hash([SCHEMA, file.sha256, file.format, model_key, directions.hash, sae_key, asdict(options)])
-        own = OwnReplies(folder, model, directions.hooks, sae=sae, sampling=options.sampling, batch_size=options.batch_size,
-                         seed=options.seed) if options.against == "own" else None  # fmt: skip
-        self.own = own
+        self.own: OwnReplies | None = None
 
     def claim(self, run: RunFolder) -> None:
         """Write down what the folder is for; refuse one that is for something else."""
@@ -139,13 +140,17 @@ class _Job:
 
     def run(self) -> None:
         """Score what is missing, part by part."""
+        options = self.options
+        if options.against == "own":
+            self.own = OwnReplies(self.folder, self.model, self.directions.hooks, sae=self.sae, sampling=options.sampling,
+                                  batch_size=options.batch_size, seed=options.seed)  # fmt: skip
         done = part_files(self.folder)
         last = part_metadata(done[-1]) if done else {"line": 0, "end": 0}
         self.columns = self._columns()
         with track("screen", self.file.n_lines - last["line"], "lines") as step:
-            lines = self.file.lines(after=last["line"], end=last["end"], label_field=self.options.label_field)
+            lines = self.file.lines(after=last["line"], end=last["end"], label_field=options.label_field)
             number = len(done)
-            while chunk := list(islice(lines, self.options.chunk)):
+            while chunk := list(islice(lines, options.chunk)):
                 self._write(number, chunk)
                 number += 1
                 step(len(chunk))
@@ -170,7 +175,8 @@ class _Job:
         means = load_tensors(kept)["means"] if options.n_random else torch.empty(0)
         if len(means) >= MIN_PILOT:
             self.directions = with_random(self.model, self.directions, means, options.n_random, options.seed)
-        return (*self.directions.columns, *self.words.columns)
+        cheap = () if self.own is None else self.directions.traits.columns
+        return (*self.directions.columns, *(replace(one, kind=PROMPT) for one in cheap), *self.words.columns)
 
     def _pilot(self) -> torch.Tensor:
         """Mean activations `[n, n_hooks, d_model]` of the first samples' replies."""
@@ -194,8 +200,8 @@ class _Job:
         table = pa.Table.from_pylist(rows, schema=schema)
         write_parquet(self.folder / "scores" / f"part-{number:06d}.parquet", table)
 
-    def _read(self, entries: Sequence[Entry]) -> list[list[Reply]]:
-        """The replies of every entry, with what they are compared with in the place of the token before."""
+    def _read(self, entries: Sequence[Entry]) -> list[list[Compared]]:
+        """The replies of every entry, each with what it is compared with: a mean activation and a code."""
         filled = [i for i, entry in enumerate(entries) if entry.replies]
         found: list[list[Reply]] = [[] for _ in entries]
         chats = [entries[i].chat for i in filled]
@@ -203,19 +209,19 @@ class _Job:
                                            batch_tokens=self.options.batch_tokens):  # fmt: skip
             found[filled[index]] = replies
         if self.own is None:
-            return found
-        flat = [(i, place) for i in filled for place in range(len(found[i]))]
-        own = self.own.of([entries[i].replies[place].prompt for i, place in flat])
-        for (i, place), (mean, code) in zip(flat, own, strict=True):
-            found[i][place] = replace(found[i][place], before=mean, code_before=code)
-        return found
+            return [[(reply, reply.before, reply.code_before) for reply in replies] for replies in found]
+        own = iter(self.own.of([asked.prompt for i in filled for asked in entries[i].replies]))
+        return [[(reply, *next(own)) for reply in replies] for replies in found]
 
-    def _rows(self, entry: Entry, replies: Sequence[Reply]) -> Iterator[dict[str, Any]]:
+    def _rows(self, entry: Entry, compared: Sequence[Compared]) -> Iterator[dict[str, Any]]:
         yield from entry.unscored
-        if not replies:
+        if not compared:
             return
-        change = torch.stack([reply.mean - reply.before for reply in replies])
-        values = self.directions.scores(change)
-        words = torch.from_numpy(self.words.scores([one.text for one in entry.replies])).float()
-        for asked, reply, scores in zip(entry.replies, replies, torch.cat([values, words], dim=1), strict=True):
-            yield row_of(entry, asked, reply, self.columns, scores, against=self.options.against)
+        replies = [reply for reply, _, _ in compared]
+        means = torch.stack([reply.mean for reply in replies])
+        values = [self.directions.scores(means - torch.stack([mean for _, mean, _ in compared]))]
+        if self.own is not None:
+            values.append(self.directions.traits.scores(means - torch.stack([reply.before for reply in replies])))
+        values.append(torch.from_numpy(self.words.scores([one.text for one in entry.replies])).float())
+        for asked, (reply, _, code), scores in zip(entry.replies, compared, torch.cat(values, dim=1), strict=True):
+            yield row_of(entry, asked, reply, self.columns, scores, code_before=code, against=self.options.against)

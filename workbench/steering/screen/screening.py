@@ -121,7 +121,8 @@ class Screening(Shown):
         quantiles = dict(zip(("q05", "median", "q95"), np.percentile(known, (5, 50, 95)).tolist(), strict=True))
         return {
             "threshold": asdict(self.thresholds[trait]), "n_flagged": int(self.flagged_by[trait].sum()),
-            "mean": float(known.mean()), **quantiles, "features": contrast, "explained": None if accounts is None else accounts.explained,
+            "mean": float(known.mean()), **quantiles, "features": contrast,
+            "explained": None if accounts is None else accounts.explained,
             "top": [asdict(one) for one in self.top[trait]],
             "evaluation": None if self.evaluation is None else self.evaluation[trait],
         }  # fmt: skip
