@@ -12,6 +12,7 @@
     python scripts/evidence.py sae_frontier       # every SAE of the shelf's recipe on the same texts: see sae_frontier.py
     python scripts/evidence.py decomposition      # planted truth, seven traits with nulls, pursuit: see decomposition_evidence.py
     python scripts/evidence.py comparison         # groups, traits side by side, other SAEs: see comparison_evidence.py
+    python scripts/evidence.py diffing            # does a fine-tune's shift say what it will show? see diffing.py
     python scripts/evidence.py audit              # do the features do what the vector does? see audit_evidence.py
     python scripts/evidence.py monitoring         # how well a persona is seen while it speaks: see monitoring.py
     python scripts/evidence.py falsify            # every check on traits, placebos and nulls: see falsify_evidence.py
@@ -184,6 +185,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "decomposition": script("decomposition_evidence"),
     "comparison": script("comparison_evidence"),
     "audit": script("audit_evidence"),
+    "diffing": script("diffing"),
     "monitoring": script("monitoring"),
     "falsify": script("falsify_evidence"),
     "mixtures": script("mixtures_evidence"),
