@@ -19,6 +19,7 @@
     python scripts/evidence.py mixtures           # known mixtures of sub-personas in the model: see mixtures_evidence.py
     python scripts/evidence.py labels             # shipped labels against swapped, generic, one-word ones: see labels_evidence.py
     python scripts/evidence.py reports            # pages in a browser, hostile text, notebooks: see reports_evidence.py
+    python scripts/evidence.py steering_cost      # what steering does and costs, by method: see steering_cost.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
@@ -191,6 +192,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "mixtures": script("mixtures_evidence"),
     "labels": script("labels_evidence"),
     "reports": script("reports_evidence"),
+    "steering_cost": script("steering_cost"),
     "peer_formats": script("peer_formats"),
 }
 

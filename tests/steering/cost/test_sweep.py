@@ -116,6 +116,14 @@ def test_a_ladder_by_kl_reaches_the_stated_distances_with_either_sign(model):
         assert sum(both) / 2 == pytest.approx(kl, rel=0.03)
 
 
+def test_a_dose_that_was_found_is_kept_for_its_own_edits_alone(model, tmp_path, monkeypatch):
+    shift = NeutralShift(model, folder=tmp_path)
+    dose = shift.dose(word_at(model), 0.1)
+    monkeypatch.setattr(NeutralShift, "_searched", lambda *_: 99.0)
+    assert NeutralShift(model, folder=tmp_path).dose(word_at(model), 0.1) == dose
+    assert shift.dose(adding(harmful_direction(model), hook=HOOK), 0.1) == shift.dose(word_at(model), 0.2) == 99.0
+
+
 def test_a_direction_that_is_the_trait_alone_costs_less_than_one_that_also_breaks_the_model(bench, model):
     """Planted: both raise the same word; one carries something else besides."""
     doses = (0.5, 1.0, 2.0, 4.0)

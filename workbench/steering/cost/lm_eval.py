@@ -6,6 +6,7 @@ on all tokens.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -41,12 +42,11 @@ def benchmark_scores(
             "the package that holds these benchmarks",
             "install it beside this one (`pip install lm-eval`), or measure on the question sets at hand (`make_exam`)",
         )
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
-
-    harness = HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=batch_size, backend="causal")
+    lm_eval: Any = importlib.import_module("lm_eval")
+    huggingface: Any = importlib.import_module("lm_eval.models.huggingface")
+    harness = huggingface.HFLM(pretrained=model.hf, tokenizer=model.tokenizer, batch_size=batch_size, backend="causal")
     with steered(model, [replace(edit, scope=SCOPE) for edit in edits]):  # pyright: ignore[reportArgumentType]
-        found: Any = lm_eval.simple_evaluate(
+        found = lm_eval.simple_evaluate(
             model=harness, tasks=list(tasks), limit=limit, bootstrap_iters=0, task_manager=task_manager
         )
     rows = found["results"].items()

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from workbench.base.store import content_hash, read_json, write_json
 from workbench.models.capture import padded
 from workbench.personas.causal import MAX_DOSE_NORMS, doses_for_kl, neutral_snippets
 
 from ..apply import steered
+from .treatments import edits_key
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
@@ -32,7 +35,8 @@ class NeutralShift:
     As `personas.causal.NeutralText`, which is faster, but for edits of any kind at any number of blocks.
     """
 
-    def __init__(self, model: Model, snippets: Sequence[str] | None = None) -> None:
+    def __init__(self, model: Model, snippets: Sequence[str] | None = None, *, folder: str | Path | None = None) -> None:
+        self._folder = None if folder is None else Path(folder) / "doses"
         rows = [model.tokenizer(text)["input_ids"] for text in snippets or neutral_snippets()]
         self.model = model
         self.ids, self.mask = (side.to(model.device) for side in padded([row for row in rows if len(row) > 1], pad=0))
@@ -47,8 +51,19 @@ class NeutralShift:
             return sum(float((before.exp() * (before - after)).sum()) for before, after in parts) / len(self._reference)
 
     def dose(self, edits_at: Callable[[float], Sequence[Edit]], kl: float, *, start: float = 0.25) -> float:
-        """The dose above 0 at which the mean KL of both signs is `kl` within 2%, or the largest that is allowed."""
+        """The dose above 0 at which the mean KL of both signs is `kl` within 2%, or the largest that is allowed.
 
+        With a folder, what was found is kept there.
+        """
+        if self._folder is None:
+            return self._searched(edits_at, kl, start)
+        key = [self.model.weights_hash, str(self.model.dtype), self.ids.tolist(), edits_key(edits_at(1.0)), round(kl, 6)]
+        path = self._folder / f"{content_hash(key)[:24]}.json"
+        if not path.is_file():
+            write_json(path, {"kl": kl, "dose": self._searched(edits_at, kl, start)})
+        return read_json(path)["dose"]
+
+    def _searched(self, edits_at: Callable[[float], Sequence[Edit]], kl: float, start: float) -> float:
         def of_both(signed: Tensor) -> Tensor:
             return torch.tensor([self(edits_at(float(dose))) for dose in signed.flatten()], dtype=torch.float64)
 

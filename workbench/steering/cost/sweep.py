@@ -96,7 +96,7 @@ class Bench:
     @cached_property
     def neutral(self) -> NeutralShift:
         """KL on neutral text."""
-        return NeutralShift(self.model)
+        return NeutralShift(self.model, folder=self.folder)
 
     def cell(self, treatment: Treatment, asking: Asking) -> Cell:
         """Replies, capability and KL of one treatment, from the folder where they are there."""

@@ -46,8 +46,7 @@ class Treatment(Shown):
 
     def key(self) -> str:
         """What tells it from others: every edit's kind, place, direction and amount, and the words."""
-        edits = [[e.kind, str(e.hook), tensor_hash(e.direction), _plain(e.amount), str(e.measured_at)] for e in self.edits]
-        return content_hash([self.method, self.level, self.told, edits])
+        return content_hash([self.method, self.level, self.told, edits_key(self.edits)])
 
     def to_dict(self) -> dict[str, Any]:
         """{method, level, told, hooks}: JSON types, for tables."""
@@ -104,5 +103,6 @@ def capping(vector: Any, projections: Tensor, quantiles: Sequence[float]) -> tup
     return tuple(Treatment("cap", 1 - q, (Edit.cap(vector, limit),)) for q, limit in zip(quantiles, limits, strict=True))
 
 
-def _plain(amount: Any) -> Any:
-    return list(amount) if isinstance(amount, tuple) else amount
+def edits_key(edits: Iterable[Edit]) -> list[list[Any]]:
+    """Kind, place, direction and amount of each edit (JSON types), whatever it is called and wherever it acts."""
+    return [[e.kind, str(e.hook), tensor_hash(e.direction), list(e.amounts), str(e.measured_at)] for e in edits]
