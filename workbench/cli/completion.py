@@ -82,6 +82,7 @@ COMPLETERS = {
     "transfer to": models,
     "features trait name": traits,
     "falsify vector": _completer(lambda: [*_traits(), *_runs()]),
+    "steer vector": _completer(lambda: [*_traits(), *_runs()]),
     "falsify reference": runs,
     "audit second": saes,
     "features index rollouts": runs,

@@ -109,6 +109,13 @@ def without_features(parts: Decomposition, sae: SparseAutoencoder, features: Seq
     return _part("without the chosen features", left, parts, sae, {"method": "without chosen features"}, features)
 
 
+def decoder_direction(sae: SparseAutoencoder, feature: int) -> NamedDirection:
+    """A feature's decoder direction as it is: toward more of the feature."""
+    _check_features([feature], sae)
+    source = {"method": "decoder direction", "sae": sae.weights_hash, "features": [feature]}
+    return NamedDirection(f"feature {feature}", sae.hook, decoder_of(sae)[feature], source)
+
+
 def one_feature(parts: Decomposition, sae: SparseAutoencoder, feature: int) -> NamedDirection:
     """A feature's decoder direction, signed so that it points the way in which the trait changes it."""
     _check_features([feature], sae)
