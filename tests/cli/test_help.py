@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 COMMANDS = [
-    ("extract",), ("decompose",), ("label",), ("report",), ("demo",), ("doctor",), ("lab",), ("falsify",), ("audit",),
+    ("extract",), ("decompose",), ("label",), ("report",), ("demo",), ("doctor",), ("lab",), ("falsify",), ("audit",), ("diff",),
     ("sae", "list"), ("sae", "show"), ("sae", "train"), ("sae", "eval"),
     ("sae", "search"), ("sae", "import"), ("sae", "pull"), ("sae", "push"),
     ("models", "list"), ("models", "fetch"),

@@ -21,7 +21,7 @@ SAE = "smollm2-135m-instruct/blocks.15.hook_resid_post"
 LONG = (
     "demo", "extract", "decompose", "label", "report", "audit", "falsify", "lab", "transfer", "judge validate", "vectors compare",
     "vectors layers", "sae eval", "sae train", "sae pull", "features index", "features show", "labels explain", "labels score",
-    "models fetch", "runs resume",
+    "models fetch", "runs resume", "diff",
 )  # fmt: skip
 
 
