@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .replies import Asking, Replies
     from .sweep import Bench
 
-DOSES = (0.05, 0.1, 0.2, 0.3)
+DOSES = (0.1, 0.2, 0.3)
 KEEPS = 0.9
 """Share of the unsteered replies' coherence that a chosen dose keeps on the verification questions."""
 NO_ROOM = 5.0
