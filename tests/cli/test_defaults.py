@@ -58,6 +58,8 @@ def test_a_flag_beats_the_environment_beats_the_project_beats_the_user(samples_o
     [
         ("\nsampels = 2\n", 2, "did you mean `samples`?"),
         ("[reprot]\nsamples = 2\n", 1, "did you mean `report`?"),
+        ("report = true\n", 1, "stand in a table of its name, [report]"),
+        ("[[report]]\nsamples = 2\n", 1, "stand in a table of its name, [report]"),
         ("seed = 1\n[report]\nn_samples = 2\n", 3, "did you mean `report.samples`?"),
         ("[sae.tarin]\nengine = 'ray'\n", 1, "did you mean `sae.train`?"),
         ("[report]\nsamples = 'four'\n", 2, "valid integer"),

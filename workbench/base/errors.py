@@ -56,6 +56,11 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     return sorted(sorted(known), key=similarity, reverse=True)
 
 
+def is_close(name: str, known: str) -> bool:
+    """Whether `name` may well be a misspelling of `known`."""
+    return bool(difflib.get_close_matches(name.lower(), [known.lower()], cutoff=0.5))
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], *, remedy: str = "", limit: int = 8) -> WorkbenchError:
     """The error for a name that nobody knows; lists the known ones, nearest first (at most `limit`)."""
     ordered = nearest(str(name), known)
@@ -63,6 +68,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, remedy: str = ""
         return WorkbenchError(f"there is no {kind} {name!r}", f"a known {kind}, but none is known here", remedy)
     listed = ", ".join(ordered[:limit])
     more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
-    close = difflib.get_close_matches(str(name).lower(), [ordered[0].lower()], cutoff=0.5)
-    advice = remedy or (f"did you mean {ordered[0]!r}?" if close else "choose one of them")
+    advice = remedy or (f"did you mean {ordered[0]!r}?" if is_close(str(name), ordered[0]) else "choose one of them")
     return WorkbenchError(f"there is no {kind} {name!r}", f"one of {listed}{more}", advice)

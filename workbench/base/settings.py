@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import WorkbenchError, nearest
+from .errors import WorkbenchError, is_close, nearest
 
 APP_NAME = "persona-workbench"
 ENVIRONMENT = "WORKBENCH_"
@@ -154,11 +154,10 @@ def unknown_key(path: Path, key: tuple[str, ...], known: Iterable[str]) -> Workb
         found = f"{place_of(path, *key)} gives `{'.'.join(key)}` a value, which is a command"
         return WorkbenchError(found, f"a table of its flags, [{'.'.join(key)}]", "correct it")
     said = "a command or a setting" if len(key) == 1 else f"a flag of `workbench {' '.join(key[:-1])}`"
-    return WorkbenchError(
-        f"{place_of(path, *key)} sets `{'.'.join(key)}`, which nobody knows",
-        f"{said}, such as {', '.join(near[:4])}",
-        f"did you mean `{'.'.join((*key[:-1], near[0]))}`?" if near else "remove it",
-    )
+    close = f"did you mean `{'.'.join((*key[:-1], near[0]))}`?" if near and is_close(key[-1].replace("-", "_"), near[0]) else ""
+    table = f"the flags of a command stand in a table of its name, [{key[0]}]; else remove it" if len(key) == 1 else "remove it"
+    found = f"{place_of(path, *key)} sets `{'.'.join(key)}`, which nobody knows"
+    return WorkbenchError(found, f"{said}, such as {', '.join(near[:4])}", close or table)
 
 
 def place_of(path: Path, *key: str) -> str:

@@ -30,7 +30,8 @@ def usually(usual: Typical, listed: Sequence[TokenValue] | Sequence[Near]) -> st
     if not listed:
         return ""
     first = abs(getattr(listed[0], "value", getattr(listed[0], "cosine", 0.0)))
-    return f"first {first:.2f}; of {usual.n} other features: median {usual.median:.2f}, 95% below {usual.q95:.2f}"
+    others = f"{usual.median:.2f} in the middle, at most {usual.q95:.2f} in 95% of them"
+    return f"the largest here: {first:.2f}; of {usual.n} other features: {others}"
 
 
 def ablation_lines(effect: Ablation | None) -> list[str]:

@@ -103,14 +103,7 @@ def _days(text: str) -> float:
 
 
 def _show_clean(value: dict[str, Any]) -> None:
-    from workbench.base.sizes import size_text
+    from .freed import show_freed
 
-    from ..console import say, table
-
-    rows = [(row["name"], row["what"], size_text(row["bytes"]), row["again"]) for row in value["items"]]
-    if rows:
-        table("", ("name", "what", "size", "how it comes back"), rows, right=(2,))
-    for name, why in value["in_use"].items():
-        say(f"{name} is left alone: {why}")
-    done = "deleted" if value["deleted"] else "would go; --yes deletes"
-    say(f"{size_text(value['bytes'])} {done}" if rows else "nothing to clean")
+    rows = [(row["name"], row["what"], row["bytes"], row["again"]) for row in value["items"]]
+    show_freed(("name", "what"), rows, value)

@@ -253,12 +253,7 @@ def _busy(runs: list[Run], *, strict: bool) -> dict[str, str]:
 
 
 def _show_clean(value: dict[str, Any]) -> None:
-    from ..console import say, table
+    from .freed import show_freed
 
-    rows = [(row["run"], row["part"], _size(row["bytes"]), row["again"]) for row in value["parts"]]
-    if rows:
-        table("", ("run", "part", "size", "how it comes back"), rows, right=(2,))
-    for folder, holder in value["in_use"].items():
-        say(f"{folder} is left alone: {holder}")
-    done = "deleted" if value["deleted"] else "could be deleted; --yes does it"
-    say(f"{_size(value['bytes'])} {done}" if rows else "nothing to clean")
+    rows = [(row["run"], row["part"], row["bytes"], row["again"]) for row in value["parts"]]
+    show_freed(("run", "part"), rows, value)
