@@ -3,8 +3,8 @@
     python benchmarks/monitor_overhead.py [--rounds 12] [--new-tokens 32] [--batch 1 --batch 16]
 
 For each batch size, for 7 vectors alone and with 8 features of the default SAE, the two sides run in turn, the first one
-alternating, so that a busy machine is busy for both. The figure is the median of the rounds' ratios (monitored / plain; 1.03 is 3%
-more), by processor seconds and by the clock, with a bootstrap interval over rounds. Both sides give the same tokens: it is checked.
+alternating, so that a busy machine is busy for both. The figure is the median of the rounds' ratios (monitored / plain; 1.03 is
+3% more), by processor seconds and by the clock, with a bootstrap interval over rounds. Both give the same tokens: it is checked.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -98,3 +98,18 @@ def activations_at(model: Model, hook: HookPoint, ids: Tensor, mask: Tensor) -> 
     from workbench.models.capture import stream_activations
 
     return next(iter(stream_activations(model, [ids], hook, [mask])))
+
+
+def counted_tokens(model: Model, activations: Mapping[HookPoint, Tensor], special: Tensor) -> dict[HookPoint, Tensor]:
+    """Per hook point, which tokens of one text count [seq] (bool, CPU), from their activations [seq, d_model]: not the first one,
+    no special token (`special` [seq]), no sink."""
+    from workbench.models.capture import sink_limits
+
+    limits = sink_limits(model, list(activations)) if activations else ()
+    found = {
+        hook: (row.norm(dim=-1) <= float(limit)).cpu() & ~special
+        for (hook, row), limit in zip(activations.items(), limits, strict=True)
+    }
+    for kept in found.values():
+        kept[0] = False
+    return found

@@ -13,11 +13,10 @@ from workbench.base.errors import WorkbenchError
 from workbench.labeling.contexts.encoding import CODE_CELLS, sparse_codes
 from workbench.labeling.contexts.streams import ROLES
 from workbench.labeling.tokens import special_ids, token_strings
-from workbench.models.capture import sink_limits
 from workbench.models.hookpoints import HookPoint
 from workbench.models.prompts import SPAN_NAMES, ChatTokens, Message, tokenize_chat
 from workbench.personas.neutral import NeutralScale
-from workbench.saes.token_rows import activations_at_hooks
+from workbench.saes.token_rows import activations_at_hooks, counted_tokens
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
@@ -154,7 +153,7 @@ def read_tokens(
     hooks = list(dict.fromkeys(wanted))
     special = torch.isin(torch.tensor(ids), torch.tensor(special_ids(model.tokenizer), dtype=torch.long))
     rows = {hook: found[0].float() for hook, found in _activations(model, hooks, ids).items()}
-    counted = _counted(model, rows, special)
+    counted = counted_tokens(model, rows, special)
     everywhere = torch.stack(list(counted.values())).all(0) if counted else ~special
     features, n_firing = _features(sae, rows[sae.hook], counted[sae.hook]) if sae else (((),) * len(ids), (0,) * len(ids))
     return TextReading(
@@ -169,18 +168,6 @@ def read_tokens(
 
 def _activations(model: Model, hooks: list[HookPoint], ids: Sequence[int]) -> dict[HookPoint, Tensor]:
     return activations_at_hooks(model, hooks, torch.tensor([list(ids)])) if hooks else {}
-
-
-def _counted(model: Model, rows: dict[HookPoint, Tensor], special: Tensor) -> dict[HookPoint, Tensor]:
-    """Per hook, which tokens count [seq] (CPU): not the first, no special token, no sink."""
-    limits = sink_limits(model, list(rows)) if rows else ()
-    found = {
-        hook: (row.norm(dim=-1) <= float(limit)).cpu() & ~special
-        for (hook, row), limit in zip(rows.items(), limits, strict=True)
-    }
-    for kept in found.values():
-        kept[0] = False
-    return found
 
 
 def _features(

@@ -80,6 +80,17 @@ def test_an_answer_is_watched_drawn_and_logged(workbench: Any, world: Path, tmp_
     assert "Projections, in median token norms" in printed.out and "no thresholds: calibrate them with --calibrate" in printed.out
 
 
+def test_an_answer_is_explained_by_features_that_add_up(workbench: Any, world: Path, tmp_path: Path) -> None:
+    sae = write_sae(tmp_path / "sae", model="model", d_model=32)
+    given = ("--prompt", "Who are you?", "--max-new-tokens", "8", "--model", world / "model", "--sae", sae, "-q", "--explain")
+    answer = workbench("monitor", world / "run", *given, "--json")
+    assert answer.code == 0, answer.err
+    (why,) = answer.json["reasons"]
+    assert why["signal"] == "evil" and (why["first"], why["last"]) == (1, answer.json["reply"]["n_tokens"])
+    assert sum(f["part"] for f in why["features"]) + why["rest"] + why["error"] == pytest.approx(why["total"], abs=1e-5)
+    assert "norms beyond neutral replies" in workbench("monitor", world / "run", *given).out
+
+
 def test_alarms_are_calibrated_saved_and_used(workbench: Any, world: Path, tmp_path: Path) -> None:
     answer = workbench("monitor", world / "run", "--calibrate", "--rate", "0.1", "--window", "4", "--out", tmp_path / "armed",
                        "--model", world / "model", "-q")  # fmt: skip

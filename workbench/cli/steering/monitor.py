@@ -51,6 +51,9 @@ def command(
     feature: Annotated[
         list[int] | None, typer.Option("--feature", min=0, help="A feature to watch as well; again for more.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Which features carry the projection of the answer, beyond neutral replies.")
+    ] = False,
     sae: SaeOption = None,
     hook: HookOption = None,
     model: Annotated[
@@ -80,8 +83,9 @@ def command(
     from ..console import emit, reserved_output
     from . import monitor_job as job
 
-    said = job.Said(vectors, prompt, system, transcript, tuple(neutral or ()), rate, statistic, window, tuple(feature or ()), sae,
-                    hook, model, max_new_tokens, log, log_text, figure, out, dtype, device, max_memory, seed or 0)  # fmt: skip
+    said = job.Said(vectors, prompt, system, transcript, tuple(neutral or ()), rate, statistic, window, tuple(feature or ()),
+                    sae, hook, model, max_new_tokens, log, log_text, figure, out, dtype, device, max_memory, seed or 0,
+                    explain)  # fmt: skip
     modes = {"--prompt": prompt is not None, "--transcript": transcript is not None, "--calibrate": calibrate}
     chosen = [name for name, wanted in modes.items() if wanted]
     if len(chosen) != 1:
@@ -125,8 +129,19 @@ def _show_tokens(value: dict[str, Any]) -> None:
         say(f"mean over {reply['n_tokens']} tokens: " + ", ".join(f"{name} {mean}" for name, mean in means))
         say("; ".join(f"alarm for {a['signal']} at token {a['position']}" for a in reply["alarms"])
             or ("no alarm" if value["n_alarms"] else "no thresholds: calibrate them with --calibrate"))  # fmt: skip
+    for one in value["reasons"]:
+        _show_reasons(one)
     if value["figure"]:
         say(f"figure: {value['figure']}")
+
+
+def _show_reasons(one: dict[str, Any]) -> None:
+    from ..console import percent, signed, table
+
+    rows = [(f["feature"], signed(f["part"]), percent(f["share"]), f["label"] or "-") for f in one["features"]]
+    rows += [("others", signed(one["rest"]), "", ""), ("error", signed(one["error"]), "", "what the SAE does not explain")]
+    title = f"{one['signal']}, tokens {one['first']} to {one['last']}: {signed(one['total'])} norms beyond neutral replies"
+    table(title, ("feature", "carries", "of it", "label"), rows, right=(0, 1, 2))
 
 
 def _show_transcripts(value: dict[str, Any]) -> None:

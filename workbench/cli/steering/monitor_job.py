@@ -14,6 +14,7 @@ from ..options import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
+    from workbench.models.prompts import ChatTokens
     from workbench.personas.vectors import PersonaVector
     from workbench.steering.monitor.monitor import Monitor
     from workbench.steering.monitor.watching import AlarmRaised, WatchedReply
@@ -46,6 +47,7 @@ class Said:
     device: str | None
     max_memory: str | None
     seed: int
+    explain: bool = False
 
     def saved(self) -> Path | None:
         """The folder of the saved monitor that was named, if one was."""
@@ -108,7 +110,7 @@ def watched(said: Said) -> dict[str, Any]:
     from workbench.steering.monitor.logs import JsonLines
     from workbench.steering.monitor.streaming import watched_stream
 
-    monitor, model, _ = said.monitor()
+    monitor, model, vectors = said.monitor()
     messages = [{"role": "system", "content": said.system}] if said.system else []
     chat = tokenize_chat(model, [*messages, {"role": "user", "content": str(said.prompt)}], add_generation_prompt=True)
     sampling = Sampling(max_new_tokens=int(setting("max_new_tokens", said.max_new_tokens, 64)))
@@ -129,6 +131,7 @@ def watched(said: Said) -> dict[str, Any]:
             if lines is not None:
                 lines.reply(reply)
     return {**_about(monitor), "text": text, **_told(model, monitor, seen, alarms, replies), **_drawn(said, model, replies),
+            "reasons": _reasons(said, monitor, model, vectors, chat, replies[0]) if said.explain and replies else [],
             "log": None if said.log is None else str(said.log)}  # fmt: skip
 
 
@@ -148,6 +151,40 @@ def _told(
         for token, text in zip(seen, strings, strict=True)
     ]  # fmt: skip
     return {"tokens": tokens, "reply": reply_values(replies[0]) if replies else None}
+
+
+def _reasons(
+    said: Said, monitor: Monitor, model: Model, vectors: list[PersonaVector], chat: ChatTokens, reply: WatchedReply
+) -> list[dict[str, Any]]:
+    """Of each vector at the SAE's hook point: the features that carry the projection, up to its alarm or of the whole reply."""
+    from workbench.labeling.files.store import load_labels
+    from workbench.models.prompts import with_response
+    from workbench.personas.vectors import PersonaVector
+    from workbench.steering.monitor.reasons import neutral_baseline, reasons, reply_activations
+
+    sources = [PersonaVector.load(_vector_folder(folder)) for folder in said.neutral] or vectors
+    if not sources:
+        raise WorkbenchError("--explain with a saved monitor alone", "a run whose neutral replies are the baseline",
+                             "name one with --neutral")  # fmt: skip
+    sae = said.load_sae(model)
+    baseline, said_chat = neutral_baseline(sources[0], sae), with_response(chat, reply.ids)
+    first = {one.alarm.signal: (one.position, one.alarm.rule.window if one.alarm.rule.statistic == "running" else one.position)
+             for one in reply.alarms() if one.position}  # fmt: skip
+    found = []
+    for i, signal in enumerate(monitor.signals):
+        if signal.kind == "vector" and signal.hook == sae.hook and reply.ids:
+            last, window = first.get(signal.name, (len(reply.ids), len(reply.ids)))
+            rows = reply_activations(model, said_chat, sae, last, window)
+            why, norm = reasons(rows, monitor.readout[i], sae, baseline), monitor.norms[signal.hook]
+            labels = load_labels(sae.id, sae_hash=sae.weights_hash, features=[feature for feature, _ in why.features]).labels
+            features = [
+                {"feature": feature, "part": part / norm, "share": part / why.total if why.total > 0 else None,
+                 "label": labels[feature].label if feature in labels else None}
+                for feature, part in why.features
+            ]  # fmt: skip
+            found.append({"signal": signal.name, "first": last - len(rows) + 1, "last": last, "total": why.total / norm,
+                          "features": features, "rest": why.rest / norm, "error": why.error / norm})  # fmt: skip
+    return found
 
 
 def _drawn(said: Said, model: Model, replies: list[WatchedReply]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.labeling.tokens import special_ids
 from workbench.models.tool_chats import ToolSpan, tokenize_tool_chat
-from workbench.saes.token_rows import activations_at_hooks
+from workbench.saes.token_rows import activations_at_hooks, counted_tokens
 from workbench.steering.monitor.monitor import Monitor
 from workbench.steering.monitor.watching import WatchedReply
 
@@ -72,10 +72,11 @@ def read_transcript(
         raise WorkbenchError(f"a transcript of {len(chat.ids)} tokens", f"2 to {max_tokens}", "cut it, or raise the limit")
     found = activations_at_hooks(model, monitor.hooks, torch.tensor([chat.ids]))
     values = torch.full((len(chat.ids), len(monitor.signals)), torch.nan)
+    special = torch.isin(torch.tensor(chat.ids), torch.tensor(special_ids(model.tokenizer), dtype=torch.long))
+    counted = counted_tokens(model, {hook: rows[0] for hook, rows in found.items()}, special)
     for hook, rows in found.items():
-        values[:, monitor.columns_at(hook)] = monitor.read(rows[0], hook).cpu()
-    values[0] = torch.nan
-    values[torch.isin(torch.tensor(chat.ids), torch.tensor(sorted(special_ids(model.tokenizer))))] = torch.nan
+        read = monitor.read(rows[0], hook).cpu()
+        values[:, monitor.columns_at(hook)] = read.masked_fill(~counted[hook][:, None], torch.nan)
     spans = [
         WatchedReply(monitor, number, span.message, values[max(start - 1, 0)], values[start:end], chat.ids[start:end])
         for span, start, end in chat.spans
