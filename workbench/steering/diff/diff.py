@@ -14,7 +14,7 @@ from workbench.base.tensors import tensor_hash
 from workbench.models.norms import neutral_text
 
 from .features import installed
-from .lens import difference_lens
+from .lens import DifferenceLens, difference_lens
 from .reading import Paired, Reading, paired, read
 from .result import ModelDiff
 from .shifts import Site
@@ -79,21 +79,43 @@ def diff(
     hooks = list(dict.fromkeys(vector.hook for vector in vectors)) or ([] if sae is None else [sae.hook])
     if not hooks:
         raise WorkbenchError("neither vectors nor an SAE", "something to measure along", "give persona vectors, or an SAE")
+    first = _read_before(before, vectors, hooks, sae, prompts, unrelated, options, loading)
+    readings, lens, described = _read_after(after, first, hooks, sae, loading)
+    sites = _sites(hooks, vectors, placebos, first, options)
+    return _assembled((first.model, described), readings, sites, sae, labels, lens, options, vectors, first.texts)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What is kept of the model before, which may be gone: only tensors and words."""
+
+    model: dict[str, Any]
+    key: dict[str, Any]
+    medians: dict[HookPoint, float]
+    texts: list[DiffText]
+    reading: Reading
+
+
+def _read_before(
+    before: Side, vectors: Sequence[PersonaVector], hooks: Sequence[HookPoint], sae: Any, prompts: Iterable[Prompt | str],
+    unrelated: Iterable[str] | None, options: DiffOptions, loading: dict[str, Any],
+) -> _Before:  # fmt: skip
     with opened(before, **loading) as model:
         _check_vectors(vectors, model)
-        key, described = pair_key(model), model.description()
         medians = {hook: float(norm) for hook, norm in zip(hooks, model.norm_medians(hooks), strict=True)}
         texts = prompt_texts(model, prompts, max_tokens=options.max_tokens, seed=options.seed)
         documents = _SENTENCE.split(neutral_text()) if unrelated is None else unrelated
         texts += unrelated_texts(model, documents, max_tokens=options.max_tokens)
-        first = read(model, texts, hooks, sae)
+        return _Before(model.description(), pair_key(model), medians, texts, read(model, texts, hooks, sae))
+
+
+def _read_after(
+    after: Side, first: _Before, hooks: Sequence[HookPoint], sae: Any, loading: dict[str, Any]
+) -> tuple[Paired, DifferenceLens | None, dict[str, Any]]:  # fmt: skip
     with opened(after, **loading) as model:
-        check_pair(str(described["name"]), key, model)
-        readings = paired(first, read(model, texts, hooks, sae))
-        lens = _lens(model, readings, hooks[0], medians[hooks[0]])
-        sides = (described, model.description())
-    sites = _sites(hooks, vectors, placebos, first, medians, options)
-    return _assembled(sides, readings, sites, sae, labels, lens, options, vectors, texts)
+        check_pair(str(first.model["name"]), first.key, model)
+        readings = paired(first.reading, read(model, first.texts, hooks, sae))
+        return readings, _lens(model, readings, hooks[0], first.medians[hooks[0]]), model.description()
 
 
 def _check_vectors(vectors: Sequence[PersonaVector], model: Model) -> None:
@@ -110,19 +132,19 @@ def _check_vectors(vectors: Sequence[PersonaVector], model: Model) -> None:
 
 
 def _sites(
-    hooks: Sequence[HookPoint], vectors: Sequence[PersonaVector], placebos: PlaceboVectors | None, first: Reading,
-    medians: dict[HookPoint, float], options: DiffOptions,
+    hooks: Sequence[HookPoint], vectors: Sequence[PersonaVector], placebos: PlaceboVectors | None, first: _Before,
+    options: DiffOptions,
 ) -> list[Site]:  # fmt: skip
     found = []
     for hook in hooks:
         here = {vector.trait: vector.direction for vector in vectors if vector.hook == hook}
         if here:
-            found.append(Site(hook, here, placebos, first.sample[hook], medians[hook], n_random=options.n_random,
-                              family=len(vectors), seed=options.seed))  # fmt: skip
+            found.append(Site(hook, here, placebos, first.reading.sample[hook], first.medians[hook],
+                              n_random=options.n_random, family=len(vectors), seed=options.seed))  # fmt: skip
     return found
 
 
-def _lens(model: Model, readings: Paired, hook: HookPoint, median: float) -> Any:
+def _lens(model: Model, readings: Paired, hook: HookPoint, median: float) -> DifferenceLens | None:
     if "opening" not in readings.kept:
         return None
     return difference_lens(model, str(hook), readings.differences("opening", 0), median)
@@ -130,7 +152,7 @@ def _lens(model: Model, readings: Paired, hook: HookPoint, median: float) -> Any
 
 def _assembled(
     sides: tuple[dict[str, Any], dict[str, Any]], readings: Paired, sites: Sequence[Site], sae: Any, labels: LabelSet | None,
-    lens: Any, options: DiffOptions, vectors: Sequence[PersonaVector], texts: Sequence[DiffText],
+    lens: DifferenceLens | None, options: DiffOptions, vectors: Sequence[PersonaVector], texts: Sequence[DiffText],
 ) -> ModelDiff:  # fmt: skip
     shifts, spans, parts, sizes = [], {}, {}, {}
     for place, kept in readings.kept.items():
