@@ -6,7 +6,8 @@
 
 Each package gets an environment of its own, as they need other versions than the workbench. In it the package writes a
 small file of known vectors and reads ours (scripts/peers/); where it can steer, a tiny model shows which block's output
-each direction is added to. Formats without a package have golden files made from their documented layout.
+each direction is added to. repeng and llama.cpp also apply exported edits at strength 1: are their logits the workbench's own?
+Formats without a package have golden files made from their documented layout.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from workbench.models.hookpoints import HookPoint
 from workbench.personas.formats import LayeredVectors, read_vectors, write_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 SIDES = ROOT / "scripts" / "peers"
 GOLDEN = ROOT / "tests" / "personas" / "formats" / "golden"
 RECORD = ROOT / "docs" / "evidence" / "peer_formats.json"
@@ -82,6 +84,7 @@ def exchange(
         del vectors[0]  # control vectors begin at block 1
         np.savez(folder / "expected.npz", **{str(b): v.numpy() for b, v in vectors.items()})  # pyright: ignore
         write_vectors(ours(vectors), folder / f"ours{suffix}", format)
+        steered = export_edits(folder) if side == "repeng_side.py" else {}
         run_side(python, side, folder)
         theirs = np.load(folder / "read.npz")
         read = {int(name): torch.from_numpy(theirs[name]) for name in theirs.files}
@@ -97,9 +100,56 @@ def exchange(
             "we_read_theirs": max(gaps[1:]) == 0.0,
             "max_abs_difference": max(gaps),
             "direction_index": measured or None,
+            **strength_one(steered, folder),
         }
 
     return check
+
+
+def export_edits(folder: Path) -> dict[str, np.ndarray]:
+    """A tiny model and exported edits only.{name}.gguf in `folder`; the logits that the workbench gives under those edits.
+
+    one_block: half a norm after block 2; incremental: .3 norms there, in steps after blocks 1 to 3; plain: none.
+    """
+    from tests.tiny import tiny_tokenizer
+    from workbench.models.model import Model
+    from workbench.personas.vectors import PersonaVector, empty_rows
+    from workbench.steering.apply import steered
+    from workbench.steering.edits import Edit, incremental
+    from workbench.steering.export import export_gguf
+
+    tokenizer = tiny_tokenizer()
+    hf = tiny_qwen2.tiny_qwen2(N_BLOCKS, len(tokenizer))
+    tiny_qwen2.write_model(hf, folder)
+    torch.save(hf.state_dict(), folder / "weights.pt")
+    write_json(folder / "model.json", tiny_qwen2.sizes(N_BLOCKS, len(tokenizer)))
+    model, hooks = Model.wrap(hf, tokenizer, name="tiny"), tuple(HookPoint(block) for block in range(1, N_BLOCKS))
+    directions = known_vectors(N_BLOCKS, tiny_qwen2.D_MODEL)[1:]
+    vector = PersonaVector("golden", model.description(), hooks[1], hooks, directions, None, None, None, empty_rows())
+    arms: dict[str, tuple[Edit, ...]] = {"one_block": (Edit.add(vector, 0.5),), "incremental": incremental(vector, 0.3)}
+    logits = {"plain": tiny_qwen2.logits(hf)}
+    for name, edits in arms.items():
+        export_gguf(edits, model, folder / f"only.{name}.gguf")
+        with steered(model, edits):
+            logits[name] = tiny_qwen2.logits(hf)
+    return logits
+
+
+def strength_one(steered: Mapping[str, np.ndarray], folder: Path) -> dict[str, Any]:
+    """{strength_one: {name: {difference, effect}}}: the peer's logits at strength 1 against ours, and what steering changes."""
+    if not steered:
+        return {}
+    found = np.load(folder / "logits.npz")
+    arms = [name for name in steered if name != "plain"]
+    return {
+        "strength_one": {
+            name: {
+                "max_abs_difference": float(np.abs(found[name] - steered[name]).max()),
+                "effect": float(np.abs(steered[name] - steered["plain"]).max()),
+            }
+            for name in arms
+        }
+    }
 
 
 def difference(expected: Mapping[int, torch.Tensor], found: Mapping[int, torch.Tensor]) -> float:
@@ -111,8 +161,8 @@ def difference(expected: Mapping[int, torch.Tensor], found: Mapping[int, torch.T
 
 def check_llama_cpp(python: Path, folder: Path) -> dict[str, Any]:
     """llama.cpp loads our files and adds them to a tiny model; transformers says at which block that gives its logits."""
-    model = tiny_qwen2.tiny_qwen2(N_BLOCKS)
-    tiny_qwen2.write_model(model, folder)
+    steered = export_edits(folder)
+    model = tiny_qwen2.tiny_qwen2(N_BLOCKS, len(steered["plain"]))
     vectors = {b: v for b, v in enumerate(known_vectors(N_BLOCKS, tiny_qwen2.D_MODEL)) if b}
     for block, vector in vectors.items():
         write_vectors(ours({block: vector}), folder / f"only.{block}.gguf", "gguf")
@@ -124,6 +174,7 @@ def check_llama_cpp(python: Path, folder: Path) -> dict[str, Any]:
         "max_abs_difference": worst,
         "direction_index": {str(number): block for number, block in blocks.items()},
         "compared": "logits of a tiny model with the vector added (llama.cpp keeps keys and values in half precision)",
+        **strength_one(steered, folder),
     }
 
 

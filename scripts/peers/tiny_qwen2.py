@@ -12,7 +12,7 @@ import torch
 from gguf import GGUFWriter
 from torch import Tensor
 
-VOCAB, D_MODEL, TOKENS = 64, 32, (3, 9, 27, 11)
+VOCAB, D_MODEL, TOKENS, CONTEXT = 64, 32, (3, 9, 27, 11), 256
 _NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
@@ -25,28 +25,26 @@ _ENDS = {
 }
 
 
-def tiny_qwen2(n_blocks: int) -> Any:
+def sizes(n_blocks: int, vocab: int) -> dict[str, Any]:
+    """The configuration of the model, as Qwen2Config takes it."""
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
+    widths = {"hidden_size": D_MODEL, "intermediate_size": 64, "vocab_size": vocab, "max_position_embeddings": CONTEXT}
+    return {"num_hidden_layers": n_blocks, "initializer_range": 0.3, **heads, **widths}
+
+
+def tiny_qwen2(n_blocks: int, vocab: int = VOCAB) -> Any:
     """A seeded Qwen2ForCausalLM of some thousand weights."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
-    sizes: dict[str, Any] = {
-        "hidden_size": D_MODEL,
-        "intermediate_size": 64,
-        "vocab_size": VOCAB,
-        "max_position_embeddings": 128,
-    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Qwen2ForCausalLM(
-            Qwen2Config(num_hidden_layers=n_blocks, initializer_range=0.3, **heads, **sizes)
-        ).eval()
+        return Qwen2ForCausalLM(Qwen2Config(**sizes(n_blocks, vocab))).eval()
 
 
 def write_model(model: Any, folder: Path) -> None:
     """model.gguf in float32 without a vocabulary, and tokens.json: what to run."""
     writer, config = GGUFWriter(str(folder / "model.gguf"), "qwen2"), model.config
-    writer.add_context_length(128)
+    writer.add_context_length(CONTEXT)
     writer.add_embedding_length(D_MODEL)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
@@ -55,14 +53,14 @@ def write_model(model: Any, folder: Path) -> None:
     writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_tokenizer_model("no_vocab")
-    writer.add_vocab_size(VOCAB)
+    writer.add_vocab_size(config.vocab_size)
     for name, tensor in model.state_dict().items():
         writer.add_tensor(_gguf_name(name), tensor.float().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    (folder / "tokens.json").write_text(json.dumps({"tokens": TOKENS, "vocab": VOCAB}))
+    (folder / "tokens.json").write_text(json.dumps({"tokens": TOKENS, "vocab": config.vocab_size}))
 
 
 def _gguf_name(name: str) -> str:
