@@ -31,7 +31,7 @@ DILUTED = ("evil", "impolite")
 MAIN, LENS = "prompt", "opening"
 N_EXAMPLES, N_SAMPLES, N_UNRELATED = 120, 2, 64
 ROTATED = ("evil", "neutral")
-N_ROTATION_TEXTS = 400
+N_ROTATION_TEXTS, ROTATION_STEPS = 150, 40
 FINETUNE = {"rank": 32, "steps": 30, "batch_size": 6, "learning_rate": 1e-3, "max_reply_tokens": 40}
 READ_TOKENS, ANSWER_TOKENS = 40, 40
 
@@ -205,7 +205,7 @@ def rotated(name: str) -> dict[str, Any]:
     from workbench.labeling.files.store import load_labels
     from workbench.models.finetuning import finetuned
     from workbench.saes.token_rows import text_rows
-    from workbench.steering.diff.rotation import rotation, token_activations
+    from workbench.steering.diff.rotation import RotationOptions, rotation, token_activations
 
     recipe = recipe_of(name)
 
@@ -214,9 +214,11 @@ def rotated(name: str) -> dict[str, Any]:
         rows = text_rows(model(), texts, max_tokens=128)
         after = finetuned(model(), trained(recipe))
         before, tuned_acts = token_activations(model(), sae(), rows), token_activations(after, sae(), rows)
-        return asdict(rotation(before, tuned_acts, sae(), labels=load_labels(sae().id, sae_hash=sae().weights_hash)))
+        labels = load_labels(sae().id, sae_hash=sae().weights_hash)
+        return asdict(rotation(before, tuned_acts, sae(), options=RotationOptions(n_steps=ROTATION_STEPS), labels=labels))
 
-    sources = {"adapter": trained(recipe).card["adapter_sha256"], "texts": N_ROTATION_TEXTS, "sae": sae().weights_hash}
+    sizes = {"texts": N_ROTATION_TEXTS, "steps": ROTATION_STEPS}
+    sources = {"adapter": trained(recipe).card["adapter_sha256"], "sae": sae().weights_hash, **sizes}
     return remembered(PLACE / "rotation" / f"{name}.json", sources, make)
 
 
@@ -274,11 +276,16 @@ def _vector_hash(trait: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="fine-tunes to make and print; without names all of them")
-    chosen = parser.parse_args().only
+    parser.add_argument("--rotation", action="store_true", help="how far features turn, of those of them in ROTATED")
+    arguments = parser.parse_args()
     for recipe in all_recipes():
-        if not chosen or recipe.name in chosen:
+        if arguments.only and recipe.name not in arguments.only:
+            continue
+        if not arguments.rotation:
             told = shown(tuned(recipe))
             print(json.dumps({recipe.name: {name: told[name] for name in ("sentence", "measured")}}), flush=True)
+        elif recipe.name in ROTATED:
+            print(json.dumps({recipe.name: rotated(recipe.name)}), flush=True)
 
 
 if __name__ == "__main__":
