@@ -13,7 +13,7 @@ from .help import EPILOG, GROUPS, MENDING, START, dress
 from .house import doctor
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
 from .run import command_line
-from .steering import diff, monitor, steer, sweep
+from .steering import diff, monitor, prevent, screen, steer, sweep
 from .studies import audit, falsify, lab
 
 if TYPE_CHECKING:
@@ -220,6 +220,8 @@ app.command(name="falsify")(falsify.command)
 app.command(name="diff")(diff.command)
 app.command(name="steer", no_args_is_help=True)(steer.command)
 app.command(name="sweep")(sweep.command)
+app.command(name="prevent")(prevent.command)
 app.command(name="monitor", no_args_is_help=True)(monitor.command)
+app.command(name="screen", no_args_is_help=True)(screen.command)
 app.command(name="serve", no_args_is_help=True)(serve.command)
 dress(app)

@@ -29,6 +29,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "steer evil --dose 0.5 --export evil.gguf",
     ),
     "sweep": ("sweep evil", "sweep evil --direction up --method add --method denoised --plan"),
+    "screen": (
+        "screen chats.jsonl --trait evil --out kept.jsonl --report screen.html",
+        "screen chats.parquet --trait evil --clean clean.jsonl --false-positive-rate 0.01",
+        "screen chats.jsonl --against prompt --plan",
+    ),
+    "prevent": ("prevent evil --plan", "prevent evil --arm preventative --arm subtraction --seeds 2 --data chats.jsonl"),
     "sae list": ("sae list", "sae list --registry --model gemma-2-2b"),
     "sae show": (f"sae show {_SAE}",),
     "sae eval": (f"sae eval {_SAE} --plan", "sae eval my-sae --write-card --strict"),

@@ -79,11 +79,8 @@ class Classroom:
     ) -> None:
         self.model, self.materials, self.judge, self.exam = model, materials, judge, exam
         self.folder, self.settings, self.others = Path(folder), settings or CellSettings(), dict(others or {})
-        filtered_by = materials.vector.evidence.get("judge")
         for one in (judge, *(other for _, other in self.others.values())):
-            if one.name == filtered_by:
-                raise WorkbenchError(f"{one.name} filtered the rollouts behind the vector", "another judge",
-                                     "score outcomes with offline-outcome for instance")  # fmt: skip
+            _check_judge(one, materials.vector.evidence.get("judge"))
         self._told_of_judge = judge.description()  # before it loads anything: the same in every process
 
     def base(self, split: str, seed: int) -> dict[str, Any]:
@@ -166,6 +163,12 @@ class Classroom:
 
     def _adapter_folder(self, arm: Arm, seed: int, steps: int) -> Path:
         return self.folder / "adapters" / self._training_key(arm, seed, steps)[:16]
+
+
+def _check_judge(judge: Judge, filtered_by: str | None) -> None:
+    if judge.name == "none" or judge.name == filtered_by:
+        found = f"{judge.name} {'scores nothing' if judge.name == 'none' else 'filtered the rollouts behind the vector'}"
+        raise WorkbenchError(found, "a judge of outcomes that filtered nothing", "use offline-outcome for instance")
 
 
 def points_by_question(cell: Mapping[str, Any], trait: str | None = None) -> dict[str, float]:
