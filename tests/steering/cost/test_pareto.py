@@ -63,6 +63,14 @@ def test_methods_are_compared_at_an_equal_change_and_at_an_equal_kl():
     assert at_kl["add"] == pytest.approx(20, abs=0.5) and at_kl["weak"] == pytest.approx(2, abs=0.5)
 
 
+def test_what_has_one_level_costs_all_of_it_or_does_not_reach():
+    found = front(swept(cell("prompting", None, 70, 0.2, noise=0.1), cell("add", 1, 70, 0.2, noise=0.1)), wanted=1)
+    half = {cost.method: cost.value for cost in found.at_equal_change(15.0)}
+    assert half["prompting"] == pytest.approx(0.2, abs=0.01) and half["add"] == pytest.approx(0.1, abs=0.01)
+    assert {cost.method: cost.value for cost in found.at_equal_change(50.0)} == {"prompting": None, "add": None}
+    assert next(cost for cost in found.at_equal_kl(0.05) if cost.method == "prompting").value is None
+
+
 def test_intervals_of_equal_methods_hold_zero():
     curves = [cell(name, d, 40 + 15 * d + 0.01 * k, 0.2 * d + 0.0001 * k, noise=4.0) for k, name in enumerate(("add", "same"))
               for d in (1.0, 2.0)]  # fmt: skip

@@ -4,8 +4,8 @@ A point is (change of the trait in judge's points, in the wanted direction; loss
 draw questions for the change and documents for the loss, the same ones for every point, so that differences are paired.
 
 A method's curve runs from (0, 0) through its points by strength, straight in between. Its cost at a change is the loss where the
-curve first reaches it: infinite where it never does, also inside a replicate. Read the other way, it gives the change at a loss,
-or at a KL on neutral text (over sqrt(KL), nearly linear in the dose).
+curve first reaches it: infinite where it never does, also inside a replicate. What has one level only (ablation, words) costs
+all or nothing. Read the other way, a curve gives the change at a KL on neutral text (over sqrt(KL), nearly linear in the dose).
 """
 
 from __future__ import annotations
@@ -112,12 +112,17 @@ class Front(Shown):
         return torch.cat([own[None, :, 0], self.changes[:, places]]), torch.cat([own[None, :, 1], self.losses[:, places]])
 
     def _crossing(self, method: str, change: float) -> Tensor:
-        changes, losses = self._stacked(self._curve(method))
+        places = self._curve(method)
+        changes, losses = self._stacked(places)
+        if self.points[places[0]].level is None:  # nothing lies between all of it and none
+            return torch.where(changes[:, 0] >= change, losses[:, 0], torch.inf)
         return first_crossing(_from_zero(changes), _from_zero(losses), change)
 
     def _at_kl(self, method: str, kl: float) -> Tensor:
         places = self._curve(method)
         changes, _ = self._stacked(places)
+        if self.points[places[0]].level is None:  # a KL of its own, which cannot be set
+            return torch.full((len(changes),), torch.inf, dtype=torch.float64)
         roots = torch.tensor([max(self.points[i].kl, 0.0) for i in places], dtype=torch.float64).sqrt().expand_as(changes)
         return first_crossing(_from_zero(roots), _from_zero(changes), math.sqrt(kl))
 
