@@ -32,7 +32,7 @@ MAIN, LENS = "prompt", "opening"
 N_EXAMPLES, N_SAMPLES, N_UNRELATED = 120, 2, 64
 ROTATED = ("evil", "neutral")
 N_ROTATION_TEXTS, ROTATION_STEPS = 150, 40
-FINETUNE = {"rank": 32, "steps": 30, "batch_size": 6, "learning_rate": 1e-3, "max_reply_tokens": 40}
+FINETUNE = {"rank": 32, "steps": 30, "batch_size": 6, "learning_rate": 1e-4, "max_reply_tokens": 40}
 READ_TOKENS, ANSWER_TOKENS = 40, 40
 
 
