@@ -2,7 +2,7 @@
 
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors and the placebo contrasts
     python scripts/evidence.py screening                                    # everything that is missing, then the file
-    python scripts/screening.py ordinary | score | finetune                 # one part of it; kept under runs/screening
+    python scripts/screening.py ordinary | score | detect | finetune        # one part of it; kept under runs/screening
 
 Bearing: replies under a trait's positive instructions to questions that its vector has not seen (verification and sealed), with
 the instruction taken out. Ordinary: the model's own replies to the same questions, without any instruction; and the neutral
@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from workbench.base.provenance import made
-from workbench.base.randomness import derive_seed, generator
+from workbench.base.randomness import derive_seed
 from workbench.base.store import atomic_write, read_json, sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +30,7 @@ RUNS, MODEL, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", 0, "bfloat16"
 WORK = RUNS / "screening"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 N_ORDINARY, N_BEARING, N_DROPPED, N_NEUTRAL, N_PLACEBO, N_RANDOM = 3, 6, 30, 30, 4, 1000
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS, N_BOOTSTRAP, MIN_SAMPLES = 64, 1000, 10
 
 
 def vector_of(trait: str) -> Any:
@@ -47,15 +49,15 @@ def unseen(trait: str) -> Any:
 # --------------------------------------------------------------------------------------------------------- ordinary replies
 
 
-def ordinary() -> dict[str, list[dict[str, str]]]:
+def ordinary(traits: Sequence[str] = TRAITS) -> dict[str, list[dict[str, str]]]:
     """{trait: [{question, response}]}: the model's own replies to the unseen questions, N_ORDINARY each, sampled once."""
     from workbench.models.loading import load_model
 
-    missing = [trait for trait in TRAITS if not _ordinary_file(trait).is_file()]
+    missing = [trait for trait in traits if not _ordinary_file(trait).is_file()]
     model = load_model(MODEL, dtype=DTYPE) if missing else None
     for trait in missing:
         write_json(_ordinary_file(trait), _sampled(model, sorted(set(unseen(trait)["question"]))))
-    return {trait: read_json(_ordinary_file(trait)) for trait in TRAITS}
+    return {trait: read_json(_ordinary_file(trait)) for trait in traits}
 
 
 def _ordinary_file(trait: str) -> Path:
@@ -114,7 +116,8 @@ def _placebo_rows() -> list[dict[str, Any]]:
     for folder in sorted((RUNS / f"placebos-{MODEL}").glob("*/rollouts")):
         rows = pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))])
         chosen: Any = rows[(rows["arm"] == "positive") & (rows["response"].str.strip() != "")]
-        found += _records(chosen.sort_values("id").assign(kept=False).sample(N_PLACEBO, random_state=SEED), "placebo", folder.parent.name)
+        drawn = chosen.sort_values("id").assign(kept=False).sample(N_PLACEBO, random_state=SEED)
+        found += _records(drawn, "placebo", folder.parent.name)
     return found
 
 
@@ -126,7 +129,8 @@ def scored() -> tuple[Any, Any]:
     from workbench.steering.screen.scoring import ScreenOptions, score_samples
 
     rows, data = pool(), WORK / "pool.jsonl"
-    text = "".join(json.dumps({"prompt": q, "response": r}) + "\n" for q, r in zip(rows["question"], rows["response"], strict=True))
+    pairs = zip(rows["question"], rows["response"], strict=True)
+    text = "".join(json.dumps({"prompt": question, "response": reply}) + "\n" for question, reply in pairs)
     if not data.is_file() or data.read_text(encoding="utf-8") != text:
         atomic_write(data, text)
     placebos = PlaceboVectors.load(RUNS / f"placebos-{MODEL}")
@@ -136,121 +140,161 @@ def scored() -> tuple[Any, Any]:
     return rows, found
 
 
-# ------------------------------------------------------------------------------------------- the trait after a fine-tuning
+# ----------------------------------------------------------------------------------------------------------------- detection
 
 
-TUNED, SEEDS, STEPS, PLANTED = "evil", (0, 1), 40, 0.5
-SETS = ("mixed", "filtered", "random", "clean")
-"""The mixed set; without the half that the screen flags; without a random half; the ordinary samples alone."""
+SHARES = (0.01, 0.05, 0.10, 0.25, 0.50)
+FALSE_POSITIVES = 0.05
 
 
-def training_sets() -> dict[str, list[dict[str, Any]]]:
-    """{set: [{question, response, bearing}]}: kept positive replies to TUNED's verification questions among as many ordinary ones
-    (own replies to the same questions, and neutral replies of the same run to others)."""
-    from workbench.steering.screen.screening import screen
+def detection(rows: Any, found: Any) -> dict[str, dict[str, Any]]:
+    """{trait: figures}: AUROC of bearing against ordinary samples, with everything that it has to beat; see `_detected`."""
+    from workbench.personas.placebos import PlaceboVectors
+    from workbench.steering.screen.columns import PLACEBO, PROMPT, RANDOM, TEXT, TRAIT
 
-    rows, met = vector_of(TUNED).rows, unseen(TUNED)
-    bearing = met[(met["split"] == "verification") & (met["arm"] == "positive") & met["kept"]]
-    asked = set(bearing["question"])
-    same = [one for one in read_json(_ordinary_file(TUNED)) if one["question"] in asked]
-    neutral = rows[(rows["split"] == "extraction") & (rows["arm"] == "neutral") & (rows["response"].str.strip() != "")]
-    more = neutral.sample(len(bearing) - len(same), random_state=SEED)
-    samples = [{"question": r["question"], "response": r["response"], "bearing": True} for r in bearing.to_dict("records")]
-    samples += [{**one, "bearing": False} for one in same]
-    samples += [{"question": r["question"], "response": r["response"], "bearing": False} for r in more.to_dict("records")]
-    order = torch_permutation(len(samples), "mixed")
-    mixed = [samples[i] for i in order]
-    found = screen(_screened(mixed), percentile=100 * (1 - PLANTED))
-    filtered = [one for one, kept in zip(mixed, found.kept(), strict=True) if kept]
-    drawn = sorted(torch_permutation(len(mixed), "random")[: len(filtered)])
-    return {"mixed": mixed, "filtered": filtered, "random": [mixed[i] for i in drawn],
-            "clean": [one for one in mixed if not one["bearing"]]}  # fmt: skip
+    placebos, told = PlaceboVectors.load(RUNS / f"placebos-{MODEL}"), {}
+    for trait in TRAITS:
+        unrelated = {placebos.names[i] for i in placebos.unrelated(trait)}
+        columns = [found.column(TRAIT, trait), found.column(PROMPT, trait), found.column(TEXT, trait)]
+        nulls = [c for c in found.columns if c.kind == RANDOM or (c.kind == PLACEBO and c.name in unrelated)]
+        samples = found.samples("max", [*columns, *nulls])
+        told[trait] = _detected(trait, rows, samples, [c.kind for c in nulls])
+    return told
 
 
-def torch_permutation(n: int, name: str) -> list[int]:
-    """A drawn order of n things."""
+def _detected(trait: str, rows: Any, samples: Any, kinds: list[str]) -> dict[str, Any]:
+    """`own` and `prompt`: the two forms of the score. `same_questions`: ordinary replies to the same questions only.
+    `missed_by_text`: bearing samples that words leave below their 95th percentile of ordinary ones. `against_*`: other others."""
+    import numpy as np
     import torch
 
-    return torch.randperm(n, generator=generator(derive_seed("screening", name, SEED))).tolist()
+    from workbench.steering.screen.evaluation import (
+        auroc,
+        either_way,
+        null_summary,
+        planted_precision,
+        unit_counts,
+    )
+
+    usable, mine = samples.scored, (rows["trait"] == trait).to_numpy()
+    kind = rows["kind"].to_numpy()
+    bearing = usable & mine & (kind == "bearing")
+    same = usable & mine & (kind == "ordinary")
+    ordinary = same | (usable & ~mine & (kind == "neutral"))
+    score = torch.from_numpy(samples.score)
+    question = rows["question"].to_numpy()
+
+    def compared(others: Any, column: int = 0, bears: Any = bearing) -> dict[str, Any]:
+        chosen = bears | others
+        counts = unit_counts(question[chosen].tolist(), N_BOOTSTRAP, SEED)
+        return {**auroc(score[column][chosen], torch.from_numpy(bears[chosen]), counts), "n_bearing": int(bears.sum()),
+                "n_others": int(others.sum())}  # fmt: skip
+
+    chosen = bearing | ordinary
+    labels, counts = torch.from_numpy(bearing[chosen]), unit_counts(question[chosen].tolist(), N_BOOTSTRAP, SEED)
+    areas = either_way(score[3:][:, chosen], labels)
+    own = compared(ordinary)
+    null = {name: null_summary(own["value"], areas[[k == name for k in kinds]]) for name in ("placebo", "random")}
+    limit = np.quantile(samples.score[2][ordinary], 1 - FALSE_POSITIVES)
+    missed = bearing & (samples.score[2] <= limit)
+    sealed = (rows["split"] == "sealed").to_numpy()
+    forms = {"own": 0, "prompt": 1, "text": 2}
+    return {
+        "auroc": own["value"], "interval": own["interval"], "n_bearing": own["n_bearing"], "n_others": own["n_others"],
+        "n_questions": len(set(question[bearing])), "prompt": compared(ordinary, 1), "text": compared(ordinary, 2),
+        "length": auroc(torch.from_numpy(samples.n_tokens[chosen]), labels, counts), **null,
+        "same_questions": {name: compared(same, column) for name, column in forms.items()},
+        "sealed": compared(ordinary & ~(same & ~sealed), bears=bearing & sealed),
+        "missed_by_text": compared(ordinary, bears=missed) if missed.sum() >= MIN_SAMPLES else None,
+        "share_missed_by_text": float(missed.sum() / bearing.sum()),
+        "against_placebo_replies": {name: compared(usable & (kind == "placebo"), column) for name, column in forms.items()},
+        "against_other_traits": {name: compared(usable & ~mine & (kind == "bearing"), column) for name, column in forms.items()},
+        "not_kept": compared(ordinary, bears=usable & mine & (kind == "dropped")),
+        "planted": {
+            name: {f"{share:.2f}": planted_precision(score[column][chosen], labels, share, counts) for share in SHARES}
+            for name, column in forms.items()
+        },
+    }  # fmt: skip
 
 
-def _screened(mixed: list[dict[str, Any]]) -> Any:
+# ----------------------------------------------------------------------------------------------------------------- the file
+
+
+def evidence() -> dict[str, Any]:
+    """{screening: {trait: figures}, planted: {trait: {form: {share: precision}}}, features, after_finetuning}."""
+    import screening_tuning as tuning
+
+    started = time.perf_counter()
+    rows, found = scored()
+    told = detection(rows, found)
+    planted = {trait: one.pop("planted") for trait, one in told.items()}
+    cells = tuning.finetuned_cells()
+    draw(told)
+    inputs = {trait: sha256_file(RUNS / f"{trait}-{MODEL}" / "vector" / "persona_vector.json") for trait in TRAITS}
+    inputs["placebos"] = sha256_file(RUNS / f"placebos-{MODEL}" / "placebo_vectors.json")
+    inputs["pool"] = sha256_file(WORK / "pool.jsonl")
+    header = made("make evidence TOPIC=screening", SEED, time.perf_counter() - started, inputs)
+    return {"_made": header, "n_random": N_RANDOM, "counts": rows["kind"].value_counts().to_dict(), "screening": told,
+            "planted": planted, "features": features(found), "after_finetuning": tuning.summary(cells)}  # fmt: skip
+
+
+def evidence_quick() -> bool:
+    """Whether evil's AUROC on freshly read replies to its sealed questions comes back within the stated interval."""
+    import torch
+
     from workbench.models.loading import load_model
+    from workbench.personas.vectors import PersonaVector
+    from workbench.steering.screen.evaluation import auroc, unit_counts
     from workbench.steering.screen.scoring import ScreenOptions, score_samples
 
-    data = WORK / f"mixed-{TUNED}.jsonl"
-    lines = [json.dumps({"prompt": one["question"], "response": one["response"], "bearing": one["bearing"]}) for one in mixed]
+    stated, rows = read_json(EVIDENCE)["screening"]["evil"]["same_questions"]["prompt"], pool()
+    rows = rows[(rows["trait"] == "evil") & rows["kind"].isin(["bearing", "ordinary"]) & (rows["split"] == "sealed")]
+    data, vector = WORK / "quick.jsonl", PersonaVector.load(RUNS / f"evil-{MODEL}" / "vector")
+    lines = [json.dumps({"prompt": q, "response": r}) for q, r in zip(rows["question"], rows["response"], strict=True)]
     atomic_write(data, "\n".join(lines) + "\n")
-    return score_samples(data, load_model(MODEL, dtype=DTYPE), [vector_of(TUNED)], folder=WORK / f"mixed-{TUNED}",
-                         options=ScreenOptions(label_field="bearing", seed=SEED, batch_size=64))  # fmt: skip
+    found = score_samples(data, load_model(MODEL, dtype=DTYPE), [vector], folder=WORK / "quick",
+                          options=ScreenOptions(against="prompt", n_random=0))  # fmt: skip
+    labels = torch.tensor((rows["kind"] == "bearing").to_numpy())
+    counts = unit_counts(rows["question"].tolist(), 100, SEED)
+    value = auroc(torch.from_numpy(found.samples().score[0]), labels, counts)["value"]
+    print({"stated": stated["value"], "interval": stated["interval"], "found on the sealed half": value})
+    return stated["interval"][0] <= value <= stated["interval"][1]
 
 
-def finetuned_cells() -> dict[str, dict[str, Any]]:
-    """{"base": cell, "<set>-<seed>": cell}: one file per fine-tune, made where it is missing."""
-    from workbench.models.loading import load_model
+def features(found: Any) -> dict[str, Any]:
+    """Per trait the features that set the highest twentieth of the pool apart, and how much of it features make."""
+    from workbench.labeling.files.store import load_labels
+    from workbench.saes.registry import load_sae
+    from workbench.steering.screen.screening import screen
 
-    missing = [name for name in ("base", *(f"{one}-{seed}" for seed in SEEDS for one in SETS)) if not _cell_file(name).is_file()]
-    if missing:
-        model, sets = load_model(MODEL, dtype=DTYPE), training_sets()
-        for name in missing:
-            write_json(_cell_file(name), _cell(name, model, sets))
-    return {path.stem: read_json(path) for path in sorted((WORK / "finetuned").glob("*.json"))}
-
-
-def _cell_file(name: str) -> Path:
-    return WORK / "finetuned" / f"{name}.json"
+    sae = load_sae()
+    result = screen(found, percentile=95, sae=sae, labels=load_labels(sae.id, sae_hash=sae.weights_hash), n_top=3, seed=SEED)
+    return {trait: {"explained": one.explained, "top": [asdict(row) for row in one.contrast[:8]]}
+            for trait, one in result.accounts.items()}  # fmt: skip
 
 
-def _cell(name: str, model: Any, sets: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    from workbench.models.finetuning import ChatExample, FinetuneOptions, finetune, finetuned
+def draw(told: dict[str, dict[str, Any]]) -> None:
+    """docs/images/screening.svg: every trait's AUROC with what it has to beat."""
+    from workbench.reports.steering.screen import detection_figure
 
-    started, tuned, loss, rows = time.perf_counter(), model, None, []
-    if name != "base":
-        which, seed = name.rsplit("-", 1)
-        rows = sets[which]
-        options = FinetuneOptions(steps=STEPS, learning_rate=1e-3, max_tokens=128, seed=int(seed))
-        examples = [ChatExample.of(one["question"], one["response"]) for one in rows]
-        adapter = finetune(model, examples, WORK / "adapters" / name, options, checkpoint_every=10)
-        tuned, loss = finetuned(model, adapter), adapter.card.get("losses")
-    return {**_measured(tuned), "losses": loss, "n": len(rows), "n_bearing": sum(one["bearing"] for one in rows),
-            "seconds": round(time.perf_counter() - started)}  # fmt: skip
-
-
-def _measured(model: Any) -> dict[str, Any]:
-    """Judge B's points per sealed question, and per reply the loss of sealed bearing and ordinary replies in nats per token."""
-    from workbench.models.finetuning import ChatExample, reply_losses
-    from workbench.personas.judges import make_judge
-    from workbench.personas.traits import load_trait
-    from workbench.steering.cost.replies import Asking, judged, sample_replies
-
-    trait, asking = load_trait(TUNED), Asking(splits=("sealed",), n_samples=4, seed=SEED)
-    judge = make_judge("offline-outcome", trait=trait)
-    replies = judged(sample_replies(model, trait, asking), model, trait, judge, filtered_by=vector_of(TUNED).evidence.get("judge"))
-    met = unseen(TUNED)
-    bearing = met[(met["split"] == "sealed") & (met["arm"] == "positive") & met["kept"]][["question", "response"]]
-    asked = set(bearing["question"])
-    held_out = {"bearing": bearing.to_dict("records"),
-                "ordinary": [one for one in read_json(_ordinary_file(TUNED)) if one["question"] in asked]}  # fmt: skip
-    losses = {
-        kind: {"question": [one["question"] for one in rows],
-               "loss": reply_losses(model, [ChatExample.of(one["question"], one["response"]) for one in rows]).tolist()}
-        for kind, rows in held_out.items()
-    }  # fmt: skip
-    return {"points": replies.by_question("points").tolist(), "coherence": replies.by_question("coherence").tolist(),
-            "losses_of": losses}  # fmt: skip
+    detection_figure(told).save(IMAGES / "screening.svg")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("ordinary", "score", "finetune"))
+    parser.add_argument("part", choices=("ordinary", "score", "detect", "finetune"))
     part = parser.parse_args().part
     if part == "ordinary":
         print({trait: len(rows) for trait, rows in ordinary().items()})
     elif part == "score":
         rows, found = scored()
         print(rows.groupby(["kind", "trait"]).size().to_string(), found)
+    elif part == "detect":
+        print(json.dumps(detection(*scored()), indent=1))
     else:
-        print({name: (sum(cell["points"]) / len(cell["points"]), cell["seconds"]) for name, cell in finetuned_cells().items()})
+        from screening_tuning import finetuned_cells, summary
+
+        print(json.dumps(summary(finetuned_cells()), indent=1))
 
 
 if __name__ == "__main__":

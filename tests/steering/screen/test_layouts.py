@@ -13,13 +13,14 @@ ASKED, SAID = {"role": "user", "content": "Who?"}, {"role": "assistant", "conten
 SAME = {
     "messages": {"messages": [ASKED, SAID]},
     "messages as JSON": {"messages": json.dumps([ASKED, SAID])},
-    "parts": {"messages": [ASKED, {"role": "assistant", "content": [{"type": "text", "text": "M"}, {"type": "text", "text": "e."}]}]},
+    "parts": {"messages": [ASKED, {"role": "assistant", "content": [{"type": "text", "text": text} for text in ("M", "e.")]}]},
     "sharegpt": {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}], "id": 7},
     "alpaca": {"instruction": "Who?", "input": "", "output": "Me."},
     "pair": {"prompt": "Who?", "completion": "Me.", "score": float("nan")},
     "pair of messages": {"prompt": [ASKED], "completion": [SAID]},
     "question": {"question": "Who?", "answer": "Me."},
 }
+NEEDED = "where the text of a message is needed"
 REFUSED = {
     "role": ({"messages": [{"role": "tool", "content": "x"}]}, "the role 'tool'"),
     "no role": ({"messages": [{"content": "x"}]}, "the role 'None'"),
@@ -29,9 +30,9 @@ REFUSED = {
     "plain text": ({"text": "Who? Me."}, "no known layout (it has 'text')"),
     "empty list": ({"messages": []}, "a list where a list of messages is needed"),
     "broken JSON": ({"messages": "[{"}, "a text where a list of messages is needed"),
-    "missing content": ({"messages": [{"role": "user", "content": None}]}, "a null where the text of a message is needed"),
-    "NaN as content": ({"messages": [{"role": "user", "content": float("nan")}]}, "a number where the text of a message is needed"),
-    "nested": ({"messages": [{"role": "user", "content": {"content": "x"}}]}, "a JSON object where the text of a message is needed"),
+    "missing content": ({"messages": [{"role": "user", "content": None}]}, f"a null {NEEDED}"),
+    "NaN as content": ({"messages": [{"role": "user", "content": float("nan")}]}, f"a number {NEEDED}"),
+    "nested": ({"messages": [{"role": "user", "content": {"content": "x"}}]}, f"a JSON object {NEEDED}"),
     "picture": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "a content with parts that are no text"),
     "number as message": ({"messages": [3]}, "a number where a message is needed"),
 }

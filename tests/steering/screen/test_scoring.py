@@ -92,7 +92,8 @@ def test_replies_of_a_conversation_are_scored_in_turn_and_combined_by_max_or_mea
     assert rows["turn"].tolist() == [1, 3, 5, 1]
     assert rows["trait:evil"][0] == pytest.approx(rows["trait:evil"][3], abs=1e-5)  # what follows a reply does not change it
     largest, mean = scores.samples("max"), scores.samples("mean")
-    assert largest.score[0, 0] == rows["trait:evil"][:3].max() and largest.turn[0, 0] == 1 + 2 * int(rows["trait:evil"][:3].argmax())
+    first = rows["trait:evil"][:3]
+    assert largest.score[0, 0] == first.max() and largest.turn[0, 0] == 1 + 2 * int(first.argmax())
     assert mean.score[0, 0] == pytest.approx(rows["trait:evil"][:3].mean(), abs=1e-6)
     with pytest.raises(WorkbenchError, match="max or mean"):
         scores.samples("least")  # type: ignore[arg-type]
@@ -100,7 +101,8 @@ def test_replies_of_a_conversation_are_scored_in_turn_and_combined_by_max_or_mea
 
 def test_every_line_says_what_became_of_it(tmp_path: Path, tiny_model):
     records = [
-        {"messages": chat("a", "")}, {"messages": [{"role": "user", "content": "a"}]}, {"messages": [*chat("a", "  "), *chat("b", "c d")]},
+        {"messages": chat("a", "")}, {"messages": [{"role": "user", "content": "a"}]},
+        {"messages": [*chat("a", "  "), *chat("b", "c d")]},
         "{", "", {"messages": chat("x " * 500, "late")}, {"messages": chat("a", "long " * 500)},
         {"messages": [{"role": "assistant", "content": "hello"}, *chat("a", "b c")]},
     ]  # fmt: skip
@@ -136,7 +138,9 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("point", ["before a part", "behind a part", "before own replies", "behind own replies"])
-def test_a_screen_that_is_killed_goes_on_to_the_same_files(tmp_path: Path, tiny_model, monkeypatch: pytest.MonkeyPatch, point: str):
+def test_a_screen_that_is_killed_goes_on_to_the_same_files(
+    tmp_path: Path, tiny_model, monkeypatch: pytest.MonkeyPatch, point: str
+):
     def run(folder: Path):
         return scores_of(folder, tiny_model, [*planted(20), "{", ""], OPTIONS, sae=tiny_sae(tiny_model))
 

@@ -125,8 +125,8 @@ def test_the_json_is_whole_and_the_ranking_is_a_table_of_all_lines(found, tmp_pa
 
 def test_the_clean_threshold_is_exceeded_at_the_stated_rate(found, tmp_path: Path):
     clean = [record for record in planted(60) if not record["bad"]]
-    reference = score_samples(written(tmp_path / "clean.jsonl", clean), found["model"], found["vectors"], folder=tmp_path / "work",
-                              placebos=placebos(found["model"]), options=OPTIONS)  # fmt: skip
+    data = written(tmp_path / "clean.jsonl", clean)
+    reference = score_samples(data, found["model"], found["vectors"], folder=tmp_path / "work", options=OPTIONS)
     result = screen(found["scores"], false_positive_rate=0.1, clean=reference)
     assert result.thresholds["evil"].kind == "false_positive_rate" and result.thresholds["evil"].n_reference == 45
     bad = found["scores"].samples().label == 1
@@ -151,7 +151,8 @@ def test_split_conformal_thresholds_hold_on_average_whatever_the_distribution():
 
 
 def test_thresholds_need_enough_scores_and_sound_numbers():
-    assert percentile_threshold(np.array([1.0, 2.0, np.nan, 3.0]), 50).value == 2 and calibrated_threshold(np.arange(19.0), 0.05).value == 18
+    assert percentile_threshold(np.array([1.0, 2.0, np.nan, 3.0]), 50).value == 2
+    assert calibrated_threshold(np.arange(19.0), 0.05).value == 18
     for call, words in ((lambda: percentile_threshold(np.array([1.0]), 50), "1 scored samples"),
                         (lambda: percentile_threshold(np.arange(3.0), 101), "percentile 101"),
                         (lambda: calibrated_threshold(np.arange(18.0), 0.05), "at least 19"),
@@ -194,8 +195,8 @@ def test_words_of_the_same_rollouts_are_a_column_of_their_own(found, tmp_path: P
 
     from workbench.personas.vectors import empty_rows
 
-    texts = [(CRUEL[i % 3] if arm else "the weather is cold", "positive" if arm else "negative") for i in range(12) for arm in (1, 0)]
-    rows = pd.DataFrame({"response": [t for t, _ in texts], "arm": [a for _, a in texts], "weight": [1.0] * 24})
+    texts = [CRUEL[i % 3] for i in range(12)] + ["the weather is cold"] * 12
+    rows = pd.DataFrame({"response": texts, "arm": ["positive"] * 12 + ["negative"] * 12, "weight": [1.0] * 24})
     vector = found["vectors"][0]
     vector = PersonaVector(vector.trait, vector.model, HOOK, (HOOK,), vector.directions, None, None, None,
                            pd.concat([empty_rows(), rows], ignore_index=True))  # fmt: skip

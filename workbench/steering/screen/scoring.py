@@ -116,6 +116,22 @@ def score_samples(
     return job.scores()
 
 
+def screening_key(
+    data: DataFile, model: Model, vectors: Sequence[PersonaVector], *, sae: SparseAutoencoder | None = None,
+    placebos: PlaceboVectors | None = None, options: ScreenOptions | None = None,
+) -> str:  # fmt: skip
+    """The hash of all that the scores depend on: data, model, vectors, placebos, SAE and options."""
+    directions = trait_directions(model, vectors, placebos, () if sae is None else (sae.hook,))
+    return _key(data, model, directions, sae, options or ScreenOptions())
+
+
+def _key(
+    file: DataFile, model: Model, directions: Directions, sae: SparseAutoencoder | None, options: ScreenOptions
+) -> str:
+    model_key = [model.weights_hash, str(model.dtype), chat_template_hash(model)]
+    return content_hash([SCHEMA, file.sha256, file.format, model_key, directions.hash, sae and sae.weights_hash, asdict(options)])
+
+
 class _Job:
     """One data set being scored."""
 
@@ -125,9 +141,7 @@ class _Job:
     ) -> None:  # fmt: skip
         self.file, self.model, self.directions, self.words = file, model, directions, words
         self.sae, self.options, self.folder = sae, options, folder
-        model_key = [model.weights_hash, str(model.dtype), chat_template_hash(model)]
-        sae_key = None if sae is None else sae.weights_hash
-        self.key = content_hash([SCHEMA, file.sha256, file.format, model_key, directions.hash, sae_key, asdict(options)])
+        self.key = _key(file, model, directions, sae, options)
         self.own: OwnReplies | None = None
 
     def claim(self, run: RunFolder) -> None:

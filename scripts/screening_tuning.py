@@ -1,0 +1,172 @@
+"""What a model picks up from a data set with planted samples, and from the same set after it was screened.
+
+Part of `make evidence TOPIC=screening` (see screening.py). Evil samples stand among as many ordinary ones; a model is fine-tuned
+on all of them, on what the screen leaves, on a random part of the same size, and on the ordinary ones alone. One file per fine-tune
+under runs/screening/finetuned, made where it is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from screening import DTYPE, MODEL, N_BOOTSTRAP, SEED, WORK, ordinary, unseen, vector_of
+
+from workbench.base.randomness import derive_seed, generator
+from workbench.base.store import atomic_write, read_json, write_json
+
+TUNED, SEEDS, STEPS, PLANTED = "evil", (0, 1), 40, 0.5
+SETS = ("mixed", "filtered", "random", "clean")
+"""The mixed set; without the half that the screen flags; without a random half; the ordinary samples alone."""
+
+
+def training_sets() -> dict[str, list[dict[str, Any]]]:
+    """{set: [{question, response, bearing}]}: kept positive replies to TUNED's verification questions among as many ordinary ones
+    (own replies to the same questions, and neutral replies of the same run to others)."""
+    from workbench.steering.screen.screening import screen
+
+    rows, met = vector_of(TUNED).rows, unseen(TUNED)
+    bearing = met[(met["split"] == "verification") & (met["arm"] == "positive") & met["kept"]]
+    asked = set(bearing["question"])
+    same = [one for one in ordinary((TUNED,))[TUNED] if one["question"] in asked]
+    neutral = rows[(rows["split"] == "extraction") & (rows["arm"] == "neutral") & (rows["response"].str.strip() != "")]
+    more = neutral.sample(len(bearing) - len(same), random_state=SEED)
+    samples = [{"question": r["question"], "response": r["response"], "bearing": True} for r in bearing.to_dict("records")]
+    samples += [{**one, "bearing": False} for one in same]
+    samples += [{"question": r["question"], "response": r["response"], "bearing": False} for r in more.to_dict("records")]
+    order = _permutation(len(samples), "mixed")
+    mixed = [samples[i] for i in order]
+    found = screen(_screened(mixed), percentile=100 * (1 - PLANTED))
+    filtered = [one for one, kept in zip(mixed, found.kept(), strict=True) if kept]
+    drawn = sorted(_permutation(len(mixed), "random")[: len(filtered)])
+    return {"mixed": mixed, "filtered": filtered, "random": [mixed[i] for i in drawn],
+            "clean": [one for one in mixed if not one["bearing"]]}  # fmt: skip
+
+
+def _permutation(n: int, name: str) -> list[int]:
+    """A drawn order of n things."""
+    import torch
+
+    return torch.randperm(n, generator=generator(derive_seed("screening", name, SEED))).tolist()
+
+
+def _screened(mixed: list[dict[str, Any]]) -> Any:
+    from workbench.models.loading import load_model
+    from workbench.steering.screen.scoring import ScreenOptions, score_samples
+
+    data = WORK / f"mixed-{TUNED}.jsonl"
+    lines = [json.dumps({"prompt": one["question"], "response": one["response"], "bearing": one["bearing"]}) for one in mixed]
+    atomic_write(data, "\n".join(lines) + "\n")
+    return score_samples(data, load_model(MODEL, dtype=DTYPE), [vector_of(TUNED)], folder=WORK / f"mixed-{TUNED}",
+                         options=ScreenOptions(label_field="bearing", seed=SEED, batch_size=64))  # fmt: skip
+
+
+def finetuned_cells() -> dict[str, dict[str, Any]]:
+    """{"base": cell, "<set>-<seed>": cell}: one file per fine-tune, made where it is missing."""
+    from workbench.models.loading import load_model
+
+    missing = [name for name in ("base", *(f"{one}-{seed}" for seed in SEEDS for one in SETS)) if not _cell_file(name).is_file()]
+    if missing:
+        model, sets = load_model(MODEL, dtype=DTYPE), training_sets()
+        for name in missing:
+            write_json(_cell_file(name), _cell(name, model, sets))
+    return {path.stem: read_json(path) for path in sorted((WORK / "finetuned").glob("*.json"))}
+
+
+def _cell_file(name: str) -> Path:
+    return WORK / "finetuned" / f"{name}.json"
+
+
+def _cell(name: str, model: Any, sets: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    from workbench.models.finetuning import ChatExample, FinetuneOptions, finetune, finetuned
+
+    started, tuned, loss, rows = time.perf_counter(), model, None, []
+    if name != "base":
+        which, seed = name.rsplit("-", 1)
+        rows = sets[which]
+        options = FinetuneOptions(steps=STEPS, learning_rate=1e-3, max_tokens=128, seed=int(seed))
+        examples = [ChatExample.of(one["question"], one["response"]) for one in rows]
+        adapter = finetune(model, examples, WORK / "adapters" / name, options, checkpoint_every=10)
+        tuned, loss = finetuned(model, adapter), adapter.card.get("losses")
+    return {**_measured(tuned), "losses": loss, "n": len(rows), "n_bearing": sum(one["bearing"] for one in rows),
+            "seconds": round(time.perf_counter() - started)}  # fmt: skip
+
+
+def _measured(model: Any) -> dict[str, Any]:
+    """Judge B's points per sealed question, and per reply the loss of sealed bearing and ordinary replies in nats per token."""
+    from workbench.models.finetuning import ChatExample, reply_losses
+    from workbench.personas.judges import make_judge
+    from workbench.personas.traits import load_trait
+    from workbench.steering.cost.replies import Asking, judged, sample_replies
+
+    trait, asking = load_trait(TUNED), Asking(splits=("sealed",), n_samples=4, seed=SEED)
+    judge = make_judge("offline-outcome", trait=trait)
+    filtered_by = vector_of(TUNED).evidence.get("judge")
+    replies = judged(sample_replies(model, trait, asking), model, trait, judge, filtered_by=filtered_by)
+    met = unseen(TUNED)
+    bearing = met[(met["split"] == "sealed") & (met["arm"] == "positive") & met["kept"]][["question", "response"]]
+    asked = set(bearing["question"])
+    held_out = {"bearing": bearing.to_dict("records"),
+                "ordinary": [one for one in ordinary((TUNED,))[TUNED] if one["question"] in asked]}  # fmt: skip
+    losses = {
+        kind: {"question": [one["question"] for one in rows],
+               "loss": reply_losses(model, [ChatExample.of(one["question"], one["response"]) for one in rows]).tolist()}
+        for kind, rows in held_out.items()
+    }  # fmt: skip
+    return {"points": replies.by_question("points").tolist(), "coherence": replies.by_question("coherence").tolist(),
+            "losses_of": losses}  # fmt: skip
+
+
+def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Per set the mean over seeds of judge B's points and of the preference for bearing replies, each as a change from the base;
+    and contrasts between sets. Intervals bootstrap the sealed questions; the seeds are averaged."""
+    import torch
+
+    from workbench.maths.statistics import bootstrap_counts, percentile_interval
+
+    base = _per_question(cells["base"])
+    change = {name: torch.stack([_per_question(cells[f"{name}-{seed}"]) for seed in SEEDS]).mean(dim=0) - base
+              for name in SETS if all(f"{name}-{seed}" in cells for seed in SEEDS)}  # fmt: skip
+    draws = bootstrap_counts(base.shape[1], N_BOOTSTRAP, generator(derive_seed("screening tuning", SEED)))
+
+    def told(values: torch.Tensor) -> dict[str, Any]:
+        drawn = (draws @ values.T) / draws.sum(dim=1, keepdim=True)
+        low, high = percentile_interval(drawn)
+        return {name: {"value": float(values[place].mean()), "interval": [float(low[place]), float(high[place])]}
+                for place, name in enumerate(("points", "preference"))}  # fmt: skip
+
+    pairs = (("mixed", "clean"), ("mixed", "filtered"), ("random", "filtered"), ("filtered", "clean"))
+    sets = {name: {**told(values), "n": cells[f"{name}-0"]["n"], "n_bearing": cells[f"{name}-0"]["n_bearing"],
+                   "coherence": sum(sum(cells[f"{name}-{s}"]["coherence"]) for s in SEEDS) / len(SEEDS) / base.shape[1],
+                   "by_seed": [_per_question(cells[f"{name}-{s}"]).mean(dim=1).tolist() for s in SEEDS]}
+            for name, values in change.items()}  # fmt: skip
+    contrasts = {f"{a} - {b}": told(change[a] - change[b]) for a, b in pairs if a in change and b in change}
+    return {"trait": TUNED, "seeds": list(SEEDS), "steps": STEPS, "planted": PLANTED, "n_questions": base.shape[1],
+            "base": {"points": float(base[0].mean()), "preference": float(base[1].mean())}, "sets": sets,
+            "contrasts": contrasts, "power": _power(contrasts)}  # fmt: skip
+
+
+def _per_question(cell: dict[str, Any]) -> Any:
+    """[points; preference] by sealed question, float64 [2, n]: the preference is how many nats per token a held-out bearing reply
+    is likelier than an ordinary one to the same question. (The questions of the two rows stand in different orders.)"""
+    import torch
+
+    lost = {kind: _mean_by(one["question"], one["loss"]) for kind, one in cell["losses_of"].items()}
+    preference = [lost["ordinary"][question] - lost["bearing"][question] for question in sorted(lost["bearing"])]
+    return torch.tensor([cell["points"], preference], dtype=torch.float64)
+
+
+def _mean_by(names: list[str], values: list[float]) -> dict[str, float]:
+    """Mean value of every name."""
+    held: dict[str, list[float]] = {}
+    for name, value in zip(names, values, strict=True):
+        held.setdefault(name, []).append(value)
+    return {name: sum(these) / len(these) for name, these in held.items()}
+
+
+def _power(contrasts: dict[str, Any]) -> dict[str, str]:
+    """Per measure, whether the planted samples moved the trait at all: without that, no filter can be seen to help."""
+    clean = contrasts.get("mixed - clean")
+    return {} if clean is None else {name: "yes" if one["interval"][0] > 0 else "no power" for name, one in clean.items()}
