@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import serve
+from . import gateway, serve
 from .help import EPILOG, GROUPS, MENDING, START, dress
 from .house import doctor
 from .options import DEFAULT_TRAIT, JobFlags, TraitArgument, job_command
@@ -224,4 +224,5 @@ app.command(name="prevent")(prevent.command)
 app.command(name="monitor", no_args_is_help=True)(monitor.command)
 app.command(name="screen", no_args_is_help=True)(screen.command)
 app.command(name="serve", no_args_is_help=True)(serve.command)
+app.command(name="gateway", no_args_is_help=True)(gateway.command)
 dress(app)

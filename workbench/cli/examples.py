@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "screen chats.jsonl --against prompt --plan",
     ),
     "prevent": ("prevent evil --plan", "prevent evil --arm preventative --arm subtraction --seeds 2 --data chats.jsonl"),
+    "gateway": ("gateway runs/monitor-evil --cap evil=0.05", f"gateway {_RUN} --port 0 --json"),
     "sae list": ("sae list", "sae list --registry --model gemma-2-2b"),
     "sae show": (f"sae show {_SAE}",),
     "sae eval": (f"sae eval {_SAE} --plan", "sae eval my-sae --write-card --strict"),

@@ -72,10 +72,15 @@ def access_for(made: socket.socket, host: str) -> Access:
 
 
 def make_server(explorer: Explorer, access: Access, *, ready: Callable[[], Any] = lambda: None) -> uvicorn.Server:
-    """The server, not yet running. `ready` is called once requests are answered."""
-    import uvicorn
-
+    """The explorer's server, not yet running. `ready` is called once requests are answered."""
     from workbench.serving.app import make_app
+
+    return server_of(make_app(explorer, access), ready=ready)
+
+
+def server_of(app: Any, *, ready: Callable[[], Any] = lambda: None) -> uvicorn.Server:
+    """A server for an application, not yet running. `ready` is called once requests are answered."""
+    import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -84,7 +89,7 @@ def make_server(explorer: Explorer, access: Access, *, ready: Callable[[], Any] 
                 ready()
 
     return Server(uvicorn.Config(
-        make_app(explorer, access), access_log=False, log_config=None, server_header=False, lifespan="off", ws="none",
+        app, access_log=False, log_config=None, server_header=False, lifespan="off", ws="none",
         proxy_headers=False, timeout_graceful_shutdown=2, h11_max_incomplete_event_size=16_384, limit_concurrency=64,
     ))  # fmt: skip
 

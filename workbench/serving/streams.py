@@ -34,8 +34,10 @@ class LineStream(StreamingResponse):
     iterator is closed and no other one is taken.
     """
 
+    media_type = "application/x-ndjson"
+
     def __init__(self, work: Iterator[dict[str, Any]], end: Callable[[], None]) -> None:
-        super().__init__(self._lines(), media_type="application/x-ndjson")
+        super().__init__(self._lines())
         self.work, self.end = work, end
 
     async def _lines(self) -> AsyncIterator[bytes]:
@@ -52,3 +54,14 @@ class LineStream(StreamingResponse):
                     close()
             finally:
                 self.end()
+
+
+class EventStream(LineStream):
+    """The same as server-sent events, one `data:` each, the last of them [DONE]: what clients of OpenAI's API read."""
+
+    media_type = "text/event-stream"
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        async for line in super()._lines():
+            yield b"data: " + line + b"\n"
+        yield b"data: [DONE]\n\n"

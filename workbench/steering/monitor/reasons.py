@@ -63,7 +63,8 @@ def neutral_baseline(vector: PersonaVector, sae: SparseAutoencoder, *, n_replies
     rows = [tokens.float() for name, tokens in stored if name in neutral and len(tokens)]
     if not rows:
         raise WorkbenchError(f"the run of {vector.trait} kept no tokens of neutral replies at {sae.hook}",
-                             "a finished extraction at the SAE's hook point", "run `workbench extract`, or choose its SAE")  # fmt: skip
+                             "a finished extraction at the SAE's hook point",
+                             "run `workbench extract`, or choose its SAE")  # fmt: skip
     codes = torch.stack([sae.encode(one).sum(dim=0) for one in rows]).sum(dim=0)
     tokens = torch.cat(rows)
     return Baseline(tokens.mean(dim=0), codes / len(tokens), len(tokens))

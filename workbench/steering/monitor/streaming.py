@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.models.generation import Generated, stream
+from workbench.steering.apply import steered
+from workbench.steering.edits import Edit
 from workbench.steering.monitor.monitor import Monitor
 from workbench.steering.monitor.watching import AlarmRaised, TokenSeen, WatchedReply, watching
 
@@ -32,9 +34,11 @@ class Step:
 
 def watched_stream(
     model: Model, monitor: Monitor, prompts: Sequence[ChatTokens], sampling: Sampling | None = None, *, row_seeds: Sequence[int],
-    on_reply: Callable[[WatchedReply], None] | None = None,
+    edits: Edit | Iterable[Edit] = (), on_reply: Callable[[WatchedReply], None] | None = None,
 ) -> Iterator[Step]:  # fmt: skip
     """`models.generation.stream` under the monitor; the tokens are those that it would give alone.
+
+    `edits` (`steering.edits`) act behind the monitor: at their own hook point it sees the activations before they are changed.
 
     The last step has the alarms that only the end of a reply decides. The hooks are in force until the iterator ends or is
     closed. """
@@ -42,8 +46,9 @@ def watched_stream(
     alarms: deque[AlarmRaised] = deque()
     replies: list[Generated] = []
     with watching(monitor, model, on_token=seen.append, on_alarm=alarms.append, on_reply=on_reply) as watch:
-        for replies in stream(model, prompts, sampling, row_seeds=row_seeds):
-            yield Step(replies, _taken(seen), _taken(alarms))
+        with steered(model, edits):
+            for replies in stream(model, prompts, sampling, row_seeds=row_seeds):
+                yield Step(replies, _taken(seen), _taken(alarms))
         watch.end_turn()
     yield Step(replies, _taken(seen), _taken(alarms))
 
