@@ -36,7 +36,7 @@ GROUPS = {
 SECTIONS = {
     "Main job": ("demo", "extract", "decompose", "label", "report", "serve", "traits", "judge"),
     "Study": ("audit", "falsify", "lab", "transfer", "vectors", "decompositions"),
-    "Use": ("steer", "sweep", "monitor", "prevent", "diff", "screen"),
+    "Use": ("steer", "sweep", "monitor", "gateway", "prevent", "diff", "screen"),
     "Features and labels": ("features", "labels"),
     "SAEs": ("sae",),
     "Housekeeping": ("runs", "cache", "config", "models", "doctor"),
