@@ -17,6 +17,7 @@
     python scripts/evidence.py monitoring         # how well a persona is seen while it speaks: see monitoring.py
     python scripts/evidence.py falsify            # every check on traits, placebos and nulls: see falsify_evidence.py
     python scripts/evidence.py mixtures           # known mixtures of sub-personas in the model: see mixtures_evidence.py
+    python scripts/evidence.py screening          # are planted samples found, does a filter help? see screening.py
     python scripts/evidence.py labels             # shipped labels against swapped, generic, one-word ones: see labels_evidence.py
     python scripts/evidence.py reports            # pages in a browser, hostile text, notebooks: see reports_evidence.py
     python scripts/evidence.py steering_cost      # what steering does and costs, by method: see steering_cost.py
@@ -190,6 +191,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "monitoring": script("monitoring"),
     "falsify": script("falsify_evidence"),
     "mixtures": script("mixtures_evidence"),
+    "screening": script("screening"),
     "labels": script("labels_evidence"),
     "reports": script("reports_evidence"),
     "steering_cost": script("steering_cost"),

@@ -1,8 +1,8 @@
 """What a model picks up from a data set with planted samples, and from the same set after it was screened.
 
 Part of `make evidence TOPIC=screening` (see screening.py). Evil samples stand among as many ordinary ones; a model is fine-tuned
-on all of them, on what the screen leaves, on a random part of the same size, and on the ordinary ones alone. One file per fine-tune
-under runs/screening/finetuned, made where it is missing.
+on all of them, on what the screen leaves, on a random part of the same size, and on the ordinary ones alone. One file per
+fine-tune under runs/screening/finetuned, made where it is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from screening import DTYPE, MODEL, N_BOOTSTRAP, SEED, WORK, ordinary, unseen, v
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import atomic_write, read_json, write_json
 
-TUNED, SEEDS, STEPS, PLANTED = "evil", (0, 1), 40, 0.5
+TUNED, SEEDS, STEPS, LEARNING_RATE, PLANTED = "evil", (0, 1), 40, 2e-4, 0.5
 SETS = ("mixed", "filtered", "random", "clean")
 """The mixed set; without the half that the screen flags; without a random half; the ordinary samples alone."""
 
@@ -86,7 +86,7 @@ def _cell(name: str, model: Any, sets: dict[str, list[dict[str, Any]]]) -> dict[
     if name != "base":
         which, seed = name.rsplit("-", 1)
         rows = sets[which]
-        options = FinetuneOptions(steps=STEPS, learning_rate=1e-3, max_tokens=128, seed=int(seed))
+        options = FinetuneOptions(steps=STEPS, learning_rate=LEARNING_RATE, max_tokens=128, seed=int(seed))
         examples = [ChatExample.of(one["question"], one["response"]) for one in rows]
         adapter = finetune(model, examples, WORK / "adapters" / name, options, checkpoint_every=10)
         tuned, loss = finetuned(model, adapter), adapter.card.get("losses")
@@ -143,7 +143,8 @@ def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
                    "by_seed": [_per_question(cells[f"{name}-{s}"]).mean(dim=1).tolist() for s in SEEDS]}
             for name, values in change.items()}  # fmt: skip
     contrasts = {f"{a} - {b}": told(change[a] - change[b]) for a, b in pairs if a in change and b in change}
-    return {"trait": TUNED, "seeds": list(SEEDS), "steps": STEPS, "planted": PLANTED, "n_questions": base.shape[1],
+    return {"trait": TUNED, "seeds": list(SEEDS), "steps": STEPS, "learning_rate": LEARNING_RATE,
+            "planted": PLANTED, "n_questions": base.shape[1],
             "base": {"points": float(base[0].mean()), "preference": float(base[1].mean())}, "sets": sets,
             "contrasts": contrasts, "power": _power(contrasts)}  # fmt: skip
 

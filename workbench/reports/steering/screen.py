@@ -136,13 +136,16 @@ def detection_figure(told: Mapping[str, Mapping[str, Any]]) -> Figure:
     x, bottom = Scale(0.4, 1.0, left, right), top + row * len(told)
     body = []
     for value in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
-        body.append(tag("line", x1=x(value), x2=x(value), y1=top - 6, y2=bottom, class_="wbf-ref" if value == 0.5 else "wbf-grid"))
+        line = "wbf-ref" if value == 0.5 else "wbf-grid"
+        body.append(tag("line", x1=x(value), x2=x(value), y1=top - 6, y2=bottom, class_=line))
         body.append(words(f"{value:.1f}", x(value), bottom + 16, anchor="middle", class_="wbf-soft wbf-num", font_size=11))
     for place, (trait, one) in enumerate(told.items()):
         body += _detected(trait, one, x, top + row * (place + 0.5))
     body += _detection_key(left, 22.0)
-    spoken = "; ".join(f"{trait} {one['auroc']:.2f} (random directions reach {one['random']['q95']:.2f}, words {one['text']['value']:.2f})"
-                       for trait, one in told.items())  # fmt: skip
+    spoken = "; ".join(
+        f"{trait} {one['auroc']:.2f} (random directions reach {one['random']['q95']:.2f}, words {one['text']['value']:.2f})"
+        for trait, one in told.items()
+    )
     return drawing(660, round(bottom + 30), body, title="Finding trait-bearing samples: AUROC", description=spoken)
 
 
@@ -166,7 +169,8 @@ def _detection_key(left: float, y: float) -> list[str]:
     return [
         tag("path", d=_DIAMOND.format(left + 6, y - 10), class_="wbf-mark"), words("vector", left + 17, y, font_size=12),
         tag("circle", cx=left + 82, cy=y - 4, r=4.0, class_="wbf-other"), words("cheap form", left + 92, y, font_size=12),
-        tag("rect", x=left + 172, y=y - 8, width=7.0, height=7.0, class_="wbf-unclear"), words("words", left + 185, y, font_size=12),
+        tag("rect", x=left + 172, y=y - 8, width=7.0, height=7.0, class_="wbf-unclear"),
+        words("words", left + 185, y, font_size=12),
         tag("rect", x=left + 240, y=y - 12, width=22.0, height=15.0, class_="wbf-band"),
         words("95% of random directions", left + 268, y, font_size=12),
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.decomposition.streaming import CodeReader
 from workbench.models.capture import padded, plan_batches, sink_limits
 from workbench.models.hookpoints import HookPoint
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
 
 
-@dataclass(frozen=True, eq=False)
-class Reply:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reply(Shown):
     """What one reply looked like inside the model.
 
     `mean [n_hooks, d_model]`: over its tokens without sinks (NaN when none is left). `before [n_hooks, d_model]`: at the token
