@@ -12,9 +12,12 @@ Every cell is one file under runs/steering_cost and is taken up again: stop at a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
+import os
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +32,36 @@ TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimis
 SWEPT = "evil"
 DIRECTIONS = {"reduce": (-1, "trait"), "induce": (1, "neutral")}
 JUDGE = "offline-outcome"
+ONLY_FINISHED = os.environ.get("STEERING_COST_ONLY_FINISHED") == "1"
+"""Write the evidence from the cells that are there, and say which rows are missing."""
 N_TRAIT_SAMPLES, N_SWEEP_SAMPLES, TOKENS = 3, 3, 40
 
 
 def evidence() -> dict[str, Any]:
-    """{traits: {name: {up, down, ablate, capability_cost}}, sweep: {reduce, induce}, exam, claims}; draws
-    docs/images/steering_cost.svg."""
+    """{traits: {name: {up, down, ablate, capability_cost}}, sweep: {reduce, induce}, missing, ...}; draws
+    docs/images/steering_cost.svg. With ONLY_FINISHED, `missing` names what was not measured yet."""
     from workbench.reports.steering.pareto import pareto_figure
     from workbench.steering.cost.pareto import front_summary
 
     started = time.perf_counter()
-    traits = {trait: trait_row(trait) for trait in TRAITS}
-    fronts = {direction: swept(direction) for direction in DIRECTIONS}
+    traits = _finished(TRAITS, trait_row)
+    fronts = _finished(DIRECTIONS, swept)
     pareto_figure(list(fronts.values())).save(IMAGES / "steering_cost.svg")
     sweeps = {direction: front_summary(front) for direction, front in fronts.items()}
     header = made("make evidence TOPIC=steering_cost", SEED, time.perf_counter() - started, {t: _vector_hash(t) for t in TRAITS})
-    return {"_made": header, **settings(), "traits": traits, "sweep": sweeps}
+    missing = [name for name in (*TRAITS, *DIRECTIONS) if name not in traits and name not in fronts]
+    return {"_made": header, **settings(), "missing": missing, "traits": traits, "sweep": sweeps}
+
+
+def _finished(names: Iterable[str], make: Callable[[str], Any]) -> dict[str, Any]:
+    """{name: what `make` gives}; without those of which a cell is missing, where only finished cells are read."""
+    from workbench.steering.cost.sweep import NotMeasured
+
+    found = {}
+    for name in names:
+        with contextlib.suppress(NotMeasured):
+            found[name] = make(name)
+    return found
 
 
 def evidence_quick() -> bool:
@@ -148,7 +165,8 @@ def bench_of(trait: str) -> Any:
     from workbench.steering.cost.sweep import Bench
 
     texts, filtered_by = load_trait(trait), vector_of(trait).evidence.get("judge")
-    return Bench(model(), texts, make_judge(JUDGE, trait=texts), exam_of(), PLACE / trait, filtered_by=filtered_by)
+    judge = make_judge(JUDGE, trait=texts)
+    return Bench(model(), texts, judge, exam_of(), PLACE / trait, filtered_by=filtered_by, only_kept=ONLY_FINISHED)
 
 
 def vector_of(trait: str) -> Any:

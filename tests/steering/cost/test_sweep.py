@@ -22,7 +22,7 @@ from workbench.personas.traits import load_trait
 from workbench.steering.cost.matching import NeutralShift
 from workbench.steering.cost.pareto import front, front_summary
 from workbench.steering.cost.replies import Asking, Replies, judged, sample_replies, start_prompt
-from workbench.steering.cost.sweep import Bench, Cell, sweep
+from workbench.steering.cost.sweep import Bench, Cell, NotMeasured, sweep
 from workbench.steering.cost.table import coherent_dose, trait_row
 from workbench.steering.cost.treatments import UNSTEERED, Treatment, adding, kl_ladder, ladder
 from workbench.steering.directions import NamedDirection
@@ -72,6 +72,15 @@ def test_finished_cells_are_taken_up_and_others_are_made(bench, model, trait, ex
     other = Bench(model, trait, WordJudge(model), exam, tmp_path)
     other.replies(Treatment(UNSTEERED), replace(SHORT, seed=1))
     assert other.judge.n_scored == asked / 3
+
+
+def test_finished_cells_alone_can_be_read_while_others_are_missing(bench, model, trait, exam, tmp_path):
+    sweep(bench, ladder("add", word_at(model), [0.5]), SHORT)
+    reader = Bench(model, trait, WordJudge(model), exam, tmp_path, only_kept=True)
+    found = sweep(reader, ladder("add", word_at(model), [0.5, 1.0]), SHORT)
+    assert [cell.name for cell in found.cells] == ["add +0.5"] and reader.judge.n_scored == 0
+    with pytest.raises(NotMeasured):
+        sweep(reader, (), replace(SHORT, seed=9))
 
 
 def test_an_interrupted_cell_leaves_nothing_half_written(bench, model, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ as the model, the edits, the questions, the judge and the exam are the same.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.display import Shown
+from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 from workbench.base.store import content_hash, read_json, write_json
 from workbench.models.prompts import chat_template_hash
@@ -83,14 +85,20 @@ class Sweep(Shown):
         return tuple(dict.fromkeys(cell.treatment["method"] for cell in self.cells))
 
 
+class NotMeasured(WorkbenchError):
+    """A cell that is not there was asked for where only finished cells are read."""
+
+
 class Bench:
-    """Everything that a sweep needs beside the treatments; `exam` None measures replies only."""
+    """Everything that a sweep needs beside the treatments; `exam` None measures replies only. `only_kept` reads what is finished
+    and measures nothing: a missing cell raises NotMeasured, and a sweep leaves it out."""
 
     def __init__(
-        self, model: Model, trait: Trait, judge: Judge, exam: Exam | None, folder: str | Path, *, filtered_by: str | None = None
-    ) -> None:
+        self, model: Model, trait: Trait, judge: Judge, exam: Exam | None, folder: str | Path, *,
+        filtered_by: str | None = None, only_kept: bool = False,
+    ) -> None:  # fmt: skip
         self.model, self.trait, self.judge, self.exam = model, trait, judge, exam
-        self.folder, self.filtered_by = Path(folder), filtered_by
+        self.folder, self.filtered_by, self.only_kept = Path(folder), filtered_by, only_kept
         self._told_of_judge = judge.description()  # before it loads anything: the same in every process
 
     @cached_property
@@ -133,6 +141,8 @@ class Bench:
     def _file(self, kind: str, key: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.folder / kind / f"{content_hash(key)[:24]}.json"
         if not path.is_file():
+            if self.only_kept:
+                raise NotMeasured(f"{path} is not there yet", "a finished cell", "run the sweep without only_kept")
             write_json(path, make())
         return read_json(path)
 
@@ -157,6 +167,7 @@ def sweep(bench: Bench, treatments: Sequence[Treatment], asking: Asking) -> Swee
     with track(f"sweep of {bench.trait.name}", len(treatments) + 1, "cells") as step:
         cells = []
         for treatment in (Treatment(UNSTEERED), *treatments):
-            cells.append(bench.cell(treatment, asking))
+            with contextlib.suppress(*([NotMeasured] if cells else [])):  # nothing stands without the unsteered cell
+                cells.append(bench.cell(treatment, asking))
             step(note=cells[-1].name)
     return Sweep(bench.trait.name, asking.start, bench.judge.name, cells[0], tuple(cells[1:]))
