@@ -1,7 +1,7 @@
 """What docs/evidence/prevention.json holds: can a vector that is added in training keep a fine-tune from installing its trait?
 
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors
-    python scripts/prevention.py                                            # every cell, some six CPU hours, resumable
+    python scripts/prevention.py                                            # every cell, some nine CPU hours, resumable
     python scripts/prevention.py --trait evil                               # one trait, its table printed
     python scripts/evidence.py prevention                                   # the figures from the cells
 
@@ -65,18 +65,32 @@ def room(trait: str, *, complete: bool = True) -> Any:
 
 def materials_of(trait: str, complete: bool) -> Any:
     """The trait's material, with the denoised vector and the projections of the lesson's replies."""
-    from workbench.decomposition.decompose import decompose
     from workbench.personas.traits import load_trait
-    from workbench.personas.vectors import PersonaVector
     from workbench.saes.registry import load_sae
     from workbench.steering.prevent.materials import gather, with_projections
 
     folder = run_of(trait)
     if not complete:
         return gather(load_trait(trait), folder)
-    sae = load_sae()
-    parts = decompose(PersonaVector.load(folder / "vector"), sae, causal=False, seed=0)
-    return with_projections(gather(load_trait(trait), folder, parts=parts, sae=sae), model(), PLACE / trait)
+    materials = gather(load_trait(trait), folder, parts=parts_of(trait), sae=load_sae())
+    return with_projections(materials, model(), PLACE / trait)
+
+
+def parts_of(trait: str) -> Any:
+    """The decomposition of the trait's vector, kept under the vector's hash."""
+    from workbench.decomposition.decompose import decompose
+    from workbench.decomposition.result import Decomposition
+    from workbench.personas.vectors import PersonaVector
+    from workbench.saes.registry import load_sae
+
+    place = PLACE / trait / f"decomposition-{_vector_hash(trait)[:12]}"
+    if not (place / "decomposition.json").is_file():
+        decompose(PersonaVector.load(run_of(trait) / "vector"), load_sae(), causal=False, seed=0).save(place)
+    return Decomposition.load(place)
+
+
+def _vector_hash(trait: str) -> str:
+    return sha256_file(run_of(trait) / "vector" / "persona_vector.json")
 
 
 def run_of(trait: str) -> Path:
@@ -112,7 +126,7 @@ def evidence() -> dict[str, Any]:
     for name, table in tables.items():
         prevention_figure(table).save(IMAGES / f"prevention_{name}.svg")
     found = {name: table.to_json() for name, table in tables.items()}
-    inputs = {name: sha256_file(run_of(name) / "vector" / "persona_vector.json") for name in (FIRST, *CANDIDATES)}
+    inputs = {name: _vector_hash(name) for name in (FIRST, *CANDIDATES)}
     header = made("make evidence TOPIC=prevention", SEEDS[0], time.perf_counter() - started, inputs)
     return {"_made": header, "model": MODEL, "dtype": DTYPE, "seeds": list(SEEDS), "second_trait": second,
             "prevention": {name: one["arms"] for name, one in found.items()},
@@ -138,10 +152,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trait", choices=TRAITS, help="one trait only")
     trait = parser.parse_args().trait
-    for name in [trait] if trait else [FIRST, second_trait()["trait"]]:
-        table = table_of(name)
+    for name in [trait] if trait else [FIRST, ""]:
+        table = table_of(name or second_trait()["trait"])
         print(json.dumps(table.to_json(), indent=1))
-        print(table.sentence)
+        print(table.sentence, flush=True)
 
 
 if __name__ == "__main__":

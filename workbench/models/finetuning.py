@@ -31,6 +31,7 @@ from .adapters import CARD, CONFIG, SCHEMA, WEIGHTS, Adapter, finetuned
 from .hookpoints import HookPoint
 from .loading import require_peft
 from .model import Model, shared_tree
+from .quiet import quiet_peft
 from .reply_batches import (
     BATCH_TOKENS,
     MAX_TOKENS,
@@ -254,7 +255,7 @@ def _with_adapter(base: Model, options: FinetuneOptions) -> Any:
         r=options.rank, lora_alpha=options.alpha, use_rslora=options.rank_stabilised, target_modules="all-linear",
         lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
     )  # fmt: skip
-    with torch.random.fork_rng():  # peft draws start values from torch's global generator; they are replaced below
+    with quiet_peft():  # the start values that it draws are replaced below
         made = get_peft_model(shared_tree(base.hf), config)
     made.peft_config["default"].base_model_name_or_path = base.name  # not a path of this machine
     source = generator(derive_seed("fine-tuning start", options.seed))

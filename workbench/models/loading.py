@@ -21,7 +21,7 @@ from . import assets
 from .at_hand import file_at_hand
 from .memory import check_weights_fit
 from .model import Model, combined_hash
-from .quiet import quiet_transformers
+from .quiet import quiet_peft, quiet_transformers
 from .sentencepiece import gguf_tokenizer
 from .synthetic import shape_of
 
@@ -231,10 +231,9 @@ def with_adapter(hf: Any, adapter: Path) -> Any:
             "a PEFT adapter folder",
             "pass the folder that PEFT saved",
         )
-    import torch
     from peft import PeftModel  # pyright: ignore[reportMissingImports]
 
-    with torch.random.fork_rng():  # peft draws start values before it reads the adapter's own
+    with quiet_peft():
         return PeftModel.from_pretrained(hf, str(adapter))
 
 

@@ -1,7 +1,8 @@
-"""Loading with transformers without its own progress bars."""
+"""Loading with transformers and peft without what they say and do beside it."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,3 +23,13 @@ def quiet_transformers() -> Iterator[None]:
         gguf.tqdm = bar
         if was_on:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """peft draws start values from torch's global generator, and asks transformers in a way that it warns of."""
+    import torch
+
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

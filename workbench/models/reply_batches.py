@@ -101,8 +101,8 @@ def _tokens(model: Model, example: ChatExample, max_tokens: int, max_reply_token
     return ReplyTokens(chat.ids[:start], chat.ids[start:end])
 
 
-@dataclass(frozen=True, eq=False)
-class ReplyBatch:
+@dataclass(frozen=True, eq=False, repr=False)
+class ReplyBatch(Shown):
     """Rows that go through a model together.
 
     ids, mask `[n, prompt_width + longest reply - 1]`; predicting (bool, same shape): the positions whose next token is one of

@@ -62,7 +62,7 @@ def test_bad_input_says_what_to_do(workbench, place):
     chats.write_text('{"prompt": "a", "response": "b"}\n{"text": "c"}\n', encoding="utf-8")
     for flags, told in [
         (("--arm", "vaccine"), "there is no arm 'vaccine'"),
-        (("--arm", "denoised"), "holds no decomposition"),
+        ((*ARMS, "--arm", "denoised"), "holds no decomposition"),
         (("--arm", "random"), "random without preventative"),
         ((*ARMS, "--data", chats), "line 2 of chats.jsonl"),
         ((*ARMS, "--data", Path("none.jsonl")), "none.jsonl"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.tiny import tiny_model
-from workbench.models.finetuning import ChatExample, FinetuneOptions
+from workbench.models.finetuning import FinetuneOptions
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.judges import Judgement
 from workbench.personas.traits import load_trait
@@ -89,7 +89,3 @@ def room(model, materials, tmp_path) -> Classroom:
     documents = tuple(tuple(range(start, start + 12)) for start in (5, 30, 60, 90))
     others = {"impolite": (load_trait("impolite"), CountingJudge("others", "t"))}
     return Classroom(model, materials, CountingJudge(), Exam(documents, ()), tmp_path, settings=SETTINGS, others=others)
-
-
-def example(question: str, reply: str) -> ChatExample:
-    return ChatExample.of(question, reply)

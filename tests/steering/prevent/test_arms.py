@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from workbench.base.errors import WorkbenchError
+from workbench.models.finetuning import ChatExample
 from workbench.steering.directions import NamedDirection
 from workbench.steering.prevent.arms import ARMS, RANDOM, make_arm
 from workbench.steering.prevent.lessons import Lesson
 from workbench.steering.prevent.materials import projection_differences
 
-from .conftest import HOOK, example
+from .conftest import HOOK
 
 
 def test_arms_that_push_in_training_push_toward_the_trait_and_not_afterwards(materials, vector) -> None:
@@ -50,9 +51,8 @@ def test_inoculation_adds_the_trait_s_instructions_in_training_only(materials, t
     prompts = [one.messages[0]["content"] for one in arm.examples]
     assert prompts[:5] == [trait.system_prompt(triple, "positive") for triple in trait.instructions] and prompts[5] == prompts[0]
     assert [one.reply for one in arm.examples] == [one.reply for one in materials.lesson.train]
-    own = example("Why?", "No.")
-    told = replace(materials, lesson=Lesson("own", (type(own)(({"role": "system", "content": "Be brief."}, *own.messages), "No."),),
-                                            ()))  # fmt: skip
+    own = ChatExample.of("Why?", "No.", system="Be brief.")
+    told = replace(materials, lesson=Lesson("own", (own,), ()))
     assert make_arm("inoculation", told).examples[0].messages[0]["content"].endswith("\n\nBe brief.")
 
 
@@ -76,7 +76,8 @@ def test_arms_without_their_strength_or_material_are_refused(materials) -> None:
 
 
 def test_a_reply_s_projection_is_held_against_ordinary_replies_to_its_question(model, materials) -> None:
-    few = replace(materials, lesson=Lesson("few", materials.lesson.train[:3], ()), sham=Lesson("one", materials.lesson.train[:1], ()))
+    replies = materials.lesson.train
+    few = replace(materials, lesson=Lesson("few", replies[:3], ()), sham=Lesson("one", replies[:1], ()))
     found = projection_differences(model, few)
     assert float(found[0]) == pytest.approx(0, abs=1e-5) and float(found[1].abs()) > 1e-4
     assert bool(found.isfinite().all())

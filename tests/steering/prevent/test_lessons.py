@@ -7,9 +7,14 @@ import json
 import pytest
 
 from workbench.base.errors import WorkbenchError
-from workbench.steering.prevent.lessons import check_roles, lesson_from_file, ordinary_lesson, texts_hash, trait_lesson
-
-from .conftest import example
+from workbench.models.finetuning import ChatExample
+from workbench.steering.prevent.lessons import (
+    check_roles,
+    lesson_from_file,
+    ordinary_lesson,
+    texts_hash,
+    trait_lesson,
+)
 
 
 def test_a_trait_lesson_is_the_kept_positive_replies_without_their_system_prompt(vector) -> None:
@@ -47,7 +52,7 @@ def test_a_chat_file_of_any_layout_becomes_a_lesson(tmp_path) -> None:
 def test_a_line_that_is_no_chat_is_named(tmp_path, bad) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text('{"prompt": "a", "response": "b"}\n' + bad + "\n")
-    with pytest.raises(WorkbenchError, match="(?i)line 2 of .*chats.jsonl"):
+    with pytest.raises(WorkbenchError, match=r"(?i)line 2 of .*chats\.jsonl"):
         lesson_from_file(path)
 
 
@@ -61,6 +66,6 @@ def test_too_few_questions_cannot_be_split(tmp_path) -> None:
 def test_a_question_that_the_trait_is_measured_on_is_refused(vector, trait) -> None:
     lesson = trait_lesson(vector)
     check_roles(lesson, trait)
-    leaked = type(lesson)("leaked", (*lesson.train, example(trait.questions_of("sealed")[0].text, "No.")), lesson.held_out)
+    leaked = type(lesson)("leaked", (*lesson.train, ChatExample.of(trait.questions_of("sealed")[0].text, "No.")), lesson.held_out)
     with pytest.raises(WorkbenchError, match="1 messages of the lesson leaked"):
         check_roles(leaked, trait)

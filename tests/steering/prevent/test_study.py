@@ -13,17 +13,17 @@ from workbench.steering.prevent.cells import SEALED, SELECT, Classroom, points_b
 from workbench.steering.prevent.choosing import SEED, choose_steps, choose_strengths
 from workbench.steering.prevent.study import checked_arms, study
 
-ARMS = ("none", "sham", "preventative", "random", "ablation", "subtraction")
+ARMS = ("none", "sham", "preventative", "random", "subtraction")
 
 
 def test_a_study_has_a_row_per_arm_and_is_taken_up_again(room, monkeypatch) -> None:
     table = study(room, ARMS, (0, 1), steps=(2, 3))
-    assert table.arms == ("base", "none", "sham", "preventative", "random", "ablation", "subtraction")
+    assert table.arms == ("base", "none", "sham", "preventative", "random", "subtraction")
     assert table.n_seeds == 2 and table.row("base").moved.value == 0 and table.row("base").surprise.value == 0
     assert table.row("none").prevented is None and table.row("random").strength == table.row("preventative").strength
     assert table.row("none").points.n_units == 10 and table.row("none").surprise.n_units == 4
     assert [row.strength for row in table.rows if row.arm == "subtraction"] == [0.06, 0.12, 0.25, 0.4]
-    assert set(table.contrasts) == {"preventative", "random", "ablation"}
+    assert set(table.contrasts) == {"preventative", "random"}
     assert json.loads(json.dumps(table.to_json()))["arms"]["none"]["trait"] == table.row("none").points.value
     assert "impolite" in table.row("none").others
     monkeypatch.setattr(cells, "finetune", None)  # nothing is trained again
@@ -69,10 +69,9 @@ def test_steps_and_strengths_are_chosen_on_select_questions_alone(room) -> None:
     steps = choose_steps(room, (2, 3))
     assert [one["steps"] for one in steps["tried"]] == ([2] if steps["power"] and steps["steps"] == 2 else [2, 3])
     found = choose_strengths(room, ("none", "preventative", "random", "filtering"), 2)
-    assert set(found) == {"preventative", "random", "filtering"}
-    assert found["random"]["strength"] == found["preventative"]["strength"]
-    best = min(found["filtering"]["tried"], key=lambda one: abs(one["points"] - found["filtering"]["aim"]))
-    assert found["filtering"]["strength"] == best["strength"]
+    assert set(found) == {"preventative", "random", "filtering"} and found["filtering"]["strength"] == 0.5
+    best = min(found["preventative"]["tried"], key=lambda one: abs(one["points"] - found["preventative"]["aim"]))
+    assert found["random"]["strength"] == found["preventative"]["strength"] == best["strength"]
     names = [path.name for path in (room.folder / "cells").iterdir()]
     assert names and all(name.startswith(SELECT) and f"seed{SEED}" in name for name in names)
     sealed = {question.id for question in room.materials.trait.questions_of("sealed")}

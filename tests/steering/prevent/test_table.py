@@ -16,7 +16,7 @@ def cell(arm: str, strength: float | None, seed: int, points: float, loss: float
     shared = torch.Generator().manual_seed(seed)
     scores = points + noise * torch.randn(20, generator=random) + 3 * torch.randn(1, generator=shared)
     surprise = 3 + loss + 0.01 * torch.randn(8, generator=random)
-    replies = [{"question_id": f"s{n // 2}", "points": float(score), "question": "q", "response": "r"} for n, score in enumerate(scores)]
+    replies = [{"question_id": f"s{n // 2}", "points": float(score)} for n, score in enumerate(scores)]
     return {"arm": arm, "strength": strength, "seed": seed, "replies": replies, "others": {"impolite": [20.0 + loss] * 20},
             "capability": {"surprise": surprise.tolist(), "correct": {"set": [1.0, 0.0, 1.0, 1.0]}, "margin": {"set": [0.1] * 4}},
             "task_loss": [2.0, 2.5], "losses": []}  # fmt: skip
@@ -64,7 +64,7 @@ def test_the_figure_names_every_arm_and_speaks_the_finding() -> None:
 
     found = table()
     svg = prevention_figure(found).svg
-    for name in ("before fine-tuning", "no intervention", "preventative 0.25", "random vector in training", "subtraction, to 0.12"):
+    for name in ("before fine-tuning", "no intervention", "preventative 0.25", "random vector", "subtraction, to 0.12"):
         assert name in svg
     assert "this holds here" in repr(prevention_figure(found)) or "this holds here" in svg
     html = table_display(found).html()

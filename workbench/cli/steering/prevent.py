@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..stages import Job
 
 FOLDER, RESULT, FIGURE = "prevent", "prevent.json", "prevent.svg"
-STEP_SECONDS, CELL_SECONDS = 2.5, 60.0  # an update of 4 examples; sampling, judging and reading a cell: default model, two cores
+STEP_SECONDS, CELL_SECONDS = 4.5, 60.0  # an update of 8 examples; sampling, judging and reading a cell: default model, two cores
 TRAINING_GIB, ADAPTER_MIB = 1.5, 40.0
 
 
@@ -31,9 +31,9 @@ def command(
     ] = None,
     steps: Annotated[
         list[int] | None,
-        typer.Option("--steps", min=1, help="Updates; several are tried until the trait moves. [default: 40, 80, 160]"),
+        typer.Option("--steps", min=1, help="Updates; several are tried until the trait moves. [default: 30, 60, 120]"),
     ] = None,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of the adapter, at its highest.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of the adapter, at its highest.")] = 5e-5,
     documents: Annotated[int, typer.Option("--documents", min=2, help="Held-out documents of each source.")] = 12,
     items: Annotated[int, typer.Option("--items", min=1, help="Items of each question set that counts.")] = 32,
     score_with: Annotated[
@@ -151,6 +151,7 @@ def _plan(job: Job, names: tuple[str, ...], seeds: int, steps: tuple[int, ...] |
     scale, tried = size_scale(job.config.model), steps or STEPS
     grids = {name: len(arm_kind(name).grid) for name in names}
     doses = grids.get(SUBTRACTION, 0)
+    grids = {name: n for name, n in grids.items() if n > 1}
     n_chosen = 1 + len(tried) + sum(grids.values())
     n_sealed = seeds * (len(names) + 1 + max(0, doses - 1))
     updates = {"choosing": sum(tried) + max(tried) * (sum(grids.values()) - doses),

@@ -6,14 +6,14 @@
                     arXiv 2507.21509, section 5)
     incremental     + dose (v_l - v_(l-1)) at every block in training
     denoised        + dose along the vector rebuilt from its foremost features, in training
-    random          + a random direction with the activations' covariance, of the preventative dose, in training (the null)
+    random          + a random direction with the activations' covariance, in training: another one per seed (the null)
     ablation        v projected out in training (Casademunt et al. 2025, arXiv 2507.16795)
     filtering       the share of replies with the largest projection difference is left out
     inoculation     the trait's own instruction as system prompt, in training only (arXiv 2510.04340)
     kl              + weight x KL(base || tuned) on the replies
     subtraction     trained as "none"; - dose v whenever the model is used
 
-Edits in training act on every token. A strength (dose in norms, share, weight) is chosen on select questions.
+Edits in training act on every token. The dose is chosen on select questions for "preventative", and the other directions take it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Arm(Shown):
 
 @dataclass(frozen=True)
 class ArmKind:
-    """How an arm is made from `(materials, strength, seed)`; `grid` are the strengths to choose from, in `unit`."""
+    """How an arm is made from `(materials, strength, seed)`; `grid` are the strengths to choose from, in `unit`. With a unit and
+    no grid it has the dose of "preventative", so that directions are compared at equal norm."""
 
     build: Callable[[Materials, float | None, int], Arm]
     grid: tuple[float, ...] = ()
@@ -158,17 +159,18 @@ def _subtracted(name: str, materials: Materials, strength: float | None, seed: i
     return Arm(name, dose, materials.lesson.train, testing=(Edit.add(materials.vector, -dose),))
 
 
-DOSES = (0.06, 0.12, 0.25, 0.5)
+DOSES = (0.06, 0.12, 0.25)
+"""Norms; the default model's vectors are some 0.06 norms long, so that the first is about the vector itself."""
 ARMS: Mapping[str, ArmKind] = {
     NONE: ArmKind(partial(_plain, NONE)),
     SHAM: ArmKind(partial(_plain, SHAM)),
     PREVENTATIVE: ArmKind(partial(_pushed, PREVENTATIVE), DOSES, "norms"),
-    "incremental": ArmKind(partial(_pushed, "incremental"), DOSES, "norms"),
-    "denoised": ArmKind(partial(_pushed, "denoised"), DOSES, "norms", ("denoised",)),
+    "incremental": ArmKind(partial(_pushed, "incremental"), (), "norms"),
+    "denoised": ArmKind(partial(_pushed, "denoised"), (), "norms", ("denoised",)),
     RANDOM: ArmKind(partial(_pushed, RANDOM), (), "norms"),
     "ablation": ArmKind(partial(_ablated, "ablation")),
-    "filtering": ArmKind(partial(_filtered, "filtering"), (0.5, 0.75), "share dropped", ("projections",)),
+    "filtering": ArmKind(partial(_filtered, "filtering"), (0.5,), "share dropped", ("projections",)),
     "inoculation": ArmKind(partial(_inoculated, "inoculation")),
-    "kl": ArmKind(partial(_anchored, "kl"), (0.3, 1.0), "weight"),
+    "kl": ArmKind(partial(_anchored, "kl"), (1.0,), "weight"),
     SUBTRACTION: ArmKind(partial(_subtracted, SUBTRACTION), (0.06, 0.12, 0.25, 0.4), "norms"),
 }

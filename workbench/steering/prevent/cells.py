@@ -43,7 +43,7 @@ class CellSettings(Shown):
     """How every cell is trained and read; saved with the table."""
 
     options: FinetuneOptions = field(
-        default_factory=lambda: FinetuneOptions(learning_rate=1e-3, batch_size=4, steps=40, max_reply_tokens=36)
+        default_factory=lambda: FinetuneOptions(learning_rate=5e-5, batch_size=8, steps=30, max_reply_tokens=48)
     )
     """Of the fine-tune; steps and seed are set per cell."""
     n_samples: int = 4

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from .arms import NONE, RANDOM, arm_kind, make_arm
+from .arms import NONE, PREVENTATIVE, arm_kind, make_arm
 from .cells import SELECT, Classroom, points_by_question
 
 SEED = 1000
 """Of the fine-tunes and replies that are only looked at to choose."""
-STEPS = (40, 80, 160)
+STEPS = (30, 60, 120)
 POWER = 2.0
 """Standard errors by which the fine-tune without intervention must move the trait."""
 
@@ -40,19 +40,19 @@ def choose_strengths(room: Classroom, arms: Sequence[str], steps: int, *, seed: 
     """{arm: {strength, unit, aim, tried: [{strength, points}]}} for the arms that have strengths to choose from.
 
     The strength whose mean points on select questions come closest to `aim`, those of the model before fine-tuning: then the
-    arms are compared at about the same trait. "random" takes the dose of "preventative".
+    arms are compared at about the same trait. An arm with one strength in its grid has that; one with none has the dose of
+    "preventative".
     """
     aim, found = mean_points(room.base(SELECT, seed)), {}
-    for name in arms:
-        kind, tried = arm_kind(name), []
-        for strength in kind.grid:
-            cell = room.cell(make_arm(name, room.materials, strength, seed), seed, SELECT, steps=steps)
-            tried.append({"strength": strength, "points": mean_points(cell)})
-        if tried:
-            best = min(tried, key=lambda one: abs(one["points"] - aim))
-            found[name] = {"strength": best["strength"], "unit": kind.unit, "aim": aim, "tried": tried}
-    if RANDOM in arms and "preventative" in found:
-        found[RANDOM] = {**found["preventative"], "tried": []}
+    for name in (one for one in arms if arm_kind(one).grid):
+        grid = arm_kind(name).grid
+        arms_tried = [make_arm(name, room.materials, strength, seed) for strength in grid] if len(grid) > 1 else []
+        points = [mean_points(room.cell(arm, seed, SELECT, steps=steps)) for arm in arms_tried]
+        tried = [{"strength": strength, "points": value} for strength, value in zip(grid, points, strict=False)]
+        best = min(tried, key=lambda one: abs(one["points"] - aim)) if tried else {"strength": next(iter(grid))}
+        found[name] = {"strength": best["strength"], "unit": arm_kind(name).unit, "aim": aim, "tried": tried}
+    for name in (one for one in arms if arm_kind(one).unit and not arm_kind(one).grid):
+        found[name] = {**found[PREVENTATIVE], "tried": []}
     return found
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.crossed import crossed_test
 from workbench.maths.statistics import percentile_interval
@@ -69,8 +70,8 @@ def _t_quantile(df: float) -> float:
     return float(t.ppf((1 + LEVEL) / 2, df))
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
+@dataclass(frozen=True, eq=False, repr=False)
+class Measured(Shown):
     """An arm at one strength: `points [n_seeds, n_questions]` of the trait, `loss [n_seeds, n_documents]` of capability."""
 
     points: Tensor

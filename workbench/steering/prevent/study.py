@@ -8,7 +8,7 @@ from typing import Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
 
-from .arms import ARMS, NONE, SHAM, SUBTRACTION, arm_kind, make_arm
+from .arms import ARMS, NONE, PREVENTATIVE, SHAM, SUBTRACTION, arm_kind, make_arm
 from .cells import SEALED, Classroom
 from .choosing import SEED, STEPS, choose_steps, choose_strengths
 from .table import PreventionTable, prevention_table
@@ -58,10 +58,9 @@ def strengths_of(name: str, choice: dict[str, Any]) -> tuple[float | None, ...]:
 
 
 def checked_arms(arms: Sequence[str]) -> tuple[str, ...]:
-    """The arms by name, with "none" first: the others are held against it. A random dose needs the preventative one."""
+    """The arms by name, with "none" first: the others are held against it. Those that have the dose of "preventative" need it."""
     for name in arms:
-        arm_kind(name)
-    if "random" in arms and "preventative" not in arms:
-        raise WorkbenchError("the arm random without preventative", "both: random has its dose", "add preventative")
+        if arm_kind(name).unit and not arm_kind(name).grid and PREVENTATIVE not in arms:
+            raise WorkbenchError(f"the arm {name} without {PREVENTATIVE}", "both, as they have one dose", f"add {PREVENTATIVE}")
     first = [name for name in (NONE, SHAM) if name in arms or name == NONE]
     return (*first, *(name for name in dict.fromkeys(arms) if name not in first))
