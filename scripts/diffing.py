@@ -37,9 +37,10 @@ READ_TOKENS, ANSWER_TOKENS = 40, 40
 
 
 def evidence() -> dict[str, Any]:
-    """{options, tunes: {name: ...}, summary: {place: ...}, rotation: {name: ...}}; draws docs/images/diffing.svg."""
+    """{options, tunes: {name: ...}, summary: {place: ...}, against_neutral: {place: ...}, rotation: {name: ...}}; draws
+    docs/images/diffing.svg."""
     from workbench.reports.steering.diff import study_figure
-    from workbench.steering.diff.study import summary
+    from workbench.steering.diff.study import relative, summary
 
     started = time.perf_counter()
     kept = {recipe.name: tuned(recipe) for recipe in all_recipes()}
@@ -51,7 +52,8 @@ def evidence() -> dict[str, Any]:
     header = made("make evidence TOPIC=diffing", SEED, max(seconds, time.perf_counter() - started), inputs)
     options = {"finetune": FINETUNE, "n_examples": N_EXAMPLES, "n_samples": N_SAMPLES, "dtype": DTYPE, "main_place": MAIN,
                "lens": LENS, "judge": "offline-outcome", "judge_validated": _validated()}  # fmt: skip
-    return {"_made": header, "options": options, "summary": found, "tunes": {name: shown(one) for name, one in kept.items()},
+    return {"_made": header, "options": options, "summary": found, "against_neutral": relative(rows, "neutral", seed=SEED),
+            "tunes": {name: shown(one) for name, one in kept.items()},
             "rotation": {name: rotated(name) for name in ROTATED}}  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from workbench.steering.diff.study import (
     identified,
     measured_change,
     recipes,
+    relative,
     summary,
 )
 
@@ -50,6 +53,16 @@ def test_a_shift_along_the_wrong_trait_is_counted_as_wrong():
     assert agreement(rows, "prompt")["correlation"] < 0
 
 
+def test_what_every_fine_tune_does_can_be_taken_off():
+    """All shifts lean toward d whatever the data; against the sham, which leans as well, the data's own trait is first again."""
+    leaning = [replace(row, predicted={"prompt": {t: z + 9 * (t == "d") for t, z in row.predicted["prompt"].items()}})
+               for row in ROWS]  # fmt: skip
+    assert identified(leaning, "prompt")["n"] == 1
+    found = relative(leaning, "s")["prompt"]
+    assert found["identified"]["n"] == 4 and found["agreement"]["n_tunes"] == 4
+    assert found["agreement"]["correlation"] > 0.99
+
+
 def test_nothing_that_varies_has_no_correlation():
     flat = Tuned("x", "sham", None, {"prompt": dict.fromkeys(TRAITS, 0.0)}, {"prompt": []},
                  {t: {"change": 1.0} for t in TRAITS})  # fmt: skip
@@ -69,8 +82,6 @@ def test_a_measured_change_is_paired_by_question_and_leaves_out_what_nobody_judg
 @pytest.fixture
 def vectors(tmp_path):
     """Two vectors with rows in three arms, of which some were not kept."""
-    from dataclasses import replace
-
     found = []
     for name in ("a", "b"):
         vector = make_world(tmp_path / name, up={1: 1.0}, down={}, drop=(0, 3)).vector

@@ -9,7 +9,7 @@ alarm is fixed before: both nulls at 5% over the family of traits (`TraitShift.i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,6 +100,22 @@ def summary(rows: Sequence[Tuned], *, seed: int = 0) -> dict[str, Any]:
     places = list(rows[0].predicted)
     return {place: {"agreement": agreement(rows, place, seed=seed), "identified": identified(rows, place),
                     **alarms(rows, place)} for place in places}  # fmt: skip
+
+
+def relative(rows: Sequence[Tuned], sham: str, *, seed: int = 0) -> dict[str, Any]:
+    """Per place {agreement, identified} of the other fine-tunes with the shift of one sham taken off: what fine-tuning on
+    anything does to the model is then no part of the prediction. z is linear in the shift, so this is the z of the difference of
+    both."""
+    base = next(row for row in rows if row.name == sham)
+    others = [
+        replace(row, predicted={place: {t: z - base.predicted[place][t] for t, z in found.items()}
+                                for place, found in row.predicted.items()})
+        for row in rows if row.name != sham
+    ]  # fmt: skip
+    places = list(base.predicted)
+    return {
+        place: {"agreement": agreement(others, place, seed=seed), "identified": identified(others, place)} for place in places
+    }
 
 
 def agreement(rows: Sequence[Tuned], place: str, *, seed: int = 0) -> dict[str, Any]:
