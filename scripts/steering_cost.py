@@ -178,16 +178,32 @@ def vector_of(trait: str) -> Any:
 
 def sources_of_swept() -> Any:
     """Vector, decomposition, placebos, and what the audit chose."""
-    from workbench.decomposition.decompose import decompose
     from workbench.personas.placebos import PlaceboVectors
     from workbench.saes.registry import load_sae
     from workbench.steering.cost.methods import sources_of
 
     sae, run, audit = load_sae(), RUNS / f"{SWEPT}-{MODEL}", RUNS / "audit" / f"{SWEPT}-{MODEL}"
-    parts = decompose(vector_of(SWEPT), sae, causal=False, n_bootstrap=8, seed=SEED)
+    parts = _decomposed(sae)
     placebos = PlaceboVectors.load(RUNS / f"placebos-{MODEL}")
     kept = {name: read_json(audit / f"{file}.json") for name, file in (("audit", "behaviour"), ("screen", "screen"))}
     return sources_of(run, parts, sae, model(), placebos=placebos, seed=SEED, **kept)
+
+
+def _decomposed(sae: Any) -> Any:
+    """The vector's parts, without intervals, which nothing here reads; kept beside the cells."""
+    from workbench.base.tensors import tensor_hash
+    from workbench.decomposition.decompose import decompose
+    from workbench.decomposition.result import Decomposition
+
+    vector, place = vector_of(SWEPT), PLACE / SWEPT / "decomposition"
+    if (place / "decomposition.json").is_file():
+        parts = Decomposition.load(place)
+        made_from = (parts.vector["sha256"], parts.sae["weights_hash"])
+        if made_from == (tensor_hash(vector.at(sae.hook).float().cpu()), sae.weights_hash):
+            return parts
+    parts = decompose(vector, sae, causal=False, n_bootstrap=8, seed=SEED)
+    parts.save(place)
+    return parts
 
 
 def _asking(split: str, n_samples: int) -> Any:

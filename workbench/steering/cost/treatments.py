@@ -65,10 +65,12 @@ def kl_ladder(
     """One treatment per distance on neutral text (nats per token, mean of both signs), each at the dose that reaches it."""
     if not all(kl > 0 for kl in kls):
         raise WorkbenchError(f"doses are set by KL {list(kls)}", "nats per token above 0", "use for instance .05, .1 and .2")
-    doses, start = [], 0.1
+    doses: list[float] = []
+    dose, before = 0.1, min(kls)
     for kl in sorted(kls):
-        start = neutral.dose(edits_at, kl, start=start)
-        doses.append(sign * start)
+        dose = neutral.dose(edits_at, kl, start=dose * (kl / before) ** 0.5)  # KL grows like the square of a small dose
+        doses.append(sign * dose)
+        before = kl
     return ladder(method, edits_at, doses)
 
 
