@@ -7,7 +7,7 @@ at column `prompt_width`; a token of the response only exists in the residual st
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
@@ -37,16 +37,20 @@ class Places:
 
     def __init__(self, shape: tuple[int, int], start: int, widths: Tensor, real: Tensor | None, rows: list[int] | None) -> None:
         self.shape, self.start, self.widths, self.real, self._rows = shape, start, widths, real, rows
-        self._masks: dict[str, Tensor] = {}
+        self._kept: dict[Any, Any] = {}
 
     def within(self, scope: str) -> Tensor:
-        """[batch, seq] (bool, on the CPU or where the attention mask is): the tokens of `scope`, padding left out."""
-        if scope not in self._masks:
-            self._masks[scope] = self._mask(scope)
-        return self._masks[scope]
+        """[batch, seq] (bool, on the CPU): the tokens of `scope`, padding left out."""
+        return self.kept(scope, lambda: self._mask(scope))
+
+    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, worked out once per pass however many hooks ask."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def _mask(self, scope: str) -> Tensor:
-        columns = self.start + torch.arange(self.shape[1], device=self.widths.device)
+        columns = self.start + torch.arange(self.shape[1])
         width = self.widths[:, None]
         inside = {
             "prompt": lambda: columns < width,
@@ -117,8 +121,7 @@ class PassWatch:
         start = int(cache.get_seq_length()) if cache is not None else 0
         real = _real(kwargs.get("attention_mask"), start, seq)
         rows = self.model.batch_rows
-        widths = self._widths(cache, start, batch, seq, real, rows)
-        self.places = Places((batch, seq), start, widths.to(real.device if real is not None else "cpu"), real, rows)
+        self.places = Places((batch, seq), start, self._widths(cache, start, batch, seq, real, rows), real, rows)
 
     def _widths(
         self, cache: Any, start: int, batch: int, seq: int, real: Tensor | None, rows: list[int] | None
@@ -142,10 +145,10 @@ class PassWatch:
 
 
 def _real(mask: Any, start: int, seq: int) -> Tensor | None:
-    """[batch, seq] (bool): the pass's tokens that are not padding; None when all are (or a mask of another kind is given)."""
+    """[batch, seq] (bool, CPU): the pass's tokens that are not padding; None when all are (or the mask is of another kind)."""
     if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] < start + seq:
         return None
-    real = mask[:, start : start + seq].bool()
+    real = mask[:, start : start + seq].bool().cpu()
     return None if bool(real.all()) else real
 
 

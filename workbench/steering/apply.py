@@ -55,24 +55,26 @@ class EditAt:
 
     def __init__(self, edits: Sequence[Edit], medians: Mapping[HookPoint, float]) -> None:
         self.edits, self.medians = edits, medians
-        self.groups = list(dict.fromkeys((edit.scope, edit.rows) for edit in edits))
+        self.groups = tuple(dict.fromkeys((edit.scope, edit.rows) for edit in edits))
         self._steps: dict[tuple[int, ...], list[Callable[[Tensor, Places], Tensor]]] = {}
 
     def __call__(self, h: Tensor, places: Places) -> Tensor:
-        masks = [self._mask(scope, rows, places) for scope, rows in self.groups]
-        if not any(bool(mask.any()) for mask in masks):
-            return h
-        code = sum((mask.long() << number for number, mask in enumerate(masks)), start=torch.zeros(1, dtype=torch.long))
         changed = h
-        for value in code.unique().tolist():
-            if value:
-                acting = tuple(number for number in range(len(masks)) if value >> number & 1)
-                changed = torch.where((code == value).to(h.device)[..., None], self._edited(h, acting, places), changed)
+        for acting, tokens in places.kept(self.groups, lambda: self._tokens(places)).items():
+            changed = torch.where(tokens.to(h.device)[..., None], self._edited(h, acting, places), changed)
         return changed
 
-    def _mask(self, scope: str, rows: tuple[bool, ...] | None, places: Places) -> Tensor:
+    def _tokens(self, places: Places) -> dict[tuple[int, ...], Tensor]:
+        """Which tokens [batch, seq] have which groups acting on them; none of the tokens that have none."""
+        masks = torch.stack([self._mask(scope, rows, places) for scope, rows in self.groups])
+        patterns, which = masks.flatten(1).unique(dim=1, return_inverse=True)
+        acting = [tuple(pattern.nonzero().flatten().tolist()) for pattern in patterns.unbind(dim=1)]
+        return {groups: (which == number).view(places.shape) for number, groups in enumerate(acting) if groups}
+
+    @staticmethod
+    def _mask(scope: str, rows: tuple[bool, ...] | None, places: Places) -> Tensor:
         mask = places.within(scope)
-        return mask if rows is None else mask & torch.tensor(rows)[places.rows(len(rows))].to(mask.device)[:, None]
+        return mask if rows is None else mask & torch.tensor(rows)[places.rows(len(rows))][:, None]
 
     def _edited(self, h: Tensor, acting: tuple[int, ...], places: Places) -> Tensor:
         if acting not in self._steps:
