@@ -103,7 +103,7 @@ def test_it_works_around_transformers_own_generate_with_left_padding(model: Any,
     mask = torch.tensor([[0] * (width - len(chat)) + [1] * len(chat) for chat in chats])
     options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     plain = model.hf.generate(ids, **options)
-    with watching(monitor, model.hf if bare else model) as log:
+    with monitor.watching(model.hf if bare else model) as log:
         found = model.hf.generate(ids, **options)
         model.hf.generate(ids[:1], **{**options, "attention_mask": mask[:1]})
     assert torch.equal(found, plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,7 @@ from workbench.steering.monitor.alarms import Alarm, alarm_from
 if TYPE_CHECKING:
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.interface import SparseAutoencoder
+    from workbench.steering.monitor.watching import Watch
 
 KIND, SCHEMA = "monitor", 1
 
@@ -139,6 +141,16 @@ class Monitor(Shown):
             of = f"{self.model.get('name')} ({str(self.model.get('weights_hash'))[:12]})"
             raise WorkbenchError(f"the monitor is of {of}, the model is {found}", "the model that the vectors were made on",
                                  "load that model, or make a monitor from vectors of this one")  # fmt: skip
+
+    def watching(self, model: Any, **callbacks: Any) -> AbstractContextManager[Watch]:
+        """A context in which this monitor watches a `Model` or a bare transformers model: see `watching.watching`.
+
+        with monitor.watching(model) as log:
+            model.hf.generate(**batch, max_new_tokens=64)
+        """
+        from workbench.steering.monitor.watching import watching  # it imports this module
+
+        return watching(self, model, **callbacks)
 
     def with_alarms(self, alarms: Sequence[Alarm]) -> Monitor:
         """The same monitor with these alarms."""
