@@ -90,7 +90,13 @@ def test_features_are_ranked_by_what_sets_the_flagged_apart_and_named(found):
         difference[[one.feature for one in account.contrast]]), abs=1e-5)  # fmt: skip
     assert all(one.label == (f"feature {one.feature}" if one.feature < 12 else None) for one in account.contrast)
     top = found["screening"].top["evil"][0]
-    assert top.explained == pytest.approx(sum(part.value for part in top.features), rel=0.5) and top.features
+    (own,) = [(index, change) for line, _, index, change in scores.codes() if line == top.line]
+    beyond = -sums[0] / (n & ~flagged).sum()
+    beyond[own[0]] += own[1] * weight[own[0]]
+    assert top.explained == pytest.approx(beyond.sum(), abs=1e-5)
+    order = np.argsort(-np.abs(beyond), kind="stable")[:12].tolist()
+    assert [part.feature for part in top.features] == order
+    assert [part.value for part in top.features] == pytest.approx(beyond[order].tolist(), abs=1e-5)
 
 
 def test_the_filtered_set_is_the_data_without_the_flagged_lines(found, tmp_path: Path):

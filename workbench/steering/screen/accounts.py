@@ -32,7 +32,8 @@ N_LISTED = 12
 
 @dataclass(frozen=True)
 class FeaturePart:
-    """What a feature adds to a score, in norms; `label` is what somebody reads in it (None: nobody has)."""
+    """What a feature adds to a sample's score beyond what it adds to the samples that are not flagged, in norms; `label` is what
+    somebody reads in it (None: nobody has)."""
 
     feature: int
     value: float
@@ -57,14 +58,15 @@ class FeatureContrast:
 @dataclass(frozen=True, eq=False, repr=False)
 class Accounts(Shown):
     """Of one trait: the features that set the flagged samples apart, largest |difference| first; `explained`, the part of the
-    flagged samples' mean excess that all features make (the rest is the SAE's error); and the parts of single samples by line."""
+    flagged samples' mean excess that all features make (the rest is the SAE's error); and the parts of single samples by line,
+    each beyond the mean of the samples that are not flagged."""
 
     trait: str
     contrast: tuple[FeatureContrast, ...]
     explained: float | None
     samples: Mapping[int, tuple[FeaturePart, ...]]
     sums: Mapping[int, float]
-    """Per listed line, what all its features make of its score."""
+    """Per listed line, the sum over all features."""
 
 
 def feature_accounts(
@@ -113,7 +115,7 @@ def _account(
     if all(side.any() for side in sides):
         excess = float(score[sides[1]].mean() - score[sides[0]].mean())
         explained = float(difference.sum() / excess) if excess else None
-    parts = {line: held * weight for line, held in single.items()}
+    parts = {line: held * weight - means[0] for line, held in single.items()}
     listed = {line: _largest(values, words, n) for line, values in parts.items()}
     return Accounts(trait, contrast, explained, listed, {line: float(values.sum()) for line, values in parts.items()})
 

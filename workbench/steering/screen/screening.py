@@ -46,7 +46,7 @@ class TopSample:
     reply: str
     features: tuple[FeaturePart, ...] = ()
     explained: float | None = None
-    """What all features together make of the score, in norms."""
+    """What all features together add beyond the samples that are not flagged, in norms."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
