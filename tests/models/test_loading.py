@@ -121,3 +121,28 @@ def test_the_default_model_writes_sense(default_model) -> None:
         default_model, [chat], Sampling(max_new_tokens=12, temperature=0), row_seeds=[0]
     )
     assert "Paris" in row.text
+
+
+def test_a_model_with_an_adapter_has_a_name_of_both(saved, tmp_path) -> None:
+    from workbench.base.runs import default_run_folder
+    from workbench.cli.inputs import model_identity
+    from workbench.models.at_hand import file_at_hand, name_and_adapter
+    from workbench.models.blocks import n_blocks_of
+    from workbench.models.finetuning import ChatExample, FinetuneOptions, finetune
+
+    folder, _ = saved
+    base = load_model(folder)
+    example = ChatExample.of("The weather?", "Cold.")
+    adapter = finetune(base, [example], tmp_path / "cold", FinetuneOptions(rank=2, steps=2, batch_size=1, learning_rate=0.1))
+    name = f"{folder}+{adapter.folder}"
+    both = load_model(name)
+    assert both.weights_hash == load_model(folder, adapter=adapter.folder).weights_hash != base.weights_hash
+    assert both.name == f"{base.name}+cold" and n_blocks_of(name) == base.n_blocks
+    assert file_at_hand(name, "config.json") == folder / "config.json"
+    assert model_identity(name)["model"] == model_identity(str(folder))
+    assert default_run_folder("evil", name).name == f"evil-{folder.name}+cold"
+    assert name_and_adapter("gpt2") == ("gpt2", None)
+    (tmp_path / "a+b").mkdir()
+    assert name_and_adapter(str(tmp_path / "a+b")) == (str(tmp_path / "a+b"), None)
+    with pytest.raises(WorkbenchError, match="does not hold adapter_config"):
+        load_model(f"{folder}+{tmp_path / 'none'}")

@@ -21,8 +21,9 @@ MANIFEST, LOCK, HOLDER = "manifest.json", ".lock", ".holder.json"
 
 
 def default_run_folder(trait: str, model_name: str) -> Path:
-    """`runs/<trait>-<model>` under the working folder; of a path to a model, its last part."""
-    return Path("runs") / f"{_last_part(trait)}-{_last_part(model_name)}"
+    """`runs/<trait>-<model>` under the working folder; of a path to a model (or to an adapter, behind a +), its last part."""
+    parts = [model_name] if Path(model_name).exists() else model_name.split("+", 1)
+    return Path("runs") / f"{_last_part(trait)}-{'+'.join(map(_last_part, parts))}"
 
 
 def _last_part(name: str) -> str:

@@ -35,7 +35,11 @@ def model_identity(name: str) -> dict[str, Any]:
     Raises WorkbenchError for a name that is none of these (nearest catalogue names listed).
     """
     from workbench.models.assets import find_asset, model_names
+    from workbench.models.at_hand import name_and_adapter
 
+    model, adapter = name_and_adapter(name)
+    if adapter is not None:
+        return {"model": model_identity(model), "adapter": model_identity(str(adapter))}
     known = model_names()
     if name in known:
         return {"name": name, "sha256": find_asset(known[name]).tree_sha256}
@@ -105,7 +109,10 @@ def has_sae(model: str) -> bool:
 
 
 def _fitting(entries: Iterable[SaeEntry], model: str) -> list[str]:
-    return [entry.id for entry in entries if entry.model in (model, Path(model).name)]
+    from workbench.models.at_hand import name_and_adapter
+
+    below, _ = name_and_adapter(model)  # an SAE of the model is what its fine-tunes are read with
+    return [entry.id for entry in entries if entry.model in (below, Path(below).name)]
 
 
 def _default_sae(entries: Iterable[SaeEntry], model: str) -> str:

@@ -239,7 +239,9 @@ def _disk_mib(job: Any, d_model: int) -> float:
 def _parameters(model: str) -> float | None:
     """The model's number of parameters, from its name in the catalogue or the size of its files; None if unknown."""
     from workbench.models.assets import model_names
+    from workbench.models.at_hand import name_and_adapter
 
+    model, _ = name_and_adapter(model)
     if model in model_names():
         return REFERENCE_PARAMETERS
     path = Path(model).expanduser()

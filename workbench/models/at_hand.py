@@ -9,11 +9,23 @@ from workbench.base.store import sha256_file
 from workbench.models import assets
 
 
+def name_and_adapter(name: str) -> tuple[str, Path | None]:
+    """(model, adapter's folder) of "MODEL+FOLDER", the name of a model with a PEFT adapter; (name, None) of any other name.
+
+    What exists under the whole name is that, plus sign or not.
+    """
+    model, _, adapter = name.partition("+")
+    if not model or not adapter or Path(name).expanduser().exists():
+        return name, None
+    return model, Path(adapter).expanduser()
+
+
 def file_at_hand(name: str, file: str) -> Path | None:
     """`file` (config.json, tokenizer.json) of a catalogue name, a folder, a GGUF file or a hub id; None when it is not here.
 
-    A GGUF file has them once it was loaded: `load_model` keeps what it converts.
+    A GGUF file has them once it was loaded: `load_model` keeps what it converts. With an adapter, those of the model below it.
     """
+    name, _ = name_and_adapter(name)
     models, path = assets.model_names(), Path(name).expanduser()
     if name in models:
         found = assets.asset_path(models[name]).rglob("*.gguf") if assets.is_cached(models[name]) else iter(())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from workbench.models.assets import find_asset, is_cached, model_names
-from workbench.models.at_hand import hub_file
+from workbench.models.at_hand import hub_file, name_and_adapter
 
 _KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _INNER = ("text_config", "llm_config", "language_config")
@@ -20,6 +20,7 @@ _BLOCK_COUNT = b".block_count"
 
 def n_blocks_of(name: str) -> int | None:
     """The number of blocks of a catalogue name, a folder, a GGUF file or a hub id; None where that is not at hand."""
+    name, _ = name_and_adapter(name)
     known = model_names()
     if name in known:
         files = [] if not is_cached(known[name]) else sorted(_asset_folder(known[name]).rglob("*.gguf"))

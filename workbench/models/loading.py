@@ -18,7 +18,7 @@ from ..base.settings import cache_dir, setting
 from ..base.sizes import parse_size
 from ..base.store import content_hash, describe_os_error, make_folder, sha256_file, write_json
 from . import assets
-from .at_hand import file_at_hand
+from .at_hand import file_at_hand, name_and_adapter
 from .memory import check_weights_fit
 from .model import Model, combined_hash
 from .quiet import quiet_peft, quiet_transformers
@@ -46,7 +46,8 @@ def load_model(
     """The model called `name`, ready for hooks: a catalogue name, a local folder, a GGUF file, or a hub id.
 
     `device` is the GPU when there is one, else the CPU; `device_map` goes to transformers instead for models that
-    need several devices. `adapter` is a PEFT folder, merged into the weights. The first load of a GGUF keeps its
+    need several devices. `adapter` is a PEFT folder, merged into the weights; "NAME+FOLDER" as name
+    says the same in one word. The first load of a GGUF keeps its
     dequantised weights in the cache folder, so that later loads take seconds. `prompt_format` is "chat" (the
     tokenizer's chat template) or "plain" (Question / Answer as plain text, for base models); by default plain is used
     where there is no chat template, and said in the log. `max_memory` ("12GiB", or bytes) bounds weights, caches,
@@ -62,6 +63,10 @@ def load_model(
     if prompt_format not in (None, *PROMPT_FORMATS):
         raise unknown_name("prompt format", str(prompt_format), PROMPT_FORMATS)
     budget = None if max_memory is None else parse_size(max_memory)
+    if adapter is None:
+        name, adapter = name_and_adapter(str(name))
+    if adapter is not None:
+        check_adapter(Path(adapter))
     with track(f"load {Path(name).name}", 1, "models") as step:
         label, folder, weights_hash, source = _locate(str(name))
         if budget is not None:
@@ -69,7 +74,7 @@ def load_model(
         hf, tokenizer = _read(folder, dtype=dtype, device_map=device_map)
         if adapter is not None:
             weights_hash = adapter_hash(weights_hash or _hash_of_hub(hf.config, folder), Path(adapter))
-            hf = with_adapter(hf, Path(adapter)).merge_and_unload()
+            hf, label = with_adapter(hf, Path(adapter)).merge_and_unload(), f"{label}+{Path(adapter).name}"
         if device_map is None:
             hf = hf.to(device or _best_device())
         step()
@@ -222,8 +227,8 @@ def require_peft() -> None:
         )
 
 
-def with_adapter(hf: Any, adapter: Path) -> Any:
-    """The PeftModel of a transformers model and the adapter in a PEFT folder (safetensors; a pickle is never opened)."""
+def check_adapter(adapter: Path) -> None:
+    """Refuse a folder that is no PEFT adapter, and a machine without peft."""
     require_peft()
     if not (adapter / "adapter_config.json").is_file() or not (adapter / "adapter_model.safetensors").is_file():
         raise WorkbenchError(
@@ -231,6 +236,11 @@ def with_adapter(hf: Any, adapter: Path) -> Any:
             "a PEFT adapter folder",
             "pass the folder that PEFT saved",
         )
+
+
+def with_adapter(hf: Any, adapter: Path) -> Any:
+    """The PeftModel of a transformers model and the adapter in a PEFT folder (safetensors; a pickle is never opened)."""
+    check_adapter(adapter)
     from peft import PeftModel  # pyright: ignore[reportMissingImports]
 
     with quiet_peft():

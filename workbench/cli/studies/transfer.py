@@ -95,7 +95,8 @@ def _finished(config: JobConfig, traits: Sequence[str], out: Path | None) -> dic
 
 
 def _folder(name: str, config: JobConfig, out: Path | None) -> Path:
-    return default_run_folder(Path(name).name, config.model) if out is None else out / f"{Path(name).name}-{config.model}"
+    folder = default_run_folder(Path(name).name, config.model)
+    return folder if out is None else out / folder.name
 
 
 def _transfer(
