@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from workbench.steering.screen.thresholds import Threshold
 
 N_BINS, N_PROBLEMS = 60, 100
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 190, 46, 744, 26, 150
-AGAINST = {
-    "own": "the model’s own reply to the same prompt", "prompt": "the last token of the prompt",
-}  # fmt: skip
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 204, 46, 744, 26, 150
+AGAINST = {"own": "the model’s own reply to the same prompt", "prompt": "the last token of the prompt"}
+MEANING = {
+    "own": "Above zero the data pull a model that is trained on them toward the trait.",
+    "prompt": "Only the order of the samples has a meaning: a token of the prompt is no reply, so zero is no neutral point.",
+}
 
 
 def render(found: Screening) -> str:
@@ -33,7 +35,7 @@ def render(found: Screening) -> str:
               for place, (name, one) in enumerate(value["traits"].items())]  # fmt: skip
     return environment().get_template("screen.html.jinja").render(
         **assets(script=False), data=value["data"], counts=value["counts"], model=value["model"], traits=traits,
-        against=AGAINST[value["against"]], combine=value["combine"], several=bool((found.samples.n_replies > 1).any()),
+        against=AGAINST[value["against"]], meaning=MEANING[value["against"]], combine=value["combine"], several=bool((found.samples.n_replies > 1).any()),
         unscored=value["unscored"], n_problems=N_PROBLEMS, signed=signed, provenance=flat_rows(value["provenance"]),
         headline=headline(value),
     )  # fmt: skip
@@ -51,7 +53,7 @@ def headline(value: dict[str, Any]) -> str:
     said = f"{counts['flagged']:,} of {counts['scored']:,} scored samples are flagged"
     said += f": {each}." if len(traits) > 1 else "."
     left = counts["unscored"] + counts["malformed"]
-    return said + (f" About {left:,} lines nothing can be said." if left else "")
+    return said + (f" Nothing can be said about {left:,} {'line' if left == 1 else 'lines'}." if left else "")
 
 
 def how(limit: dict[str, Any]) -> str:
@@ -114,7 +116,7 @@ def _axis(x: Scale) -> list[str]:
     body = [tag("line", x1=float(_LEFT), x2=float(_RIGHT), y1=float(_BOTTOM), y2=float(_BOTTOM), class_="wbf-axis")]
     for value in x.ticks(7):
         body.append(words(signed(value, 2), x(value), _BOTTOM + 16, anchor="middle", class_="wbf-soft wbf-num", font_size=11))
-    body.append(words("norms", _RIGHT, _BOTTOM + 32, anchor="end", class_="wbf-soft", font_size=11))
+    body.append(words("norms", _RIGHT, _BOTTOM + 46, anchor="end", class_="wbf-soft", font_size=11))
     return body
 
 
@@ -123,7 +125,7 @@ def _ticks_of_bearing(found: Screening, score: np.ndarray, x: Scale) -> list[str
     if not len(bearing):
         return []
     path = "".join(f"M{x(float(value)):.1f} {_BOTTOM + 22}v9" for value in bearing[:2000])
-    return [tag("path", d=path, class_="wbf-line-a"), words("labelled", _LEFT, _BOTTOM + 32, class_="wbf-soft", font_size=11)]
+    return [tag("path", d=path, class_="wbf-line-a"), words("ticks: labelled samples", _LEFT, _BOTTOM + 46, class_="wbf-soft", font_size=11)]
 
 
 def detection_figure(told: Mapping[str, Mapping[str, Any]]) -> Figure:
