@@ -34,6 +34,8 @@ TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimis
 OUTCOME, FILTER = "offline-outcome", "offline"
 RATES, WINDOWS = (0.01, 0.05), (1, 8, 16)
 N_SAMPLES = 2
+N_EVERYDAY = 8
+"""Answers per everyday question without a system prompt."""
 N_READ = 1
 """Answers per held-out question, instruction and arm that are read again, of the four that were sampled; and by the reader."""
 
@@ -57,10 +59,30 @@ def evidence() -> dict[str, Any]:
     monitor = {trait: found["detection"][trait]["arm"]["detectors"]["vector"]["auroc"] for trait in TRAITS}
     inputs = {f"{trait}-{name}": sha256_file(run_of(trait, name) / "vector" / "persona_vector.json")
               for trait in TRAITS for name in (MODEL, READER)}  # fmt: skip
+    draw()
     header = made("make evidence TOPIC=monitoring", SEED, time.perf_counter() - started, inputs)
     sizes = {"n_samples": N_SAMPLES, "n_samples_of_the_reader": N_READ, "reader": READER,
              "judges": {"filter": FILTER, "label": OUTCOME}}  # fmt: skip
     return {"_made": header, **sizes, "monitor": monitor, **found, "monitor_overhead": _kept(overhead())}
+
+
+def draw() -> None:
+    """docs/images/monitor_reply.svg: of evil's held-out replies under a persona that the outcome judge calls evil, the one whose
+    mean projection is the median."""
+    from workbench.reports.steering.monitor import reply_figure
+    from workbench.steering.monitor.alarms import Alarm
+    from workbench.steering.monitor.monitor import Monitor
+    from workbench.steering.monitor.watching import WatchedReply
+
+    rows, kept, column = vectors()["evil"].rows, read("evil"), TRAITS.index("evil")
+    place = (_held_out(rows, kept, "positive") & (outcome_scores("evil") >= 50).numpy()).nonzero()[0]
+    values = kept["values"].split(kept["lengths"].tolist())
+    chosen = sorted(place, key=lambda i: float(values[i][:, column].mean()))[len(place) // 2]
+    known = piece("thresholds", "evil")["rules"]["running_8"]["0.05"]
+    alarm = Alarm("evil", rule_named("running_8"), known["threshold"], 0.05, known["check"])
+    monitor = Monitor.of(model(), [vectors()["evil"]]).with_alarms([alarm])
+    seen = values[chosen][:, column : column + 1]
+    reply_figure(WatchedReply(monitor, 0, 0, seen[0], seen)).save(IMAGES / "monitor_reply.svg")
 
 
 def _kept(value: dict[str, Any]) -> dict[str, Any]:
@@ -188,12 +210,19 @@ def _norm(trait: str) -> float:
 
 
 def _alarms(trait: str) -> list[tuple[str, float, Any]]:
-    from workbench.steering.monitor.alarms import Rule, calibrate
+    from workbench.steering.monitor.alarms import calibrate
 
     replies = neutral(trait)
-    rules = {f"running_{w}": Rule("running", w) for w in WINDOWS} | {"mean": Rule("mean")}
-    return [(name, rate, calibrate([trait], replies, rule=rule, rate=rate, seed=SEED)[0])
-            for name, rule in rules.items() for rate in RATES]  # fmt: skip
+    names = [*(f"running_{window}" for window in WINDOWS), "mean"]
+    return [(name, rate, calibrate([trait], replies, rule=rule_named(name), rate=rate, seed=SEED)[0])
+            for name in names for rate in RATES]  # fmt: skip
+
+
+def rule_named(name: str) -> Any:
+    """The rule "mean", or "running_<window>"."""
+    from workbench.steering.monitor.alarms import Rule
+
+    return Rule("mean") if name == "mean" else Rule("running", int(name.removeprefix("running_")))
 
 
 def neutral(trait: str) -> list[Any]:
@@ -284,8 +313,10 @@ def surrogate(trait: str) -> dict[str, Any]:
     own: Any = vector.rows[used].reset_index(drop=True)
     stores = [PartStore(run_of(trait, READER)), PartStore(run_of(trait) / "without_system")]
     hooks = [vector.hook, vectors()[trait].hook]
-    means, stripped = (gather_means(store, store.headers(), ids.tolist(), [hook])[:, 0]
-                       for store, ids, hook in zip(stores, (own["id"], rows["id"]), hooks, strict=True))  # fmt: skip
+    means, stripped = (
+        gather_means(store, [header for header in store.headers() if header.offers((hook,), ())], ids.tolist(), [hook])[:, 0]
+        for store, ids, hook in zip(stores, (own["id"], rows["id"]), hooks, strict=True)
+    )
     instructions = sorted(set(vectors()[trait].rows["instruction_id"]))
     reader = Reader(code_rows(own, instructions), means, torch.as_tensor(read_by(trait, rows, vector.hook)))
     return {**surrogate(make, score, stripped, reader, len(instructions), seed=SEED), "reader": READER, "hook": str(vector.hook)}
@@ -321,6 +352,55 @@ def model(name: str = MODEL) -> Any:
     return load_model(name, dtype=DTYPE)
 
 
+def ordinary(trait: str) -> dict[str, Any]:
+    """{rule: {rate: {rate, interval, ...}}}: false alarms on answers to everyday questions without any system prompt of ours."""
+    import torch
+
+    from workbench.steering.monitor.alarms import Alarm, false_alarms
+
+    kept, column, found = everyday(), TRAITS.index(trait), {}
+    values = kept["values"].split(kept["lengths"].tolist())
+    for name, rates in piece("thresholds", trait)["rules"].items():
+        for rate, known in rates.items():
+            alarm = Alarm(trait, rule_named(name), known["threshold"], float(rate))
+            raised = torch.tensor([float(alarm.first(one[:, column]) is not None) for one in values]).double()
+            check = false_alarms(raised, kept["question"], known["check"]["n_calibration"], SEED)
+            found.setdefault(name, {})[rate] = check
+    return {"rules": found}
+
+
+@cache
+def everyday() -> dict[str, Any]:
+    """Token projections on the seven vectors of sampled answers to the placebo contrasts' questions, seen by a monitor."""
+    import torch
+
+    from workbench.base.randomness import derive_seed
+    from workbench.base.store import content_hash
+    from workbench.base.tensors import load_metadata, load_tensors, save_tensors
+    from workbench.models.generation import generate
+    from workbench.models.prompts import tokenize_chat
+    from workbench.models.sampling import Sampling
+    from workbench.personas.placebos import placebo_questions
+    from workbench.steering.monitor.monitor import Monitor
+
+    file, key = PLACE / "everyday.safetensors", content_hash([_sources(trait) for trait in TRAITS] + [N_EVERYDAY])
+    if file.is_file() and load_metadata(file).get("key") == key:
+        return load_tensors(file)
+    questions = placebo_questions()
+    monitor = Monitor.of(model(), list(vectors().values()))
+    prompts = [tokenize_chat(model(), [{"role": "user", "content": one.text}], add_generation_prompt=True) for one in questions]
+    seeds = [derive_seed("everyday", SEED, one.id, k) for one in questions for k in range(N_EVERYDAY)]
+    rows = [prompt for prompt in prompts for _ in range(N_EVERYDAY)]
+    with monitor.watching(model()) as log:
+        for _ in generate(model(), rows, Sampling(max_new_tokens=64), row_seeds=seeds, batch_size=16):
+            pass
+    seen = sorted(log.replies(), key=lambda reply: reply.row)
+    lengths = torch.tensor([len(reply.values) for reply in seen])
+    values = torch.cat([reply.values for reply in seen])
+    save_tensors(file, {"values": values, "lengths": lengths, "question": torch.arange(len(rows)) // N_EVERYDAY}, {"key": key})
+    return load_tensors(file)
+
+
 def overhead() -> dict[str, Any]:
     """What watching costs: see benchmarks/monitor_overhead.py, with its default settings."""
     from workbench.cli.remembered import remembered
@@ -334,7 +414,9 @@ def overhead() -> dict[str, Any]:
     return remembered(PLACE / "overhead.json", {"benchmark": sha256_file(ROOT / "benchmarks" / "monitor_overhead.py")}, run)
 
 
-PIECES: dict[str, Any] = {"detection": detected, "thresholds": thresholds, "lead": lead, "prompt": prompt, "surrogate": surrogate}
+PIECES: dict[str, Any] = {
+    "detection": detected, "thresholds": thresholds, "lead": lead, "ordinary": ordinary, "prompt": prompt, "surrogate": surrogate
+}  # fmt: skip
 
 
 def piece(name: str, trait: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -19,37 +20,52 @@ _LINES = ("wbf-line-a", "wbf-line-b", "wbf-line-c")
 
 def reply_figure(reply: WatchedReply, *, tokens: Sequence[str] = ()) -> Figure:
     """The projections of a reply's tokens, in median token norms, for the first three vectors of the monitor (its first signals
-    where it has no vector); dashed across: a vector's threshold; a mark: where its alarm is raised. `tokens` name the tokens for
-    screen readers at the alarms."""
+    where it has no vector). Where a signal has an alarm on a running mean, that mean is drawn, with its threshold across; a mark
+    is where the alarm is raised. `tokens` name the tokens for screen readers at the alarms."""
     monitor = reply.monitor
-    drawn = [i for i, signal in enumerate(monitor.signals) if signal.kind == "vector"][:N_LINES] or list(range(N_LINES))
-    drawn = [i for i in drawn if i < len(monitor.signals)]
-    values = monitor.in_norms(reply.values)
-    levels = {i: monitor.in_norms(_full(len(monitor.signals), i, alarm.threshold))[i].item()
-              for i in drawn for alarm in monitor.alarms if alarm.signal == monitor.names[i]}  # fmt: skip
-    x, y = _scales([values[:, i].tolist() for i in drawn], list(levels.values()), len(values))
-    body = _axes(x, y, len(values))
+    vectors = [i for i, signal in enumerate(monitor.signals) if signal.kind == "vector"]
+    curves = [_curve(reply, i) for i in (vectors or range(len(monitor.signals)))[:N_LINES]]
+    levels = [curve.level for curve in curves if curve.level is not None]
+    x, y = _scales([curve.values for curve in curves], levels, len(reply.values))
+    body = _axes(x, y, len(reply.values))
     ends = []
-    for line, i in zip(_LINES, drawn, strict=False):
-        path, last = _line(x, y, values[:, i].tolist())
+    for line, curve in zip(_LINES, curves, strict=False):
+        path, last = _line(x, y, curve.values)
         body.append(tag("path", d=path, class_=line))
-        ends.append((monitor.names[i], last))
-        if i in levels:
-            body.append(tag("line", x1=_LEFT, x2=_RIGHT, y1=y(levels[i]), y2=y(levels[i]), class_="wbf-ref"))
-    heights = _apart([last for _, last in ends])
-    body += [words(name, _RIGHT + 10, height + 4, font_size=12) for (name, _), height in zip(ends, heights, strict=True)]
-    for one in (raised for raised in reply.alarms() if raised.position):
-        column = monitor.column(one.alarm.signal)
-        value = values[one.position - 1, column].item()
-        if column in drawn and math.isfinite(value):
-            body.append(tag("circle", cx=x(one.position), cy=y(value), r=4.5, class_="wbf-mark"))
-    return drawing(_WIDTH, _HEIGHT, body, title="A reply, token by token", description=_spoken(reply, drawn, tokens))
+        ends.append(last)
+        if curve.level is not None:
+            height = y(curve.level)
+            body.append(tag("line", x1=_LEFT, x2=_RIGHT, y1=height, y2=height, class_="wbf-ref"))
+            body.append(words(f"alarm: {curve.signal}", _LEFT + 4, height - 4, class_="wbf-soft", font_size=11))
+    heights = _apart(ends)
+    body += [words(curve.name, _RIGHT + 10, height + 4, font_size=12) for curve, height in zip(curves, heights, strict=True)]
+    for curve in curves:
+        if curve.raised and math.isfinite(curve.values[curve.raised - 1]):
+            body.append(tag("circle", cx=x(curve.raised), cy=y(curve.values[curve.raised - 1]), r=4.5, class_="wbf-mark"))
+    described = _spoken(reply, [curve.signal for curve in curves], tokens)
+    return drawing(_WIDTH, _HEIGHT, body, title="A reply, token by token", description=described)
 
 
-def _full(n: int, place: int, value: float):
-    import torch
+@dataclass(frozen=True)
+class _Curve:
+    """One line: what it is of, its name, its values (NaN: none), the threshold, and the token at which its alarm is raised."""
 
-    return torch.zeros(n).index_fill_(0, torch.tensor([place]), value)
+    signal: str
+    name: str
+    values: list[float]
+    level: float | None
+    raised: int | None
+
+
+def _curve(reply: WatchedReply, column: int) -> _Curve:
+    monitor, signal = reply.monitor, reply.monitor.signals[column]
+    scale = monitor.norms[signal.hook] if signal.kind == "vector" else 1.0
+    alarm = next((one for one in monitor.alarms if one.signal == signal.name and one.rule.statistic == "running"), None)
+    if alarm is None:
+        return _Curve(signal.name, signal.name, (reply.values[:, column] / scale).tolist(), None, None)
+    path = (alarm.rule.path(reply.values[:, column : column + 1])[:, 0] / scale).tolist()
+    name = signal.name if alarm.rule.window == 1 else f"{signal.name}, mean of {alarm.rule.window}"
+    return _Curve(signal.name, name, path, alarm.threshold / scale, alarm.first(reply.values[:, column]))
 
 
 def _scales(lines: list[list[float]], levels: list[float], n: int) -> tuple[Scale, Scale]:
@@ -90,9 +106,9 @@ def _apart(heights: list[float], least: float = 15.0) -> list[float]:
     return placed
 
 
-def _spoken(reply: WatchedReply, drawn: Sequence[int], tokens: Sequence[str]) -> str:
-    means = reply.monitor.in_norms(reply.mean).tolist()
-    told = [f"{reply.monitor.names[i]} {signed(means[i], 3)} on average" for i in drawn]
+def _spoken(reply: WatchedReply, drawn: Sequence[str], tokens: Sequence[str]) -> str:
+    means = dict(zip(reply.monitor.names, reply.monitor.in_norms(reply.mean).tolist(), strict=True))
+    told = [f"{name} {signed(means[name], 3)} on average" for name in drawn]
     for one in reply.alarms():
         said = f" ({tokens[one.position - 1].strip()})" if 0 < one.position <= len(tokens) else ""
         told.append(f"alarm for {one.alarm.signal} at token {one.position}{said}")
