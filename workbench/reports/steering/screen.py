@@ -35,7 +35,8 @@ def render(found: Screening) -> str:
               for place, (name, one) in enumerate(value["traits"].items())]  # fmt: skip
     return environment().get_template("screen.html.jinja").render(
         **assets(script=False), data=value["data"], counts=value["counts"], model=value["model"], traits=traits,
-        against=AGAINST[value["against"]], meaning=MEANING[value["against"]], combine=value["combine"], several=bool((found.samples.n_replies > 1).any()),
+        against=AGAINST[value["against"]], meaning=MEANING[value["against"]], combine=value["combine"],
+        several=bool((found.samples.n_replies > 1).any()),
         unscored=value["unscored"], n_problems=N_PROBLEMS, signed=signed, provenance=flat_rows(value["provenance"]),
         headline=headline(value),
     )  # fmt: skip
@@ -125,7 +126,8 @@ def _ticks_of_bearing(found: Screening, score: np.ndarray, x: Scale) -> list[str
     if not len(bearing):
         return []
     path = "".join(f"M{x(float(value)):.1f} {_BOTTOM + 22}v9" for value in bearing[:2000])
-    return [tag("path", d=path, class_="wbf-line-a"), words("ticks: labelled samples", _LEFT, _BOTTOM + 46, class_="wbf-soft", font_size=11)]
+    name = words("ticks: labelled samples", _LEFT, _BOTTOM + 46, class_="wbf-soft", font_size=11)
+    return [tag("path", d=path, class_="wbf-line-a"), name]
 
 
 def detection_figure(told: Mapping[str, Mapping[str, Any]]) -> Figure:
