@@ -173,7 +173,7 @@ def test_a_hundred_edits_on_a_row_each() -> None:
     doses = torch.linspace(-0.5, 0.5, 100)
     edits = [Edit.add(U, dose, hook=HOOK).on_rows([row == at for row in range(100)]) for at, dose in enumerate(doses.tolist())]
     kept = []
-    for given in (edits, Edit.add(U, doses, hook=HOOK)):
-        with steered(MODEL, given), MODEL.hooked({HOOK: kept.append}):
+    for way in (edits, Edit.add(U, doses, hook=HOOK)):
+        with steered(MODEL, way), MODEL.hooked({HOOK: kept.append}):
             MODEL.forward(ids)
     torch.testing.assert_close(kept[0], kept[1], rtol=1e-5, atol=1e-5)

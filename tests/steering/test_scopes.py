@@ -136,6 +136,28 @@ def test_beams_share_the_amounts_of_their_prompt(model) -> None:
         beams(IDS, push("predicting", [0.1, 0.2, 0.3, 0.4]))
 
 
+def test_widths_and_amounts_follow_rows_that_are_sorted_into_batches(model) -> None:
+    from workbench.models.capture import capture
+    from workbench.models.likelihood import token_logprobs
+    from workbench.models.prompts import ChatTokens
+
+    rows = [list(range(9, 9 + n)) for n in (5, 12, 8, 6)]
+    starts, doses = [2, 7, 4, 5], [0.3, -0.5, 0.0, 0.9]
+    chats = [ChatTokens(tuple(row), {"response": ((start, len(row)),)}) for row, start in zip(rows, starts, strict=True)]
+    wanted = [list(range(start, len(row))) for row, start in zip(rows, starts, strict=True)]
+    for size in (1000, 12):
+        with steered(model, push("predicting", doses), prompt_width=starts):
+            means = {i: one.means[0] for at, made in capture(model, chats, [HOOK], batch_tokens=size)
+                     for i, one in zip(at, made, strict=True)}  # fmt: skip
+            logps = token_logprobs(model, rows, wanted, batch_tokens=size)
+        for i, row in enumerate(rows):
+            with steered(model, push("predicting", doses[i]), prompt_width=starts[i]):
+                ((_, (alone,)),) = capture(model, [chats[i]], [HOOK])
+                (logp,) = token_logprobs(model, [row], [wanted[i]])
+            torch.testing.assert_close(means[i], alone.means[0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(logps[i], logp, rtol=1e-4, atol=1e-4)
+
+
 def test_prompt_widths_that_are_none_are_refused(model) -> None:
     for width in (0, [], [3, -1]):
         with pytest.raises(WorkbenchError, match="width"), steered(model, push("all"), prompt_width=width):

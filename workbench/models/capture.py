@@ -63,7 +63,8 @@ def capture(
     """Yields (row indices, Pooled per row) batch by batch, longest rows first; memory stays that of one batch.
 
     Position 0 and sinks (norm above 10 x the model's median at that hook) are left out, per hook. `token_hooks` are
-    the hooks whose single tokens are wanted too. A row without tokens in the span yields NaN means. A model with a
+    the hooks whose single tokens are wanted too. A row without tokens in the span yields NaN means. Edits in force act, with
+    amounts and prompt widths per row of `rows` if they have them. A model with a
     memory budget (`load_model(max_memory=...)`) takes as many of `batch_tokens` at once as fit.
     """
     wanted = all_hooks(hooks, token_hooks)
@@ -72,7 +73,8 @@ def capture(
     batch_tokens = fitting_tokens(model, max(lengths, default=1), batch_tokens, len(token_hooks))
     for indices in plan_batches(lengths, batch_tokens):
         batch = CaptureBatch(model, [rows[index] for index in indices], span, limits)
-        batch.run(wanted, token_hooks)
+        with model.naming_rows(indices):
+            batch.run(wanted, token_hooks)
         yield indices, [batch.pooled(row, len(hooks)) for row in range(len(indices))]
 
 

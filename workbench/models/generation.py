@@ -289,11 +289,8 @@ class _Rollout:
 
     def _forward(self, ids: Tensor, mask: Tensor, **options: Any) -> Tensor | None:
         """One pass; edits with values per row learn which rows are left in the batch."""
-        self.model.batch_rows = [self.names[row] for row in self.rows]
-        try:
+        with self.model.naming_rows([self.names[row] for row in self.rows]):
             return self.model.forward(ids, mask, past_key_values=self.cache, **options)
-        finally:
-            self.model.batch_rows = None
 
     def _sample(self, logits: Tensor, step: int) -> Tensor:
         newest = draw(logits, self.uniforms[self.rows, step], self.sampling)

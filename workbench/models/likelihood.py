@@ -42,7 +42,8 @@ def _one_batch(
     keep = torch.zeros_like(ids, dtype=torch.bool)
     for place, index in enumerate(batch):
         keep[place, [position - 1 for position in positions[index]]] = True
-    hidden = model.decoder(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+    with model.naming_rows(batch):
+        hidden = model.decoder(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
     logp = _of_targets(model, hidden.last_hidden_state[keep.to(model.device)], ids.roll(-1, dims=1)[keep])
     for index, part in zip(batch, logp.split(keep.sum(dim=1).tolist()), strict=True):
         found[index] = part

@@ -47,7 +47,7 @@ class Model(Shown):
         self.chat_template_kwargs: dict[str, Any] = dict(chat_template_kwargs or {})
         self.hooks_suspended = False
         self.fed_points: dict[HookPoint, tuple[Any, int]] = {}  # TransformerLens hook points in use: handle, users
-        self.batch_rows: list[int] | None = None  # the rows of the running batch, where generation sorts and drops them
+        self.batch_rows: list[int] | None = None  # which of the given rows is at every place of the pass: `naming_rows`
         self.max_memory: int | None = None
         self.measured_needs: dict[tuple[str, int], int] = {}
         self._known_hash = weights_hash
@@ -222,6 +222,15 @@ class Model(Shown):
             yield
         finally:
             self.hooks_suspended = before
+
+    @contextlib.contextmanager
+    def naming_rows(self, rows: Sequence[int]) -> Iterator[None]:
+        """A context in which a pass holds these of the rows that were given: amounts and prompt widths per row follow them."""
+        before, self.batch_rows = self.batch_rows, list(rows)
+        try:
+            yield
+        finally:
+            self.batch_rows = before
 
     @torch.no_grad()
     def forward(
