@@ -21,6 +21,7 @@
     python scripts/evidence.py labels             # shipped labels against swapped, generic, one-word ones: see labels_evidence.py
     python scripts/evidence.py reports            # pages in a browser, hostile text, notebooks: see reports_evidence.py
     python scripts/evidence.py steering_cost      # what steering does and costs, by method: see steering_cost.py
+    python scripts/evidence.py prevention         # can a vector in training keep a trait out? see prevention.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
@@ -195,6 +196,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "labels": script("labels_evidence"),
     "reports": script("reports_evidence"),
     "steering_cost": script("steering_cost"),
+    "prevention": script("prevention"),
     "peer_formats": script("peer_formats"),
 }
 

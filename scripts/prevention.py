@@ -3,6 +3,7 @@
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors
     python scripts/prevention.py                                            # every cell, some nine CPU hours, resumable
     python scripts/prevention.py --trait evil                               # one trait, its table printed
+    python scripts/prevention_pair.py                                       # two pairs of models a fine-tune apart
     python scripts/evidence.py prevention                                   # the figures from the cells
 
 Two traits: evil, and of CANDIDATES the one that a fine-tune without intervention moves most, in standard errors on select
@@ -116,8 +117,10 @@ def table_of(trait: str) -> Any:
 
 
 def evidence() -> dict[str, Any]:
-    """{prevention: {trait: {arm: {trait, capability, task_loss, interval, ...}}}, studies, second_trait}; draws
+    """{prevention: {trait: {arm: {trait, capability, task_loss, interval, ...}}}, studies, second_trait, pairs}; draws
     docs/images/prevention_<trait>.svg."""
+    from prevention_pair import pairs
+
     from workbench.reports.steering.prevent import prevention_figure
 
     started = time.perf_counter()
@@ -127,8 +130,9 @@ def evidence() -> dict[str, Any]:
         prevention_figure(table).save(IMAGES / f"prevention_{name}.svg")
     found = {name: table.to_json() for name, table in tables.items()}
     inputs = {name: _vector_hash(name) for name in (FIRST, *CANDIDATES)}
+    compared = pairs()
     header = made("make evidence TOPIC=prevention", SEEDS[0], time.perf_counter() - started, inputs)
-    return {"_made": header, "model": MODEL, "dtype": DTYPE, "seeds": list(SEEDS), "second_trait": second,
+    return {"_made": header, "model": MODEL, "dtype": DTYPE, "seeds": list(SEEDS), "second_trait": second, "pairs": compared,
             "prevention": {name: one["arms"] for name, one in found.items()},
             "studies": {name: {k: v for k, v in one.items() if k != "arms"} for name, one in found.items()}}  # fmt: skip
 

@@ -1,0 +1,104 @@
+"""Two pairs of models that differ by one short fine-tune, and the studies that compare such pairs.
+
+    python scripts/prevention.py --trait evil      # the fine-tune on evil replies is its plain arm
+    python scripts/prevention_pair.py              # some ninety CPU minutes from nothing, resumable; printed
+
+before / after      the default model and its plain fine-tune on evil replies: evil's vector is extracted from both, decomposed
+                    with the same SAE and compared (`workbench decompositions compare`)
+base / chat         gemma3-270m (a base model) and its fine-tune on ordinary chats, the neutral arms' replies of seven traits: the
+                    same pretraining, so that only the training stage differs; vectors are carried from one to the other
+                    (`workbench transfer`, without placebo contrasts)
+
+Both go by the name of a model with an adapter, MODEL+FOLDER. Everything is kept under runs/prevention/pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from prevention import DTYPE, FIRST, MODEL, PLACE, TRAITS, room, run_of
+
+from workbench.base.store import read_json
+
+BASE_MODEL = "gemma3-270m"
+PAIR = PLACE / "pair"
+CARRIED = ("evil", "sycophantic")
+N_CHATS, CHAT_STEPS, N_SEGMENTS, MIN_SEGMENTS = 400, 60, 1200, 800
+SAMPLES = ("--samples", "1", "--dtype", DTYPE, "--batch-size", "64")
+
+
+def pairs() -> dict[str, Any]:
+    """{change, transfer}: both studies, made now or kept from before."""
+    return {"change": change(), "transfer": transfer()}
+
+
+def change() -> dict[str, Any]:
+    """Evil's vector before and after a fine-tune on evil replies, share by share."""
+    from workbench.steering.prevent.arms import make_arm
+    from workbench.steering.prevent.choosing import choose_steps
+
+    if (kept := PAIR / "change.json").is_file():
+        return read_json(kept)
+    classroom = room(FIRST)
+    adapter = classroom.adapter(make_arm("none", classroom.materials), 0, choose_steps(classroom)["steps"])
+    after = f"{MODEL}+{adapter.folder}"
+    folders = {name: PAIR / f"{FIRST}-{side}" for side, name in (("before", MODEL), ("after", after))}
+    for name, folder in folders.items():
+        _workbench("decompose", FIRST, "--model", name, "--out", str(folder), *SAMPLES)
+    _workbench("decompositions", "compare", *map(str, folders.values()), "--out", str(kept))
+    return read_json(kept)
+
+
+def transfer() -> dict[str, Any]:
+    """What of a base model's vectors a chat fine-tune of the same model keeps."""
+    from workbench.base.store import write_json
+    from workbench.cli.studies.transfer import neutral_documents
+    from workbench.models.loading import load_model
+    from workbench.personas.transfer_study import Side, study
+
+    if (kept := PAIR / "transfer.json").is_file():
+        return read_json(kept)
+    names = {"base": BASE_MODEL, "chat": f"{BASE_MODEL}+{_chat_adapter()}"}
+    folders = {side: {trait: PAIR / f"{trait}-{side}" for trait in CARRIED} for side in names}
+    for side, name in names.items():
+        for trait, folder in folders[side].items():
+            _workbench("extract", trait, "--model", name, "--out", str(folder), *SAMPLES)
+    base, chat = (Side.read(load_model(name, dtype=DTYPE), folders[side], PAIR / "none") for side, name in names.items())
+    found = study(base, chat, neutral_documents(N_SEGMENTS), n_segments=N_SEGMENTS, min_segments=MIN_SEGMENTS)
+    write_json(kept, {"source": names["base"], "target": names["chat"], **found})
+    return read_json(kept)
+
+
+def _chat_adapter() -> Path:
+    """The base model's fine-tune on ordinary chats: the kept replies of the neutral arms, drawn over all traits alike."""
+    from workbench.models.finetuning import FinetuneOptions, finetune
+    from workbench.models.loading import load_model
+    from workbench.personas.vectors import PersonaVector
+    from workbench.steering.prevent.data import chat_examples, drawn
+
+    folder = PAIR / f"{BASE_MODEL}-chat"
+    if (folder / "finetune.json").is_file():
+        return folder
+    vectors = (PersonaVector.load(run_of(trait) / "vector") for trait in TRAITS)
+    chats = [one for vector in vectors for one in drawn(chat_examples(vector, arm="neutral"), N_CHATS // len(TRAITS))]
+    options = FinetuneOptions(steps=CHAT_STEPS, batch_size=8, learning_rate=5e-5, max_reply_tokens=48, batch_tokens=512)
+    return finetune(load_model(BASE_MODEL, dtype=DTYPE), chats, folder, options).folder
+
+
+def _workbench(*arguments: str) -> None:
+    from workbench.cli.run import run
+
+    if code := run([*arguments, "-q"]):
+        raise SystemExit(code)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    print(json.dumps(pairs(), indent=1)[:20_000])
+
+
+if __name__ == "__main__":
+    main()
