@@ -30,8 +30,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "sweep": ("sweep evil", "sweep evil --direction up --method add --method denoised --plan"),
     "screen": (
-        "screen chats.jsonl --trait evil --out kept.jsonl --report screen.html",
-        "screen chats.parquet --trait evil --clean clean.jsonl --false-positive-rate 0.01",
+        "screen chats.jsonl --trait evil --out kept.jsonl --report page.html",
+        "screen chats.parquet --clean ok.jsonl --false-positive-rate 0.01",
         "screen chats.jsonl --against prompt --plan",
     ),
     "prevent": ("prevent evil --plan", "prevent evil --arm preventative --arm subtraction --seeds 2 --data chats.jsonl"),
