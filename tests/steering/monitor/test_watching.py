@@ -163,6 +163,15 @@ def test_callbacks_are_told_tokens_alarms_and_replies_as_the_log_has_them(model:
     assert [reply.row for reply in replies] == [reply.row for reply in log.replies()]
 
 
+def test_a_watch_without_history_tells_its_turns_and_forgets_them(model: Any, monitor: Monitor) -> None:
+    chat, told = prompts(model)[0], []
+    with monitor.watching(model, on_reply=told.append, history=False) as log:
+        for _ in range(3):
+            model.forward(torch.tensor([chat.ids]))
+    assert [reply.turn for reply in told] == [0, 1, 2] and log.replies() == []
+    assert torch.equal(told[0].prompt, told[2].prompt)
+
+
 def test_a_stream_gives_the_same_reply_with_its_tokens_one_step_behind(model: Any, monitor: Monitor) -> None:
     from workbench.models.generation import stream
 

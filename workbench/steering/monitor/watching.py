@@ -95,8 +95,9 @@ class Watch(Shown):
         self, monitor: Monitor, *, end_tokens: frozenset[int] = frozenset(),
         rows_now: Callable[[], Sequence[int] | None] | None = None,
         on_token: Callable[[TokenSeen], None] | None = None, on_alarm: Callable[[AlarmRaised], None] | None = None,
-        on_reply: Callable[[WatchedReply], None] | None = None,
+        on_reply: Callable[[WatchedReply], None] | None = None, history: bool = True,
     ) -> None:  # fmt: skip
+        self.history = history
         self.monitor, self.end_tokens, self._rows_now = monitor, end_tokens, rows_now or (lambda: None)
         self._on_token, self._on_alarm, self._on_reply = on_token, on_alarm, on_reply
         self._turns: list[list[_Pass]] = []
@@ -232,6 +233,8 @@ class Watch(Shown):
                     self._raise(self.monitor.alarms.index(raised.alarm), reply.row, reply.turn, raised.position)
                 if self._on_reply:
                     self._on_reply(reply)
+        if self._turns and not self.history:
+            self._turns[-1] = []
         self._told = _Told()
 
 
@@ -258,13 +261,15 @@ def _spread_ids(passes: Sequence[_Pass], rows: Sequence[int]) -> Tensor | None:
 def watching(
     monitor: Monitor, model: Any, *, on_token: Callable[[TokenSeen], None] | None = None,
     on_alarm: Callable[[AlarmRaised], None] | None = None, on_reply: Callable[[WatchedReply], None] | None = None,
+    history: bool = True,
 ) -> Iterator[Watch]:  # fmt: skip
     """A context in which `monitor` watches `model`, a `Model` or a bare transformers causal model; see the module's words.
 
     The callbacks are called in the thread that generates: `on_token` and `on_alarm` as the tokens are read (each then waits for
     the device), `on_reply` when a turn ends. An exception of theirs ends the generation. Edits that were entered before are seen,
-    later ones at the same hook point are not. Hooks are removed on leaving, also after an exception. Raises WorkbenchError for
-    another model.
+    later ones at the same hook point are not. Hooks are removed on leaving, also after an exception. With `history=False` a turn
+    is forgotten when it has been told: for a watch that stays open as long as a server runs. Raises WorkbenchError for another
+    model.
 
         with watching(monitor, model) as log:
             model.hf.generate(**batch, max_new_tokens=64)
@@ -275,6 +280,7 @@ def watching(
     watch = Watch(
         monitor, end_tokens=model.end_tokens if ours else _end_tokens(model),
         rows_now=(lambda: model.batch_rows) if ours else None, on_token=on_token, on_alarm=on_alarm, on_reply=on_reply,
+        history=history,
     )  # fmt: skip
     hf = model.hf if ours else model
 
