@@ -60,7 +60,11 @@ def _panel(front: Front) -> list[str]:
     for method in dict.fromkeys(point.method for point in front.points):
         points = sorted((p for p in front.points if p.method == method), key=lambda p: abs(p.level or 0.0))
         body += _curve(points, x, y, front)
-        ends.append((method, x(points[-1].loss), y(points[-1].change)))
+        at = (x(points[-1].loss), y(points[-1].change))
+        if len(points) == 1 and at[0] < _RIGHT - 110:  # no curve to follow: the name stands at the mark
+            body.append(words(method, at[0] + 8, at[1] - 6, font_size=12))
+        else:
+            ends.append((method, *at))
     heights = _apart([height + 4 for *_, height in ends], 14.0)
     shift = max(0.0, max(heights, default=0.0) - (_BOTTOM + 8))
     for (method, right, height), label in zip(ends, heights, strict=True):
