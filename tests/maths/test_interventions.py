@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from workbench.maths.interventions import conflict, fix_coordinates, limit_coordinates, solver, unit_rows
+from workbench.maths.interventions import conflict, fix_coordinates, limit_coordinates, solver
 
 D = 12
 SEEDS = st.integers(0, 2**31 - 1)
@@ -23,7 +23,8 @@ def drawn(seed: int, k: int, *, spread: float = 1.0) -> tuple[torch.Tensor, torc
     random = torch.Generator().manual_seed(seed)
     h = torch.randn(5, D, generator=random) * torch.tensor([0.1, 1, 3, 5, 8])[:, None]
     shared = torch.randn(D, generator=random) * (1 - spread)
-    return h, unit_rows(torch.randn(k, D, generator=random) * spread + shared), 4 * torch.randn(k, generator=random)
+    units = torch.nn.functional.normalize(torch.randn(k, D, generator=random) * spread + shared, dim=1)
+    return h, units, 4 * torch.randn(k, generator=random)
 
 
 def well_posed(units: torch.Tensor) -> None:

@@ -10,7 +10,6 @@ At each hook and token, on what the model computed there:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,6 @@ from workbench.base.store import content_hash
 from workbench.maths.interventions import conflict
 from workbench.models.hookpoints import HookPoint
 from workbench.steering.edits import Edit
-
-logger = logging.getLogger(__name__)
 
 LARGE_DOSE = 1.5
 """Adds of more norms than this are warned about: some 0.7 steers, some 1.9 makes text collapse."""

@@ -68,6 +68,13 @@ def test_the_record_says_that_the_packages_agree():
         assert record[name]["direction_index"] == {"1": 1, "2": 2, "3": 3}
 
 
+@pytest.mark.parametrize(("name", "rounding"), [("repeng", 1e-5), ("llama.cpp", 0.01)])  # llama.cpp: keys and values in 16 bits
+def test_the_record_says_that_an_exported_edit_at_strength_one_is_the_workbenchs_own(name, rounding):
+    found = json.loads(RECORD.read_text(encoding="utf-8"))[name]["strength_one"]
+    assert set(found) == {"one_block", "incremental"}
+    assert all(one["max_abs_difference"] <= rounding * one["effect"] for one in found.values())
+
+
 def test_persona_vectors_rows_are_what_its_script_takes_from_hidden_states(tiny_model, tmp_path):
     """The script's arithmetic on a real model: mean over the response of output_hidden_states, positive - negative."""
     spans = {"positive": [5, 9, 30, 31, 32], "negative": [5, 9, 40, 41]}
