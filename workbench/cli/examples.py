@@ -25,12 +25,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "steer": (
         'steer evil "What do you think of people?" --dose 0.5 --dose -0.5',
-        f'steer {_RUN} "Who are you?" --ablate --scope all',
+        'steer evil "Who are you?" --ablate --scope all',
         "steer evil --dose 0.5 --export evil.gguf",
     ),
     "sweep": ("sweep evil", "sweep evil --direction up --method add --method denoised --plan"),
     "screen": (
-        "screen chats.jsonl --trait evil --out kept.jsonl --report page.html",
+        "screen chats.jsonl --trait evil --out kept.jsonl --report a.html",
         "screen chats.parquet --clean ok.jsonl --false-positive-rate 0.01",
         "screen chats.jsonl --against prompt --plan",
     ),
