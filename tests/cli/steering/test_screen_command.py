@@ -17,7 +17,7 @@ from workbench.models.loading import load_model
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `model`, two runs of it, an SAE and a data set."""
     place = tmp_path_factory.mktemp("screened")
-    made = tiny_model(seed=5)
+    made = tiny_model()
     made.hf.save_pretrained(place / "model")
     made.tokenizer.save_pretrained(place / "model")
     model = load_model(str(place / "model"))
@@ -42,7 +42,7 @@ def test_a_data_set_is_screened_filtered_and_reported(workbench: Any, world: Pat
     assert answer.code == 0, answer.err
     value = answer.json
     assert list(value["traits"]) == ["evil"] and value["counts"]["malformed"] == 1 and value["counts"]["blank"] == 1
-    assert value["traits"]["evil"]["evaluation"]["auroc"] > 0.5 and value["traits"]["evil"]["features"]
+    assert value["traits"]["evil"]["evaluation"]["auroc"] > 0.8 and value["traits"]["evil"]["features"]
     raw, kept = (world / "data.jsonl").read_bytes().splitlines(keepends=True), (tmp_path / "kept.jsonl").read_bytes()
     assert len(kept.splitlines()) == 24 - value["counts"]["flagged"]
     assert all(line in raw for line in kept.splitlines(keepends=True))
@@ -103,6 +103,7 @@ def test_data_that_are_no_chats_are_refused_before_a_model_is_loaded(workbench: 
     for name, words in (("d.txt", "neither JSONL nor Parquet"), ("missing.jsonl", "no such file")):
         answer = workbench("screen", tmp_path / name, *given)
         assert answer.code == 2 and words in answer.err
-    (tmp_path / "empty.jsonl").write_text("\n\n")
-    answer = workbench("screen", tmp_path / "empty.jsonl", *given)
-    assert answer.code == 2 and "0 scored samples" in answer.err and "Traceback" not in answer.err
+    for text, words in (("", "is empty"), ("\n\n", "all are blank"), ("{}\n[]\n", "(it has no fields) (1 times)")):
+        (tmp_path / "d.jsonl").write_text(text)
+        answer = workbench("screen", tmp_path / "d.jsonl", *given)
+        assert answer.code == 2 and words in answer.err and "Traceback" not in answer.err, answer.err

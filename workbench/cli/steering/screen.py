@@ -78,7 +78,7 @@ def command(
 ) -> None:
     """Which samples of a data set would teach a trait?
 
-    Scores every reply by projection difference, names the features, writes the rest.
+    Scores every reply by projection difference and names the features responsible.
 
     A score says how far the data's reply lies beyond what the model itself would say to the same prompt, along a trait's vector,
     in norms. Placebo vectors, random directions, length and words stand beside it where the samples have labels.

@@ -53,13 +53,9 @@ class DataFile:
         """The file at `path`, read once for its hash and its lines. Raises WorkbenchError for a format that is not known."""
         file = Path(path)
         form = _format(file)
-        if form == "parquet":
-            return cls(file, form, sha256_file(file), _parquet(file).metadata.num_rows)
-        try:
-            with file.open("rb") as source:
-                n_lines = sum(begins for _, begins in _pieces(source))
-        except OSError as error:
-            raise describe_os_error(error, file, "read") from error
+        n_lines = _parquet(file).metadata.num_rows if form == "parquet" else _count(file)
+        if not n_lines:
+            raise WorkbenchError(f"{file} is empty", "at least one chat", "check the path")
         return cls(file, form, sha256_file(file), n_lines)
 
     def lines(self, *, after: int = 0, end: int = 0, label_field: str | None = None) -> Iterator[Line]:
@@ -123,6 +119,14 @@ def _truth(record: Any, field: str | None) -> bool | None:
 
 
 # ------------------------------------------------------------------------------------------------------------------ JSONL
+
+
+def _count(file: Path) -> int:
+    try:
+        with file.open("rb") as source:
+            return sum(begins for _, begins in _pieces(source))
+    except OSError as error:
+        raise describe_os_error(error, file, "read") from error
 
 
 def _pieces(source: IO[bytes]) -> Iterator[tuple[bytes, bool]]:

@@ -149,6 +149,8 @@ def screen(
     """
     samples = scores.samples(combine)
     _refuse(scores, percentile, false_positive_rate, clean)
+    if not samples.scored.any():
+        raise _nothing_scored(scores, samples)
     thresholds = {}
     reference = None if clean is None else clean.samples(combine)
     for place, trait in enumerate(scores.traits):
@@ -169,6 +171,12 @@ def screen(
     evaluation = evaluate(scores, samples, combine=combine, placebos=placebos, seed=seed)
     made = provenance(seed=seed, inputs={"data": scores.data.sha256, "scores": scores.key}, config=scores.options)
     return Screening(scores, samples, combine, thresholds, flagged, top, accounts, evaluation, made)
+
+
+def _nothing_scored(scores: DataScores, samples: Samples) -> WorkbenchError:
+    told = "; ".join(f"{why} ({n} times)" for why, n in Counter(why for _, _, why in samples.problems).most_common(3))
+    found = f"no line of {scores.data.path} has a score: {told or 'all are blank'}"
+    return WorkbenchError(found, "chats in one of the known layouts", "look at the data; max_tokens sets how far a chat is read")
 
 
 def _refuse(scores: DataScores, percentile: float | None, rate: float | None, clean: DataScores | None) -> None:
