@@ -73,17 +73,27 @@ def shown(kept: dict[str, Any]) -> dict[str, Any]:
     names = ("shift", "interval", "z", "z_interval", "placebo_limit", "random_limit", "p", "installed")
     shifts: dict[str, Any] = {}
     for row in told["shifts"]:
-        shifts.setdefault(row["place"], {})[row["trait"]] = {name: row[name] for name in names}
+        kept_names = names if row["place"] == MAIN else ("z", "p", "installed")
+        shifts.setdefault(row["place"], {})[row["trait"]] = {name: _short(row[name]) for name in kept_names}
     counted = ("n_changed", "n_active", "shares_total", "error", "error_interval", "error_growth")
     keys = ("feature", "label", "change", "share", "interval", "q")
     features = {
-        place: {**{name: one[name] for name in counted},
-                "features": [{name: row[name] for name in keys} for row in one["features"][:5]]}
+        place: {**{name: _short(one[name]) for name in counted},
+                "features": [{name: _short(row[name]) for name in keys} for row in one["features"][:3]]}
         for place, one in told["installed"].items() if place in (MAIN, "reply")
     }  # fmt: skip
-    return {**{name: kept[name] for name in ("kind", "trait", "measured", "losses", "coherence")}, "sentence": told["sentence"],
-            "sizes": told["sizes"], "shifts": shifts, "features": features, "spans": told["spans"],
+    measured = {trait: {name: _short(value) for name, value in row.items()} for trait, row in kept["measured"].items()}
+    spans = {place: row for place, row in told["spans"].items() if place == MAIN}
+    return {**{name: kept[name] for name in ("kind", "trait", "losses", "coherence")}, "measured": measured, "sentence": told["sentence"],
+            "sizes": told["sizes"], "shifts": shifts, "features": features, "spans": spans,
             "lens": {name: told["lens"][name][:10] for name in ("promoted", "suppressed")}}  # fmt: skip
+
+
+def _short(value: Any) -> Any:
+    """Four digits of a number, or of both ends of an interval: the file is read by people too."""
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def tuned(recipe: Any) -> dict[str, Any]:
