@@ -1,6 +1,6 @@
 """What watching costs: transformers' own `generate` plain and under a monitor, in one run on the default model.
 
-    python benchmarks/monitor_overhead.py [--rounds 12] [--new-tokens 32] [--batch 1 --batch 16]
+    python benchmarks/monitor_overhead.py [--rounds 12] [--new-tokens 32] [--batch 1 --batch 16] [--monitor vectors]
 
 For each batch size, for 7 vectors alone and with 8 features of the default SAE, the two sides run in turn, the first one
 alternating, so that a busy machine is busy for both. The figure is the median of the rounds' ratios (monitored / plain; 1.03 is
@@ -26,6 +26,7 @@ from workbench.steering.monitor.monitor import Monitor
 from workbench.steering.monitor.watching import watching
 
 N_VECTORS, N_FEATURES, PROMPT_TOKENS = 7, 8, 48
+MONITORS = ("vectors", "vectors_and_features")
 CLOCKS = {"processor": time.process_time, "clock": time.perf_counter}
 
 
@@ -36,7 +37,7 @@ def monitors(model: Model) -> dict[str, Monitor]:
     vectors = [PersonaVector.from_direction(one, trait=f"direction {i}", model=model.description(), hook=sae.hook)
                for i, one in enumerate(directions)]  # fmt: skip
     both = Monitor.of(model, vectors, sae=sae, features=range(N_FEATURES))
-    return {"vectors": Monitor.of(model, vectors), "vectors_and_features": both}
+    return dict(zip(MONITORS, (Monitor.of(model, vectors), both), strict=True))
 
 
 def measured(model: Model, monitor: Monitor, batch: int, new_tokens: int, rounds: int) -> dict[str, Any]:
@@ -82,11 +83,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--batch", type=int, action="append")
+    parser.add_argument("--monitor", choices=MONITORS, action="append")
     said = parser.parse_args()
     model = load_model("smollm2-135m-instruct")
     found: dict[str, Any] = {}
     for batch in said.batch or (1, 16):
-        for name, monitor in monitors(model).items():
+        for name in said.monitor or MONITORS:
+            monitor = monitors(model)[name]
             found.setdefault(f"batch_{batch}", {})[name] = measured(model, monitor, batch, said.new_tokens, said.rounds)
     sizes = {"rounds": said.rounds, "new_tokens": said.new_tokens, "n_vectors": N_VECTORS, "n_features": N_FEATURES,
              "threads": torch.get_num_threads(), "dtype": "float32"}  # fmt: skip

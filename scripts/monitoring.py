@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "monitoring.json", ROOT / "docs" / "images"
 RUNS, MODEL, READER, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", "gemma3-270m", 0, "bfloat16"
 PLACE = RUNS / "monitoring"
+WATCHING = ROOT / "workbench" / "steering" / "monitor" / "watching.py"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 OUTCOME, FILTER = "offline-outcome", "offline"
 RATES, WINDOWS = (0.01, 0.05), (1, 8, 16)
@@ -63,7 +64,7 @@ def evidence() -> dict[str, Any]:
     header = made("make evidence TOPIC=monitoring", SEED, time.perf_counter() - started, inputs)
     sizes = {"n_samples": N_SAMPLES, "n_samples_of_the_reader": N_READ, "reader": READER,
              "judges": {"filter": FILTER, "label": OUTCOME}}  # fmt: skip
-    return {"_made": header, **sizes, "monitor": monitor, **found, "monitor_overhead": _kept(overhead())}
+    return {"_made": header, **sizes, "monitor": monitor, **found, "monitor_overhead": overhead()}
 
 
 def draw() -> None:
@@ -402,16 +403,26 @@ def everyday() -> dict[str, Any]:
 
 
 def overhead() -> dict[str, Any]:
-    """What watching costs: see benchmarks/monitor_overhead.py, with its default settings."""
+    """{batch_1, batch_16: {vectors, vectors_and_features}}: what watching costs, see benchmarks/monitor_overhead.py; each in a
+    process of its own."""
     from workbench.cli.remembered import remembered
 
-    def run() -> dict[str, Any]:
+    def measured(batch: int, monitor: str) -> dict[str, Any]:
+        command = [sys.executable, "benchmarks/monitor_overhead.py", "--batch", str(batch), "--monitor", monitor]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "benchmarks/monitor_overhead.py"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                              check=True, env=environment)  # fmt: skip
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=environment)
         return json.loads(done.stdout)
 
-    return remembered(PLACE / "overhead.json", {"benchmark": sha256_file(ROOT / "benchmarks" / "monitor_overhead.py")}, run)
+    found: dict[str, Any] = {}
+    source = {"benchmark": sha256_file(ROOT / "benchmarks" / "monitor_overhead.py"), "watching": sha256_file(WATCHING)}
+    for batch in (1, 16):
+        for monitor in ("vectors", "vectors_and_features"):
+            file = PLACE / f"overhead-{batch}-{monitor}.json"
+            one = remembered(file, source, partial(measured, batch, monitor))
+            sizes = {name: one[name] for name in ("rounds", "new_tokens", "n_vectors", "n_features", "threads", "dtype")}
+            found.setdefault(f"batch_{batch}", {})[monitor] = one[f"batch_{batch}"][monitor]
+            found |= sizes
+    return found
 
 
 PIECES: dict[str, Any] = {
