@@ -84,7 +84,8 @@ def shown(kept: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     measured = {trait: {name: _short(value) for name, value in row.items()} for trait, row in kept["measured"].items()}
     spans = {place: row for place, row in told["spans"].items() if place == MAIN}
-    return {**{name: kept[name] for name in ("kind", "trait", "losses", "coherence")}, "measured": measured, "sentence": told["sentence"],
+    first = {name: kept[name] for name in ("kind", "trait", "losses", "coherence")}
+    return {**first, "measured": measured, "sentence": told["sentence"],
             "sizes": told["sizes"], "shifts": shifts, "features": features, "spans": spans,
             "lens": {name: told["lens"][name][:10] for name in ("promoted", "suppressed")}}  # fmt: skip
 
