@@ -22,7 +22,7 @@ _NAMES = {
 def diff_figure(found: ModelDiff, place: str | None = None) -> Figure:
     """Shift along each trait at one place (default: the main one), in standard deviations of a token.
 
-    Dots with 95% intervals; the grey band of a row is what placebos and random directions reach in 95% of the families. A filled
+    Dots with 95% intervals; the band of a row is what placebos and random directions reach in 95% of the families. A filled
     diamond marks what goes beyond it toward the trait.
     """
     place = place or found.main_place
