@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
 
+logger = logging.getLogger(__name__)
 MAX_RELATIVE_DIFFERENCE = 1e-4
 
 
@@ -30,17 +33,27 @@ def check_same_site(vector: Any, sae: Any) -> None:
 
 
 def check_trained_on(described: dict[str, Any], sae: Any) -> None:
-    """Raise WorkbenchError unless the SAE was trained on the model with this description (`Model.description()`)."""
-    recorded = sae.card.get("model_weights_hash") or (sae.card.get("model") or {}).get("weights_hash")
-    trained_on, made_with = recorded, described.get("weights_hash")
-    # Hashes decide when both are known: the same weights may go by a folder's name.
-    same = trained_on == made_with if trained_on and made_with else sae.model_name == described.get("name")
-    if not same:
+    """Raise WorkbenchError unless the SAE was trained on the model with this description (`Model.description()`).
+
+    A model with an adapter may be read with an SAE of the model below it, which is said in the log: how well the dictionary
+    still fits is what the share of its error tells.
+    """
+    below = described.get("tuned_from")
+    if below is not None and not _same_model(described, sae) and _same_model(below, sae):
+        logger.info("%s is read with an SAE of %s, from which it was fine-tuned.", described.get("name"), below.get("name"))
+    elif not _same_model(described, sae):
         raise WorkbenchError(
             f"the SAE {sae.id} was trained on {sae.model_name}, but the vector came from {described.get('name')}",
             "a vector and an SAE of the same model (name, or weights hash where both are known)",
             f"choose an SAE of {described.get('name')} (`workbench sae list`), or extract the vector from {sae.model_name}",
         )
+
+
+def _same_model(described: Mapping[str, Any], sae: Any) -> bool:
+    """Hashes decide when both are known: the same weights may go by a folder's name."""
+    recorded = sae.card.get("model_weights_hash") or (sae.card.get("model") or {}).get("weights_hash")
+    made_with = described.get("weights_hash")
+    return recorded == made_with if recorded and made_with else sae.model_name == described.get("name")
 
 
 def check_model(vector: Any, model: Any) -> None:

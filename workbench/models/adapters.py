@@ -64,6 +64,7 @@ def finetuned(model: Model, adapter: Adapter | str | os.PathLike[str]) -> Model:
         _merged(with_adapter(shared_tree(model.hf), folder)), model.tokenizer, name=f"{model.name}+{folder.name}",
         weights_hash=adapter_hash(model.weights_hash, folder),
         chat_template_kwargs=model.chat_template_kwargs, source="adapter",
+        tuned_from=model.tuned_from or {"name": model.name, "weights_hash": model.weights_hash},
     )  # fmt: skip
     made.max_memory = model.max_memory
     return made

@@ -72,8 +72,10 @@ def load_model(
         if budget is not None:
             check_weights_fit(shape_of(read_config(folder)), dtype, budget, name=label)
         hf, tokenizer = _read(folder, dtype=dtype, device_map=device_map)
+        below: dict[str, Any] | None = None
         if adapter is not None:
-            weights_hash = adapter_hash(weights_hash or _hash_of_hub(hf.config, folder), Path(adapter))
+            below = {"name": label, "weights_hash": weights_hash or _hash_of_hub(hf.config, folder)}
+            weights_hash = adapter_hash(below["weights_hash"], Path(adapter))
             hf, label = with_adapter(hf, Path(adapter)).merge_and_unload(), f"{label}+{Path(adapter).name}"
         if device_map is None:
             hf = hf.to(device or _best_device())
@@ -86,6 +88,7 @@ def load_model(
         weights_hash=weights_hash or _hash_of_hub(hf.config, folder),
         chat_template_kwargs=chat_template_kwargs,
         source=source,
+        tuned_from=below,
     )
     model.max_memory = budget
     return model

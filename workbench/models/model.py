@@ -39,11 +39,13 @@ class Model(Shown):
         weights_hash: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         source: str = "wrapped",
+        tuned_from: Mapping[str, Any] | None = None,
     ) -> None:
         self.hf = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
         self.source = source
+        self.tuned_from = None if tuned_from is None else dict(tuned_from)  # {name, weights_hash} of the model below an adapter
         self.chat_template_kwargs: dict[str, Any] = dict(chat_template_kwargs or {})
         self.hooks_suspended = False
         self.fed_points: dict[HookPoint, tuple[Any, int]] = {}  # TransformerLens hook points in use: handle, users
@@ -163,6 +165,7 @@ class Model(Shown):
             "chat_template_hash": chat_template_hash(self),
             "chat_template_kwargs": self.chat_template_kwargs,
             "backend": self.backend,
+            **({} if self.tuned_from is None else {"tuned_from": self.tuned_from}),
         }
 
     # Hook points
