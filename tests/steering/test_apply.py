@@ -23,9 +23,13 @@ U = torch.randn(32, generator=torch.Generator().manual_seed(0))
 QUESTIONS = ("Hi", "What should I do with the money?", "Why are the rivers in the north so long and cold?")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=(*FAMILIES, "without TransformerLens"))
 def model(request):
-    return tiny_model(request.param, seed=1)
+    if request.param in FAMILIES:
+        return tiny_model(request.param, seed=1)
+    bare = tiny_model("llama", seed=1)
+    bare.__dict__["backend"] = "transformers"  # as where that package is missing
+    return bare
 
 
 def prompts(model):
@@ -244,6 +248,22 @@ def test_gradients_flow_in_training(model) -> None:
     finally:
         weight.requires_grad_(False)
         weight.grad = None
+
+
+def test_gradients_are_the_same_where_blocks_are_run_again_for_them() -> None:
+    model, ids = tiny_model("llama", seed=6), torch.arange(9, 29).reshape(2, 10)
+    weight = model.blocks[0].mlp.down_proj.weight.requires_grad_(True)
+    model.hf.train()
+    found = []
+    for again in (False, True):
+        if again:
+            model.hf.activation_checkpointing_enable()
+        weight.grad = None
+        with steered(model, [Edit.add(U, 0.5, hook=HOOK, scope="response"), Edit.cap(U, 0.0, hook=HOOK)], prompt_width=4):
+            model.hf(input_ids=ids, use_cache=False).logits.square().mean().backward()
+        assert weight.grad is not None
+        found.append(weight.grad.clone())
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_incremental_steps_add_up_to_the_vector(model) -> None:
