@@ -32,9 +32,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "screen": (
         "screen chats.jsonl --trait evil --out kept.jsonl --report a.html",
         "screen chats.parquet --clean ok.jsonl --false-positive-rate 0.01",
-        "screen chats.jsonl --against prompt --plan",
+        "screen chats.jsonl --against own --plan",
     ),
-    "prevent": ("prevent evil --plan", "prevent evil --arm preventative --arm subtraction --seeds 2 --data chats.jsonl"),
+    "prevent": ("prevent evil --plan", "prevent evil --arm preventative --seeds 2 --data chats.jsonl"),
     "gateway": ("gateway runs/monitor-evil --cap evil=0.05", f"gateway {_RUN} --port 0 --json"),
     "sae list": ("sae list", "sae list --registry --model gemma-2-2b"),
     "sae show": (f"sae show {_SAE}",),

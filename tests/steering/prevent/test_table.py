@@ -44,7 +44,7 @@ def test_planted_effects_come_back(model) -> None:
 
 @pytest.mark.parametrize(
     ("planted", "verdict", "words"),
-    [({}, HOLDS, "this holds here"), ({"loss": 0.6}, FAILS, "does not hold here"), ({"prevented": 50.0}, FAILS, "does not hold"),
+    [({}, HOLDS, "holds here"), ({"loss": 0.6}, FAILS, "does not hold here"), ({"prevented": 50.0}, FAILS, "does not hold"),
      ({"none": 30.5, "noise": 8.0}, NO_POWER, "no power"), ({"loss": 0.29}, OPEN, "not decided")],
 )  # fmt: skip
 def test_the_verdict_follows_the_intervals(planted, verdict, words) -> None:
@@ -66,6 +66,6 @@ def test_the_figure_names_every_arm_and_speaks_the_finding() -> None:
     svg = prevention_figure(found).svg
     for name in ("before fine-tuning", "no intervention", "preventative 0.25", "random vector", "subtraction, to 0.12"):
         assert name in svg
-    assert "this holds here" in repr(prevention_figure(found)) or "this holds here" in svg
+    assert "holds here" in repr(prevention_figure(found)) or "holds here" in svg
     html = table_display(found).html()
     assert "preventative 0.25" in html and HOLDS in html

@@ -82,7 +82,7 @@ def _labels(found: PreventionTable, rows: list[ArmRow], x: Scale, y: Scale) -> l
     shift, body = max(0.0, max(heights) - (_BOTTOM + 10)), []
     for row, height in zip(shown, heights, strict=True):
         ends = [(x(_loss(row)) + 5, y(row.points.value)), (_RIGHT + 8, height - shift - 4)]
-        body.append(tag("path", d=_path(ends), class_="wbf-link", fill="none", opacity=0.45))
+        body.append(tag("path", d=_path(ends), class_="wbf-link", fill="none", stroke_dasharray="1 4"))
         name = _NAMES.get(row.arm) or (row.label if row.arm != SUBTRACTION else f"{SUBTRACTION}, to {row.strength:g}")
         ink = "wbf-soft" if row.arm in _CONTROLS else "wbf-ink"
         body.append(words(name, _RIGHT + 12, height - shift, font_size=12, class_=ink))

@@ -186,7 +186,7 @@ def _sentence(table: PreventionTable) -> str:
     reached = "" if against["reached"] else ", although subtraction never reduces the trait as far"
     kept, taken = _told(against["kept"], against["interval"], 3), _told(row.prevented.value, row.prevented.interval, 1)
     ends = {
-        HOLDS: "prevention keeps capability better at equal trait: this holds here",
+        HOLDS: "that prevention keeps capability better at equal trait holds here",
         FAILS: "that prevention keeps capability better at equal trait does not hold here",
         OPEN: "whether prevention keeps capability better at equal trait is not decided here",
     }
