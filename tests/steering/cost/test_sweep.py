@@ -169,16 +169,20 @@ def test_means_weigh_questions_the_same_and_leave_unknown_replies_out():
 
 
 def test_a_dose_is_the_largest_that_keeps_coherence(bench, model, monkeypatch):
-    told = {0.0: 90.0, 0.5: 88.0, 1.0: 82.0, 2.0: 40.0, 4.0: 95.0}
+    told = {0.0: (90, 0, 3), 0.5: (88, 0.05, 3.5), 1.0: (82, 0.1, 2), 2.0: (40, 0, 3), 4.0: (95, 0, 3)}
 
     def coherence_of(treatment, asking):
-        return Replies(({"question_id": "a", "coherence": told[treatment.level or 0.0]},))
+        readable, repeated, surprise = told[treatment.level or 0.0]
+        return Replies(({"question_id": "a", "coherence": readable, "repeated": repeated, "surprise": surprise},))
 
     monkeypatch.setattr(bench, "replies", coherence_of)
     chosen = coherent_dose(bench, word_at(model), SHORT, sign=1, doses=(0.5, 1.0, 2.0, 4.0))
     assert (chosen.dose, chosen.coherent) == (1.0, True)
     assert list(chosen.ladder) == [0.5, 1.0, 2.0]  # beyond the first that fails nothing is tried
     assert coherent_dose(bench, word_at(model), SHORT, sign=1, doses=(2.0,)).coherent is False
+    for spoilt in ((88, 0.2, 3.5), (88, 0.05, 4.1)):  # fluent, but a loop; fluent, but nothing that the model would say
+        told[1.0] = spoilt
+        assert coherent_dose(bench, word_at(model), SHORT, sign=1, doses=(0.5, 1.0)).dose == 0.5
 
 
 def test_a_row_reports_sealed_questions_beside_a_random_direction_at_the_same_kl(bench, model, trait):

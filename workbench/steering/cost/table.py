@@ -1,7 +1,7 @@
 """One trait's row: steered up, steered down and ablated, with the price of each and a random direction at the same KL.
 
-Doses are chosen on the verification questions, the largest of a ladder that keeps the replies coherent; everything that is
-reported comes from the sealed questions. Up starts where nobody is told anything; down and ablation also start from the trait's
+Doses are chosen on the verification questions, the largest of a ladder that keeps the replies coherent by all three measures;
+everything that is reported comes from the sealed questions. Up starts where nobody is told anything; down and ablation also start from the trait's
 own system prompts, as a trait that is hardly there cannot be taken away: `base` says how much there is to lose.
 """
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from .sweep import Bench
 
 DOSES = (0.1, 0.2, 0.3)
-KEEPS = 0.9
-"""Share of the unsteered replies' coherence that a chosen dose keeps on the verification questions."""
+KEEPS, MORE_REPEATED, MORE_SURPRISE = 0.9, 0.1, 1.0
+"""A chosen dose keeps this share of the unsteered replies' readability, and adds at most so much to the share of repeated trigrams
+and to the surprise of a reply to the unedited model (nats per token): the readability rule alone lets fluent nonsense pass."""
 NO_ROOM = 5.0
 """Points of 0-100 under which a start has too little of the trait to lose."""
 N_BOOTSTRAP = 2000
@@ -34,22 +35,23 @@ N_BOOTSTRAP = 2000
 
 @dataclass(frozen=True)
 class Chosen:
-    """A dose in norms (signed), whether any dose of the ladder kept coherence, and the coherence at each."""
+    """A dose in norms (signed), whether any dose of the ladder kept coherence, and the measures of coherence at each."""
 
     dose: float
     coherent: bool
-    ladder: Mapping[float, float]
+    ladder: Mapping[float, Mapping[str, float]]
 
 
 def coherent_dose(bench: Bench, edits_at: EditsAt, asking: Asking, *, sign: int, doses: Sequence[float] = DOSES) -> Chosen:
-    """The largest dose that keeps `KEEPS` of the coherence of unsteered replies to `asking`; the smallest if none does."""
-    floor = KEEPS * bench.replies(Treatment(UNSTEERED), asking).mean("coherence")
-    found = {}
+    """The largest dose whose replies to `asking` are as coherent as unsteered ones, within KEEPS, MORE_REPEATED and
+    MORE_SURPRISE; the smallest if none is."""
+    base = _coherence(bench.replies(Treatment(UNSTEERED), asking))
+    found: dict[float, dict[str, float]] = {}
     for dose in sorted(doses):
-        found[sign * dose] = bench.replies(_at("add", edits_at, sign * dose), asking).mean("coherence")
-        if found[sign * dose] < floor:
+        found[sign * dose] = _coherence(bench.replies(_at("add", edits_at, sign * dose), asking))
+        if not _keeps(found[sign * dose], base):
             break  # text does not come back together at a larger dose
-    kept = [dose for dose, value in found.items() if value >= floor]
+    kept = [dose for dose, values in found.items() if _keeps(values, base)]
     return Chosen(max(kept, key=abs) if kept else sign * min(doses), bool(kept), found)
 
 
@@ -86,6 +88,18 @@ def trait_row(
     return {**found, "capability_cost": _costs(bench, do, seed), "judge": bench.judge.name}
 
 
+def _coherence(replies: Replies) -> dict[str, float]:
+    return {measure: replies.mean(measure) for measure in ("coherence", "repeated", "surprise")}
+
+
+def _keeps(now: Mapping[str, float], base: Mapping[str, float]) -> bool:
+    return (
+        now["coherence"] >= KEEPS * base["coherence"]
+        and now["repeated"] <= base["repeated"] + MORE_REPEATED
+        and now["surprise"] <= base["surprise"] + MORE_SURPRISE
+    )
+
+
 def _costs(bench: Bench, treatments: Mapping[str, Treatment], seed: int) -> dict[str, Any] | None:
     base = bench.effect(Treatment(UNSTEERED))[0]
     measured = {name: bench.effect(treatment)[0] for name, treatment in treatments.items()}
@@ -103,8 +117,8 @@ def _at(method: str, edits_at: EditsAt, dose: float) -> Treatment:
 
 
 def _told(chosen: Chosen) -> dict[str, Any]:
-    ladder = {f"{dose:+.3g}": value for dose, value in chosen.ladder.items()}
-    return {"dose": chosen.dose, "coherent": chosen.coherent, "coherence_on_select": ladder}
+    ladder = {f"{dose:+.3g}": dict(values) for dose, values in chosen.ladder.items()}
+    return {"dose": chosen.dose, "coherent": chosen.coherent, "on_select": ladder}
 
 
 def _change(bench: Bench, treatment: Treatment, null: Treatment | None, asking: Asking, seed: int) -> dict[str, Any]:
