@@ -1,8 +1,8 @@
 """One trait's row: steered up, steered down and ablated, with the price of each and a random direction at the same KL.
 
 Doses are chosen on the verification questions, the largest of a ladder that keeps the replies coherent by all three measures;
-everything that is reported comes from the sealed questions. Up starts where nobody is told anything; down and ablation also start from the trait's
-own system prompts, as a trait that is hardly there cannot be taken away: `base` says how much there is to lose.
+everything that is reported comes from the sealed questions. Up starts where nobody is told anything; down and ablation also
+start from the trait's own system prompts, as a trait that is hardly there cannot be taken away: `base` says how much there is.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 DOSES = (0.1, 0.2, 0.3)
 KEEPS, MORE_REPEATED, MORE_SURPRISE = 0.9, 0.1, 1.0
-"""A chosen dose keeps this share of the unsteered replies' readability, and adds at most so much to the share of repeated trigrams
-and to the surprise of a reply to the unedited model (nats per token): the readability rule alone lets fluent nonsense pass."""
+"""A chosen dose keeps this share of the unsteered replies' readability, and adds at most so much to the share of repeated
+trigrams and to the surprise of a reply to the unedited model (nats per token): readable nonsense passes the first alone."""
 NO_ROOM = 5.0
 """Points of 0-100 under which a start has too little of the trait to lose."""
 N_BOOTSTRAP = 2000
