@@ -101,7 +101,7 @@ def tuned(recipe: Any) -> dict[str, Any]:
     """One fine-tune with its diff and its measured changes: made now, or kept from before."""
     from workbench.cli.remembered import remembered
 
-    sources = {**_sources(), "examples": content_hash([[list(one.messages), one.reply] for one in recipe.examples])}
+    sources = {**_sources(), "examples": _examples_hash(recipe)}
 
     def make() -> dict[str, Any]:
         from workbench.steering.diff.study import Tuned
@@ -140,9 +140,18 @@ def recipe_of(name: str) -> Any:
 
 def trained(recipe: Any) -> Any:
     """The adapter of one fine-tune."""
-    from workbench.models.finetuning import FinetuneOptions, finetune
+    from workbench.cli.remembered import remembered
+    from workbench.models.finetuning import Adapter, FinetuneOptions, finetune
 
-    return finetune(model(), recipe.examples, PLACE / "adapters" / recipe.name, FinetuneOptions(**FINETUNE, seed=SEED))
+    folder = PLACE / "adapters" / recipe.name
+
+    def make() -> dict[str, Any]:
+        made_now = finetune(model(), recipe.examples, folder, FinetuneOptions(**FINETUNE, seed=SEED))
+        return {"adapter_sha256": made_now.card["adapter_sha256"]}
+
+    sources = {"examples": _examples_hash(recipe), "finetune": FINETUNE, "seed": SEED, "dtype": DTYPE, "model": MODEL}
+    remembered(folder.with_suffix(".json"), sources, make)
+    return Adapter.load(folder)
 
 
 def diffed(recipe: Any) -> Any:
@@ -264,6 +273,10 @@ def vectors() -> tuple[Any, ...]:
     from workbench.personas.vectors import PersonaVector
 
     return tuple(PersonaVector.load(RUNS / f"{trait}-{MODEL}" / "vector") for trait in TRAITS)
+
+
+def _examples_hash(recipe: Any) -> str:
+    return content_hash([[list(one.messages), one.reply] for one in recipe.examples])
 
 
 def _validated() -> dict[str, bool]:
