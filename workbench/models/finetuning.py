@@ -107,7 +107,7 @@ def finetune(
     options: FinetuneOptions | None = None,
     *,
     edit: BatchEdit | None = None,
-    checkpoint_every: int = 20,
+    checkpoint_every: int = 10,
 ) -> Adapter:
     """Train an adapter of `model` to give the examples' replies; returns it as it lies in `folder`.
 

@@ -45,7 +45,8 @@ def test_planted_effects_come_back(model) -> None:
 @pytest.mark.parametrize(
     ("planted", "verdict", "words"),
     [({}, HOLDS, "holds here"), ({"loss": 0.6}, FAILS, "does not hold here"), ({"prevented": 50.0}, FAILS, "does not hold"),
-     ({"none": 30.5, "noise": 8.0}, NO_POWER, "no power"), ({"loss": 0.29}, OPEN, "not decided")],
+     ({"none": 30.5, "noise": 8.0}, NO_POWER, "no power"), ({"loss": 0.29}, OPEN, "not decided"),
+     ({"prevented": 46.0, "noise": 25.0}, OPEN, "not decided")],
 )  # fmt: skip
 def test_the_verdict_follows_the_intervals(planted, verdict, words) -> None:
     found = table(**planted)

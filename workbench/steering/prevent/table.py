@@ -124,16 +124,17 @@ def prevention_table(
         for name in (one for one in ARMS if one in found.arms and one not in (NONE, SHAM, SUBTRACTION)):
             row = found.row(name)
             against = at_equal_trait(_measured(grouped[name, row.strength], base), [_measured(plain, base), *curve])
-            contrasts[name] = {**against, "verdict": _verdict(power, row, against)}
+            contrasts[name] = {**against, "verdict": _verdict(power, rows[1].moved, row, against)}
     return PreventionTable(trait, judge, tuple(rows), contrasts, power, len(base), choice, lesson)
 
 
-def _verdict(power: bool, row: ArmRow, against: Mapping[str, Any]) -> str:
+def _verdict(power: bool, moved: Estimate, row: ArmRow, against: Mapping[str, Any]) -> str:
+    """An arm whose prevention may be nothing fails where half of the movement is ruled out; else it is not decided."""
     low, high = against["interval"]
     if not power:
         return NO_POWER
     if row.prevented is None or row.prevented.interval[0] <= 0:
-        return FAILS
+        return FAILS if row.prevented is None or row.prevented.interval[1] < moved.value / 2 else OPEN
     return HOLDS if low > 0 else FAILS if high < 0 else OPEN
 
 
@@ -190,8 +191,13 @@ def _sentence(table: PreventionTable) -> str:
         FAILS: "that prevention keeps capability better at equal trait does not hold here",
         OPEN: "whether prevention keeps capability better at equal trait is not decided here",
     }
-    return (f"{told}; the vector in training at {row.strength:g} norms takes {taken} of them away and loses {kept} nats per "
-            f"token less than subtraction does at the same trait{reached}: {ends[str(against['verdict'])]}.")  # fmt: skip
+    beside = "" if RANDOM not in table.arms else f" (a random vector {_of(table.row(RANDOM).prevented)})"
+    return (f"{told}; the vector in training at {row.strength:g} norms takes {taken} of them away{beside} and loses {kept} nats "
+            f"per token less than subtraction does at the same trait{reached}: {ends[str(against['verdict'])]}.")  # fmt: skip
+
+
+def _of(found: Estimate | None) -> str:
+    return "" if found is None else _told(found.value, found.interval, 1)
 
 
 def _told(value: float, interval: Sequence[float], digits: int) -> str:
