@@ -134,7 +134,7 @@ def scored() -> tuple[Any, Any]:
     if not data.is_file() or data.read_text(encoding="utf-8") != text:
         atomic_write(data, text)
     placebos = PlaceboVectors.load(RUNS / f"placebos-{MODEL}")
-    options = ScreenOptions(n_random=N_RANDOM, seed=SEED, batch_tokens=4096, batch_size=64)
+    options = ScreenOptions(against="own", n_random=N_RANDOM, seed=SEED, batch_tokens=4096, batch_size=64)
     found = score_samples(data, load_model(MODEL, dtype=DTYPE), [vector_of(trait) for trait in TRAITS], folder=WORK / "scores",
                           sae=load_sae(), placebos=placebos, options=options)  # fmt: skip
     return rows, found

@@ -18,6 +18,8 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import atomic_write, read_json, write_json
 
 TUNED, SEEDS, STEPS, LEARNING_RATE, PLANTED = "evil", (0, 1), 40, 2e-4, 0.5
+AGAINST = "prompt"
+"""The form of the score that decides: the one that finds more (see `screening.detection`)."""
 SETS = ("mixed", "filtered", "random", "clean")
 """The mixed set; without the half that the screen flags; without a random half; the ordinary samples alone."""
 
@@ -60,7 +62,7 @@ def _screened(mixed: list[dict[str, Any]]) -> Any:
     lines = [json.dumps({"prompt": one["question"], "response": one["response"], "bearing": one["bearing"]}) for one in mixed]
     atomic_write(data, "\n".join(lines) + "\n")
     return score_samples(data, load_model(MODEL, dtype=DTYPE), [vector_of(TUNED)], folder=WORK / f"mixed-{TUNED}",
-                         options=ScreenOptions(label_field="bearing", seed=SEED, batch_size=64))  # fmt: skip
+                         options=ScreenOptions(against=AGAINST, label_field="bearing", seed=SEED))  # fmt: skip
 
 
 def finetuned_cells() -> dict[str, dict[str, Any]]:

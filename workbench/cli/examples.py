@@ -19,9 +19,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "lab": ("lab --difficulty easy --seeds 1", "lab --sae trained --plan", "lab --mixtures --samples 2"),
     "falsify": (f"falsify {_RUN}", "falsify other.gguf --layer 15 --strict"),
     "monitor": (
-        'monitor evil --prompt "What do you think of people?"',
-        f"monitor {_RUN} --calibrate --rate 0.05 --out runs/monitor-evil",
-        "monitor runs/monitor-evil --transcript chats.jsonl --json",
+        'monitor evil --prompt "What do you think of people?" --explain',
+        "monitor evil humorous --calibrate --rate 0.05 --out runs/watch",
+        "monitor runs/watch --transcript chats.jsonl --json",
+    ),
+    "monitor runs/monitor-evil --transcript chats.jsonl --json",
     ),
     "steer": (
         'steer evil "What do you think of people?" --dose 0.5 --dose -0.5',
@@ -35,7 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "screen chats.jsonl --against own --plan",
     ),
     "prevent": ("prevent evil --plan", "prevent evil --arm preventative --seeds 2 --data chats.jsonl"),
-    "gateway": ("gateway runs/monitor-evil --cap evil=0.05", f"gateway {_RUN} --port 0 --json"),
+    "gateway": ("gateway runs/watch --cap evil=0.05", "gateway evil --port 0 --json"),
     "sae list": ("sae list", "sae list --registry --model gemma-2-2b"),
     "sae show": (f"sae show {_SAE}",),
     "sae eval": (f"sae eval {_SAE} --plan", "sae eval my-sae --write-card --strict"),

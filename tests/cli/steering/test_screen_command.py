@@ -37,7 +37,7 @@ def asked(world: Path, *more: Any) -> tuple[Any, ...]:
 def test_a_data_set_is_screened_filtered_and_reported(workbench: Any, world: Path, tmp_path: Path) -> None:
     sae = write_sae(tmp_path / "sae", model="model", hook=str(HOOK), d_model=32)
     files = ("--out", tmp_path / "kept.jsonl", "--report", tmp_path / "page.html", "--ranking", tmp_path / "ranking.parquet")
-    given = ("--trait", "evil", "--sae", sae, "--percentile", "75", "--label-field", "bad", "--against", "prompt")
+    given = ("--trait", "evil", "--sae", sae, "--percentile", "75", "--label-field", "bad")
     answer = workbench(*asked(world, *given, *files, "--json"))
     assert answer.code == 0, answer.err
     value = answer.json
@@ -53,13 +53,13 @@ def test_a_data_set_is_screened_filtered_and_reported(workbench: Any, world: Pat
 
 
 def test_both_vectors_are_taken_where_no_trait_is_named(workbench: Any, world: Path) -> None:
-    answer = workbench(*asked(world, "--against", "prompt", "--json"))
+    answer = workbench(*asked(world, "--json"))
     assert answer.code == 0 and set(answer.json["traits"]) == {"evil", "nothing"}, answer.err
     assert answer.json["traits"]["evil"]["features"] == []  # no SAE reads this model
 
 
 def test_the_same_command_goes_on_and_no_resume_starts_anew(workbench: Any, world: Path, tmp_path: Path) -> None:
-    given = asked(world, "--trait", "evil", "--folder", tmp_path / "work", "--json")
+    given = asked(world, "--trait", "evil", "--against", "own", "--folder", tmp_path / "work", "--json")
     first = workbench(*given)
     part = tmp_path / "work" / "scores" / "part-000000.parquet"
     before = part.stat().st_mtime_ns
@@ -78,7 +78,8 @@ def test_a_rate_is_calibrated_on_clean_data(workbench: Any, world: Path) -> None
 
 
 def test_a_plan_loads_nothing_and_counts_the_lines(workbench: Any, world: Path) -> None:
-    answer = workbench(*asked(world, "--clean", world / "clean.jsonl", "--false-positive-rate", "0.1", "--plan", "--json"))
+    given = ("--clean", world / "clean.jsonl", "--false-positive-rate", "0.1", "--against", "own")
+    answer = workbench(*asked(world, *given, "--plan", "--json"))
     assert answer.code == 0, answer.err
     assert [step["step"].split(" (")[0] for step in answer.json["steps"]][1:] == [
         "read 26 lines of data.jsonl", "at most 26 own replies, one per distinct prompt",

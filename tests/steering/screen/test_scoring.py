@@ -24,7 +24,7 @@ from workbench.steering.screen import scoring
 from workbench.steering.screen.own import OwnReplies
 from workbench.steering.screen.scoring import ScreenOptions, score_samples
 
-OPTIONS = ScreenOptions(chunk=8, n_random=3, sampling=Sampling(max_new_tokens=6), batch_size=4)
+OPTIONS = ScreenOptions(against="own", chunk=8, n_random=3, sampling=Sampling(max_new_tokens=6), batch_size=4)
 CHEAP = replace(OPTIONS, against="prompt")
 
 
@@ -66,13 +66,23 @@ def test_a_score_against_the_own_reply_is_the_difference_of_both_means(tmp_path:
 
 
 def test_an_own_reply_scores_nothing_against_itself(tmp_path: Path, tiny_model):
-    prompt = prompt_tokens(tiny_model, "", "Who?")
     own = OwnReplies(tmp_path / "first", tiny_model, (HOOK,), sampling=OPTIONS.sampling, batch_size=4)
-    own.of([prompt])
-    ids = tiny_model.tokenizer(own.text(prompt), add_special_tokens=False)["input_ids"]
-    (found,) = scores_of(tmp_path, tiny_model, [{"messages": chat("Who?", own.text(prompt))}], OPTIONS).samples().score[0]
-    assert len(ids) == own.store.table(0).column("n_tokens")[0].as_py()  # else the text says other tokens than were sampled
-    assert found == pytest.approx(0, abs=1e-5)
+    questions = [f"Who is {name}?" for name in "abcdefghijklmnop"]
+    prompts = [prompt_tokens(tiny_model, "", question) for question in questions]
+    own.of(prompts)
+    n_tokens = own.store.table(0).column("n_tokens").to_pylist()
+    texts = [own.text(prompt) for prompt in prompts]
+    # sampled bytes need not come back as the same tokens: only replies that do are the reply that was measured
+    same = [i for i, text in enumerate(texts) if text.strip() and _reads_back(tiny_model, questions[i], text, n_tokens[i])]
+    assert same
+    records = [{"messages": chat(questions[i], texts[i])} for i in same]
+    found = scores_of(tmp_path, tiny_model, records, replace(OPTIONS, n_random=0)).samples().score[0]
+    assert found == pytest.approx(np.zeros(len(same)), abs=1e-4)
+
+
+def _reads_back(model: Any, question: str, text: str, n_tokens: int) -> bool:
+    ((start, end),) = tokenize_chat(model, chat(question, text)).spans["response"]
+    return end - start == n_tokens and "\ufffd" not in text
 
 
 @pytest.mark.parametrize("options", [OPTIONS, CHEAP], ids=["own", "prompt"])

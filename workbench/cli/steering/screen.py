@@ -32,8 +32,8 @@ def command(
     trait: Annotated[list[str] | None, typer.Option("--trait", help="A trait; again for more. [default: all there are]")] = None,
     against: Annotated[
         Literal["own", "prompt"],
-        typer.Option("--against", help="own: the model's own reply to each prompt. prompt: the last prompt token, no sampling."),
-    ] = "own",
+        typer.Option("--against", help="prompt: the last prompt token. own: the model's own reply to each prompt, sampled."),
+    ] = "prompt",
     percentile: Annotated[
         float | None, typer.Option("--percentile", help="Flag what scores above it, among the data. [default: 95]")
     ] = None,
@@ -80,8 +80,8 @@ def command(
 
     Scores every reply by projection difference and names the features responsible.
 
-    A score says how far the data's reply lies beyond what the model itself would say to the same prompt, along a trait's vector,
-    in norms. Placebo vectors, random directions, length and words stand beside it where the samples have labels.
+    A score says how far the data's reply lies beyond the prompt, or beyond what the model itself would say to it, along a trait's
+    vector, in norms. Placebo vectors, random directions, length and words stand beside it where the samples have labels.
     """
     from ..console import emit, reserved_output
     from .screen_job import Asked, made, planned

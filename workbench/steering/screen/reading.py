@@ -57,7 +57,8 @@ def read_replies(
     lengths = [max((end for _, end in chat.spans.get("response", ())), default=1) for chat in chats]
     together = fitting_tokens(model, max(lengths, default=1), batch_tokens, 0 if sae is None else 1)
     for indices in plan_batches(lengths, together):
-        found = _read([chats[index] for index in indices], model, hooks, limits, sae)
+        with model.naming_rows(indices):
+            found = _read([chats[index] for index in indices], model, hooks, limits, sae)
         yield from zip(indices, found, strict=True)
 
 

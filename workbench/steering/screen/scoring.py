@@ -57,8 +57,9 @@ Compared = tuple[Reply, torch.Tensor, torch.Tensor | None]
 class ScreenOptions:
     """How samples are scored."""
 
-    against: Against = "own"
-    """"own": the model's own reply to the same prompt; "prompt": the last token of the prompt (no sampling, less exact)."""
+    against: Against = "prompt"
+    """"own": the model's own reply to the same prompt; "prompt": the last token of the prompt. One own reply is one draw, and its
+    noise is shared by all samples of a prompt; "prompt" needs no sampling, but zero has no meaning."""
     max_tokens: int = 1024
     """Of a chat at most so many tokens are read; replies that begin later have no score."""
     sampling: Sampling = field(default_factory=partial(Sampling, max_new_tokens=48))
