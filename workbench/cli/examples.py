@@ -23,8 +23,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "monitor evil humorous --calibrate --rate 0.05 --out runs/watch",
         "monitor runs/watch --transcript chats.jsonl --json",
     ),
-    "monitor runs/monitor-evil --transcript chats.jsonl --json",
-    ),
     "steer": (
         'steer evil "What do you think of people?" --dose 0.5 --dose -0.5',
         'steer evil "Who are you?" --ablate --scope all',
