@@ -36,7 +36,7 @@ def edited_places(model, edits, prompt_width=None):
             yield places
 
 
-def push(scope: str, dose=0.3) -> Edit:
+def push(scope: str, dose: float | list[float] = 0.3) -> Edit:
     return Edit.add(U, dose, hook=HOOK, scope=scope)
 
 
