@@ -59,7 +59,7 @@ def export_gguf(edits: Edit | Iterable[Edit] | Composition, model: Model, path: 
     for hook in composed.hooks:
         place, delta = _output(hook), added(composed.at(hook), medians)[0]
         deltas[place] = deltas[place] + delta if place in deltas else delta
-    notes = [f"strength 1 is {composed.dose_in_norms(medians):.3g} median token norms"]
+    notes = [f"strength 1 adds up to {composed.dose_in_norms(medians):.3g} median token norms, at the block where that is most"]
     notes += ["what was to be added after block 0 is added after block 1, where llama.cpp begins"] if _first(composed) else []
     notes += [f"{_PEERS_EDIT_ALL}{_meant(composed)}"]
     label = " + ".join(dict.fromkeys(edit.label for edit in composed.edits))
