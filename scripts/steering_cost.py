@@ -102,9 +102,10 @@ def trait_row(trait: str) -> dict[str, Any]:
     from workbench.steering.cost import table
 
     vector, bench = vector_of(trait), bench_of(trait)
-    random = directions.covariance_matched(sampled_tokens(vector, vector.hook, bench.model), vector.hook, 1, seed=SEED)[0]
+    tokens = sampled_tokens(vector, vector.hook, bench.model)
+    randoms = directions.covariance_matched(tokens, vector.hook, N_TRAIT_SAMPLES, seed=SEED)
     row = table.trait_row(
-        bench, directions.whole(vector), random, select=_asking("verification", 1), sealed=_asking("sealed", N_TRAIT_SAMPLES),
+        bench, directions.whole(vector), randoms, select=_asking("verification", 1), sealed=_asking("sealed", N_TRAIT_SAMPLES),
         seed=SEED,
     )  # fmt: skip
     row["judge_validated"] = is_validated(JUDGE, load_trait(trait))

@@ -23,7 +23,7 @@ from workbench.steering.cost.matching import NeutralShift
 from workbench.steering.cost.pareto import front, front_summary
 from workbench.steering.cost.replies import Asking, Replies, judged, sample_replies, start_prompt
 from workbench.steering.cost.sweep import Bench, Cell, NotMeasured, sweep
-from workbench.steering.cost.table import coherent_dose, trait_row
+from workbench.steering.cost.table import coherent_dose, in_turn, trait_row
 from workbench.steering.cost.treatments import UNSTEERED, Treatment, adding, kl_ladder, ladder
 from workbench.steering.directions import NamedDirection
 from workbench.steering.edits import Edit
@@ -186,17 +186,30 @@ def test_a_dose_is_the_largest_that_keeps_coherence(bench, model, monkeypatch):
 
 
 def test_a_row_reports_sealed_questions_beside_a_random_direction_at_the_same_kl(bench, model, trait):
-    random = NamedDirection("random", HOOK, torch.randn(model.d_model, generator=torch.Generator().manual_seed(3)))
+    random = torch.Generator().manual_seed(3)
+    randoms = [NamedDirection(f"random {n}", HOOK, torch.randn(model.d_model, generator=random)) for n in range(2)]
     vector = NamedDirection("word", HOOK, word_direction(model))
     select = replace(SHORT, splits=("verification",), n_samples=1)
-    row = trait_row(bench, vector, random, select=select, sealed=SHORT, doses=(1.0,))
+    row = trait_row(bench, vector, randoms, select=select, sealed=SHORT, doses=(1.0,))
     assert set(row) == {"up", "down", "ablate", "capability_cost", "judge"}
     assert set(row["down"]) == set(row["ablate"]) == {"neutral", "trait"}
     assert row["up"]["interval"][0] > 0 and row["up"]["beyond_interval"][0] > 0
     assert row["down"]["neutral"]["room"] is (row["down"]["neutral"]["base"] >= 5)
+    null = [one for one in kept(bench) if one["treatment"]["method"] == "random"]
+    assert len(null) == 2 and all(len({r["response"] for r in one["rows"]}) > 1 for one in null)
     assert set(row["capability_cost"]) == {"up", "down", "ablate"}
     asked = {tuple(sorted({r["question_id"] for r in reply["rows"]})) for reply in kept(bench)}
     assert asked == {tuple(sorted(q.id for q in trait.questions_of(split))) for split in ("verification", "sealed")}
+
+
+def test_edits_in_turn_give_each_sample_what_its_own_edit_gives(bench, model, trait):
+    one, other = (tuple(adding(direction(model), hook=HOOK)(2.0)) for direction in (word_direction, harmful_direction))
+    asking = replace(SHORT, start="trait", n_samples=2, batch_size=7)  # batches that cut through questions, sorted by length
+    mixed = bench.replies(in_turn(bench, asking, "random", None, [one, other]), asking)
+    alone = [bench.replies(Treatment("add", 2.0, edits), replace(asking, batch_size=64)) for edits in (one, other)]
+    for row, first, second in zip(mixed.rows, *(found.rows for found in alone), strict=True):
+        assert row["response"] == (second if row["sample"] else first)["response"]
+    assert any(a["response"] != b["response"] for a, b in zip(alone[0].rows, alone[1].rows, strict=True))
 
 
 def kept(bench):

@@ -21,6 +21,7 @@ from .treatments import UNSTEERED, EditsAt, Treatment, ablating, adding
 
 if TYPE_CHECKING:
     from ..directions import NamedDirection
+    from ..edits import Edit
     from .replies import Asking, Replies
     from .sweep import Bench
 
@@ -58,7 +59,7 @@ def coherent_dose(bench: Bench, edits_at: EditsAt, asking: Asking, *, sign: int,
 def trait_row(
     bench: Bench,
     vector: NamedDirection,
-    random: NamedDirection,
+    randoms: Sequence[NamedDirection],
     *,
     select: Asking,
     sealed: Asking,
@@ -68,16 +69,17 @@ def trait_row(
     """{up, down, ablate, capability_cost, judge}; `select` and `sealed` say how to ask, their start is set here.
 
     up: {start: "neutral", dose, coherent, kl, base, points, change, interval, coherence, base_coherence, random: {dose, change,
-    interval}, beyond_random, beyond_interval}. down, ablate: {neutral: the same without random, trait: the same}. `random` is
-    added at the KL that the vector has, or ablated in its place. Intervals bootstrap the questions. capability_cost: {up,
-    down, ablate}: what `losses` says.
+    interval}, beyond_random, beyond_interval}. down, ablate: {neutral: the same without random, trait: the same}. Each sample
+    of a question gets another of the `randoms`, added at the KL that the vector has, or ablated in its place. Intervals
+    bootstrap the questions. capability_cost: {up, down, ablate}: what `losses` says.
     """
     neutral, told = replace(sealed, start="neutral"), replace(sealed, start="trait")
     up = coherent_dose(bench, adding(vector), replace(select, start="neutral"), sign=1, doses=doses)
     down = coherent_dose(bench, adding(vector), replace(select, start="trait"), sign=-1, doses=doses)
     do = {"up": _at("add", adding(vector), up.dose), "down": _at("add", adding(vector), down.dose), "ablate": ablating(vector)}
-    null = {"up": _random_at_kl(bench, adding(random), do["up"], 1), "down": _random_at_kl(bench, adding(random), do["down"], -1),
-            "ablate": ablating(random)}  # fmt: skip
+    null = {"up": _random_at_kl(bench, randoms, do["up"], 1, neutral),
+            "down": _random_at_kl(bench, randoms, do["down"], -1, told),
+            "ablate": in_turn(bench, told, "ablate random", None, [ablating(one).edits for one in randoms])}  # fmt: skip
     found = {
         "up": {"start": "neutral", **_told(up), **_change(bench, do["up"], null["up"], neutral, seed)},
         "down": {"neutral": _told(down) | _change(bench, do["down"], None, neutral, seed),
@@ -106,10 +108,25 @@ def _costs(bench: Bench, treatments: Mapping[str, Treatment], seed: int) -> dict
     return None if base is None else {name: losses(one, base, seed=seed) for name, one in measured.items() if one is not None}
 
 
-def _random_at_kl(bench: Bench, edits_at: EditsAt, treatment: Treatment, sign: int) -> Treatment | None:
-    """The random direction at the KL that a treatment has; None for one that hardly moves neutral text."""
-    kl = bench.effect(treatment)[1]
-    return _at("random", edits_at, sign * round(bench.neutral.dose(edits_at, kl), 6)) if kl > 1e-5 else None
+def _random_at_kl(
+    bench: Bench, randoms: Sequence[NamedDirection], treatment: Treatment, sign: int, asking: Asking
+) -> Treatment | None:
+    """Random directions at the KL that a treatment has; None for one that hardly moves neutral text."""
+    if not (kl := bench.effect(treatment)[1]) > 1e-5:
+        return None
+    doses = [sign * round(bench.neutral.dose(adding(one), kl), 6) for one in randoms]
+    edits = [adding(one)(dose) for one, dose in zip(randoms, doses, strict=True)]
+    return in_turn(bench, asking, "random", sum(doses) / len(doses), edits)
+
+
+def in_turn(
+    bench: Bench, asking: Asking, method: str, level: float | None, edits: Sequence[tuple[Edit, ...]]
+) -> Treatment:
+    """One treatment of all: sample s of every question gets the edits numbered s modulo their number."""
+    n_questions = len(bench.trait.questions_of(*asking.splits))
+    mine = [[sample % len(edits) == number for sample in range(asking.n_samples)] * n_questions for number in range(len(edits))]
+    acting = (edit.on_rows(rows) for rows, some in zip(mine, edits, strict=True) if any(rows) for edit in some)
+    return Treatment(method, level, tuple(acting))
 
 
 def _at(method: str, edits_at: EditsAt, dose: float) -> Treatment:

@@ -106,5 +106,8 @@ def capping(vector: Any, projections: Tensor, quantiles: Sequence[float]) -> tup
 
 
 def edits_key(edits: Iterable[Edit]) -> list[list[Any]]:
-    """Kind, place, direction and amount of each edit (JSON types), whatever it is called and wherever it acts."""
-    return [[e.kind, str(e.hook), tensor_hash(e.direction), list(e.amounts), str(e.measured_at)] for e in edits]
+    """Kind, place, direction, amount and rows of each edit (JSON types), whatever it is called and whatever its scope is."""
+    return [
+        [e.kind, str(e.hook), tensor_hash(e.direction), list(e.amounts), str(e.measured_at), *([list(e.rows)] if e.rows else [])]
+        for e in edits
+    ]
