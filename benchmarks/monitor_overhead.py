@@ -1,6 +1,6 @@
 """What watching costs: transformers' own `generate` plain and under a monitor, in one run on the default model.
 
-    python benchmarks/monitor_overhead.py [--rounds 12] [--new-tokens 32] [--batch 1 --batch 16] [--monitor vectors]
+    python benchmarks/monitor_overhead.py [--rounds 10] [--new-tokens 16] [--batch 1 --batch 16] [--monitor vectors]
 
 For each batch size, for 7 vectors alone and with 8 features of the default SAE, the two sides run in turn, the first one
 alternating, so that a busy machine is busy for both. The figure is the median of the rounds' ratios (monitored / plain; 1.03 is
@@ -80,8 +80,8 @@ def ratio(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--monitor", choices=MONITORS, action="append")
     said = parser.parse_args()

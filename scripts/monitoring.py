@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "monitoring.json", ROOT / "docs" / "images"
 RUNS, MODEL, READER, SEED, DTYPE = ROOT / "runs", "smollm2-135m-instruct", "gemma3-270m", 0, "bfloat16"
 PLACE = RUNS / "monitoring"
-WATCHING = ROOT / "workbench" / "steering" / "monitor" / "watching.py"
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 OUTCOME, FILTER = "offline-outcome", "offline"
 RATES, WINDOWS = (0.01, 0.05), (1, 8, 16)
@@ -414,7 +413,7 @@ def overhead() -> dict[str, Any]:
         return json.loads(done.stdout)
 
     found: dict[str, Any] = {}
-    source = {"benchmark": sha256_file(ROOT / "benchmarks" / "monitor_overhead.py"), "watching": sha256_file(WATCHING)}
+    source = {"benchmark": sha256_file(ROOT / "benchmarks" / "monitor_overhead.py")}
     for batch in (1, 16):
         for monitor in ("vectors", "vectors_and_features"):
             file = PLACE / f"overhead-{batch}-{monitor}.json"
@@ -425,6 +424,7 @@ def overhead() -> dict[str, Any]:
     return found
 
 
+VERSIONS = {"detection": 2}
 PIECES: dict[str, Any] = {
     "detection": detected, "thresholds": thresholds, "lead": lead, "ordinary": ordinary, "prompt": prompt, "surrogate": surrogate
 }  # fmt: skip
@@ -435,7 +435,8 @@ def piece(name: str, trait: str) -> dict[str, Any]:
     from workbench.cli.remembered import remembered
 
     file = PLACE / f"{trait}-{MODEL}" / f"{name}.json"
-    return remembered(file, _sources(trait, piece=name, samples=N_SAMPLES), lambda: PIECES[name](trait))
+    sources = _sources(trait, piece=name, samples=N_SAMPLES) | ({"version": VERSIONS[name]} if name in VERSIONS else {})
+    return remembered(file, sources, lambda: PIECES[name](trait))
 
 
 def main() -> None:

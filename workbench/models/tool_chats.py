@@ -3,7 +3,8 @@
 A chat template that knows tools prints calls and results in its own way ("template"). One that leaves any of them out, or refuses
 the role "tool", gets them as text ("written"): a call as `<tool_call>{"name": ..., "arguments": ...}</tool_call>` behind what the
 assistant says, a result as a user's message `<tool_response>...</tool_response>`. Which it was is told, because a model was
-trained on one only. """
+trained on one only.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 The statistic of a reply is what its alarm is decided on, and an alarm is raised when it exceeds the threshold. Thresholds are
 split-conformal: of n calibration replies the threshold is the k-th largest statistic, k = floor(rate (n + 1)), so that a further
 reply of the same kind raises an alarm with probability at most `rate` (Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in
-a Random World", section 2.2). What is achieved is measured on replies to other questions. """
+a Random World", section 2.2). What is achieved is measured on replies to other questions.
+"""
 
 from __future__ import annotations
 

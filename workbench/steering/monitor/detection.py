@@ -28,7 +28,8 @@ N_BOOTSTRAP, N_RANDOM = 500, 200
 MIN_SHARE = 0.02
 """A feature takes part if it fires in so many of the rows that a detector is made from."""
 PENALTIES = (0.01, 0.03, 0.1, 0.3)
-"""Inverse penalties of the probe; grouped cross-validation over the extraction questions chooses."""
+DENSE_PENALTIES = (1e-4, 1e-3, 1e-2)
+"""Inverse penalties of the probes; grouped cross-validation over the extraction questions chooses."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,10 +57,12 @@ def detection(
     """{arm: {...}, judge: {...}}: detection of the persona's arm, and of replies that a judge calls the trait.
 
     Each is {n_rows, n_questions, share, detectors: {name: {auroc, interval, minus_vector, minus_vector_interval}}, random_q95,
-    placebo_q95, features: [chosen by division], probe: {penalty, n_features}}; detectors are vector, feature, probe, text,
-    length. The vector is the difference of the arms for both targets; all others are fitted to the target on the making side: the
-    arm there, or what `make.label` says. `random_q95` is the 95th percentile of max(AUROC, 1 - AUROC) over covariance-matched
-    directions, `placebo_q95` over the placebo directions [n, d_model]. """
+    placebo_q95, features: [chosen by division], probe: {penalty, n_features}}; detectors are vector, vector_unfiltered, feature,
+    probe, dense_probe, text, length. The two vectors are the difference of the arms for both targets, from the rows that the
+    filtering judge kept and from all; the others are fitted to the target on the making side: the arm there, or what `make.label`
+    says. `random_q95` is the 95th percentile of max(AUROC, 1 - AUROC) over covariance-matched directions, `placebo_q95` over the
+    placebo directions [n, d_model].
+    """
     cells = division_cells(make.rows, score.rows, n_instructions)
     found = {}
     for target, made, scored in (
@@ -77,8 +80,10 @@ def _one_target(
     random = generator(seed)
     probe = Probe(choose_penalty(make, made))
     feature = BestFeature()
+    dense = DenseProbe(choose_penalty(make, made, dense=True))
     fits: dict[str, Fit] = {
-        "vector": vector_scores, "feature": feature, "probe": probe, "text": words_scores, "length": length_scores
+        "vector": vector_scores, "vector_unfiltered": unfiltered_scores, "feature": feature, "probe": probe, "dense_probe": dense,
+        "text": words_scores, "length": length_scores,
     }  # fmt: skip
     nulls = {"random_q95": covariance_matched_directions(make.means, n_random, random), "placebo_q95": placebos}
     return {
@@ -157,6 +162,13 @@ def vector_scores(make: Examples, rows: Tensor, _targets: Tensor, score: Example
     return score.means.double() @ (weights @ make.means.double())
 
 
+def unfiltered_scores(make: Examples, rows: Tensor, _targets: Tensor, score: Examples) -> Tensor:
+    """The same from all rows: what the probes are made from."""
+    inside = torch.zeros(1, len(make.means), dtype=torch.float64).index_fill_(1, rows, 1.0)
+    weights = balanced_contrast_weights(make.rows.question, make.rows.positive, inside)[0]
+    return score.means.double() @ (weights @ make.means.double())
+
+
 class BestFeature:
     """The single feature whose mean activation separates the making side best, with its sign there; kept in `chosen`."""
 
@@ -192,31 +204,44 @@ class Probe:
         return values
 
 
-def choose_penalty(make: Examples, made: Tensor, n_folds: int = 4) -> float:
-    """The inverse penalty of the largest AUROC in cross-validation over the extraction questions."""
+class DenseProbe:
+    """L2 logistic regression on the standardised mean activations themselves: what a probe without features reaches."""
+
+    def __init__(self, penalty: float) -> None:
+        self.penalty = penalty
+
+    def __call__(self, make: Examples, rows: Tensor, targets: Tensor, score: Examples) -> Tensor:
+        """Scores of all scored rows."""
+        return _fitted(make.means[rows].float(), targets, self.penalty, score.means.float(), dense=True)[1]
+
+
+def choose_penalty(make: Examples, made: Tensor, n_folds: int = 4, *, dense: bool = False) -> float:
+    """The inverse penalty of the largest AUROC in cross-validation over the extraction questions, of the feature probe or
+    (`dense`) of the one on activations."""
     rows = torch.isfinite(made).nonzero().flatten()
     targets, fold = made[rows] > 0.5, make.rows.question[rows] % n_folds
     if not bool(targets.any()) or bool(targets.all()):
         return PENALTIES[0]
-    codes = make.codes[rows][:, _used(make.codes[rows])].float()
+    codes = make.means[rows].float() if dense else make.codes[rows][:, _used(make.codes[rows])].float()
 
     def held_out(penalty: float) -> float:
         areas = []
         for k in range(n_folds):
             inside, outside = fold != k, fold == k
             if all(bool(part.any()) and not bool(part.all()) for part in (targets[inside], targets[outside])):
-                scores = _fitted(codes[inside], targets[inside], penalty, codes[outside])[1]
+                scores = _fitted(codes[inside], targets[inside], penalty, codes[outside], dense=dense)[1]
                 areas.append(float(auc(scores, targets[outside])))
         return sum(areas) / max(len(areas), 1)
 
-    return max(PENALTIES, key=held_out)
+    return max(DENSE_PENALTIES if dense else PENALTIES, key=held_out)
 
 
-def _fitted(codes: Tensor, targets: Tensor, penalty: float, scored: Tensor) -> tuple[Tensor, Tensor]:
+def _fitted(codes: Tensor, targets: Tensor, penalty: float, scored: Tensor, *, dense: bool = False) -> tuple[Tensor, Tensor]:
     from sklearn.linear_model import LogisticRegression
 
     spread = codes.std(dim=0).clamp_min(1e-6)
-    probe = LogisticRegression(C=penalty, l1_ratio=1.0, solver="liblinear", class_weight="balanced", max_iter=200, random_state=0)
+    kind: dict[str, Any] = {"solver": "lbfgs"} if dense else {"l1_ratio": 1.0, "solver": "liblinear", "random_state": 0}
+    probe = LogisticRegression(C=penalty, class_weight="balanced", max_iter=300, **kind)
     probe.fit((codes / spread).numpy(), targets.numpy())
     return torch.from_numpy(probe.coef_[0]), torch.from_numpy(probe.decision_function((scored / spread).numpy()))
 

@@ -3,7 +3,8 @@
 Positions are 1-based tokens of the reply. Of a reply that a judge calls the trait as a whole: `alarm` is the token at which the
 alarm is raised first, `onset` the first token of the first sentence that (read alone) a judge calls the trait, `n` the reply's
 last token. Tokens left = n - alarm; tokens before the onset = onset - alarm, positive when the alarm comes first. Replies without
-an alarm count as not detected and have neither; replies without such a sentence have no onset. """
+an alarm count as not detected and have neither; replies without such a sentence have no onset.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ class Reasons(Shown):
     """A projection beyond neutral, `total` (in units of the residual stream, toward the trait), as the parts of features.
 
     `features` are (feature, part), the largest parts first (positive: toward the trait); `rest` is what all other features carry
-    and `error` what the SAE does not explain. total = sum of the parts + rest + error. """
+    and `error` what the SAE does not explain. total = sum of the parts + rest + error.
+    """
 
     total: float
     features: tuple[tuple[int, float], ...]

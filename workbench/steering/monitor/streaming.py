@@ -41,7 +41,8 @@ def watched_stream(
     `edits` (`steering.edits`) act behind the monitor: at their own hook point it sees the activations before they are changed.
 
     The last step has the alarms that only the end of a reply decides. The hooks are in force until the iterator ends or is
-    closed. """
+    closed.
+    """
     seen: deque[TokenSeen] = deque()
     alarms: deque[AlarmRaised] = deque()
     replies: list[Generated] = []

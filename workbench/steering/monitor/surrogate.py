@@ -2,7 +2,8 @@
 
 For a model behind an API nobody sees activations, but its text can be read by a local one. What that costs is told on the same
 replies: AUROC of the reader, of the writer's own activations (with its system prompt in context, and read again without it, which
-is all that the reader knows), and of the text alone. """
+is all that the reader knows), and of the text alone.
+"""
 
 from __future__ import annotations
 

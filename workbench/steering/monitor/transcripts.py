@@ -5,7 +5,8 @@ has its own projections. What the assistant wrote can raise alarms; what it only
 shown.
 
 The same function is *surrogate monitoring*: the transcript may come from any model, also from one behind an API. The reader
-projects it on its own vectors, made on its own replies. """
+projects it on its own vectors, made on its own replies.
+"""
 
 from __future__ import annotations
 
