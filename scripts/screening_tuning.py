@@ -123,14 +123,15 @@ def _measured(model: Any) -> dict[str, Any]:
 
 def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Per set the mean over seeds of judge B's points and of the preference for bearing replies, each as a change from the base;
-    and contrasts between sets. Intervals bootstrap the sealed questions; the seeds are averaged."""
+    and contrasts between sets. Intervals bootstrap the sealed questions; the seeds that are complete are averaged."""
     import torch
 
     from workbench.maths.statistics import bootstrap_counts, percentile_interval
 
     base = _per_question(cells["base"])
-    change = {name: torch.stack([_per_question(cells[f"{name}-{seed}"]) for seed in SEEDS]).mean(dim=0) - base
-              for name in SETS if all(f"{name}-{seed}" in cells for seed in SEEDS)}  # fmt: skip
+    seeds = [seed for seed in SEEDS if all(f"{name}-{seed}" in cells for name in SETS)]
+    change = {name: torch.stack([_per_question(cells[f"{name}-{seed}"]) for seed in seeds]).mean(dim=0) - base
+              for name in (SETS if seeds else ())}  # fmt: skip
     draws = bootstrap_counts(base.shape[1], N_BOOTSTRAP, generator(derive_seed("screening tuning", SEED)))
 
     def told(values: torch.Tensor) -> dict[str, Any]:
@@ -141,11 +142,11 @@ def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
     pairs = (("mixed", "clean"), ("mixed", "filtered"), ("random", "filtered"), ("filtered", "clean"))
     sets = {name: {**told(values), "n": cells[f"{name}-0"]["n"], "n_bearing": cells[f"{name}-0"]["n_bearing"],
-                   "coherence": sum(sum(cells[f"{name}-{s}"]["coherence"]) for s in SEEDS) / len(SEEDS) / base.shape[1],
-                   "by_seed": [_per_question(cells[f"{name}-{s}"]).mean(dim=1).tolist() for s in SEEDS]}
+                   "coherence": sum(sum(cells[f"{name}-{s}"]["coherence"]) for s in seeds) / len(seeds) / base.shape[1],
+                   "by_seed": [_per_question(cells[f"{name}-{s}"]).mean(dim=1).tolist() for s in seeds]}
             for name, values in change.items()}  # fmt: skip
     contrasts = {f"{a} - {b}": told(change[a] - change[b]) for a, b in pairs if a in change and b in change}
-    return {"trait": TUNED, "seeds": list(SEEDS), "steps": STEPS, "learning_rate": LEARNING_RATE,
+    return {"trait": TUNED, "seeds": seeds, "steps": STEPS, "learning_rate": LEARNING_RATE,
             "planted": PLANTED, "n_questions": base.shape[1],
             "base": {"points": float(base[0].mean()), "preference": float(base[1].mean())}, "sets": sets,
             "contrasts": contrasts, "power": _power(contrasts)}  # fmt: skip
