@@ -57,7 +57,7 @@ def example_sae() -> SparseAutoencoder:
 PLAIN = {
     "WorkbenchError", "HookPoint", "Sampling", "ChatServer", "Judge", "RunFolder", "SaeEntry", "Asset", "AnnotationWidget",
     "LabRow", "Aim", "Check", "EndpointConfig", "Judgement", "MethodScore", "Question", "SamplingDesign", "TokenSource",
-    "Column", "ScreenOptions",
+    "Column", "FinetuneOptions", "ScreenOptions",
 }  # fmt: skip
 
 
