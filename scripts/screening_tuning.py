@@ -124,42 +124,50 @@ def _measured(model: Any) -> dict[str, Any]:
 def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Per set the mean over seeds of judge B's points and of the preference for bearing replies, each as a change from the base;
     and contrasts between sets. Intervals bootstrap the sealed questions; the seeds that are complete are averaged."""
-    import torch
-
-    from workbench.maths.statistics import bootstrap_counts, percentile_interval
-
     base = _per_question(cells["base"])
     seeds = [seed for seed in SEEDS if all(f"{name}-{seed}" in cells for name in SETS)]
-    change = {name: torch.stack([_per_question(cells[f"{name}-{seed}"]) for seed in seeds]).mean(dim=0) - base
-              for name in (SETS if seeds else ())}  # fmt: skip
-    draws = bootstrap_counts(base.shape[1], N_BOOTSTRAP, generator(derive_seed("screening tuning", SEED)))
-
-    def told(values: torch.Tensor) -> dict[str, Any]:
-        drawn = (draws @ values.T) / draws.sum(dim=1, keepdim=True)
-        low, high = percentile_interval(drawn)
-        return {name: {"value": float(values[place].mean()), "interval": [float(low[place]), float(high[place])]}
-                for place, name in enumerate(("points", "preference"))}  # fmt: skip
-
+    made = {name: [cells[f"{name}-{seed}"] for seed in seeds] for name in (SETS if seeds else ())}
+    change = {name: {key: _mean_of(these, key) - base[key] for key in base} for name, these in made.items()}
+    sets = {name: {**_told(change[name]), "n": these[0]["n"], "n_bearing": these[0]["n_bearing"],
+                   "coherence": sum(sum(one["coherence"]) / len(one["coherence"]) for one in these) / len(these),
+                   "by_seed": [{key: float(one[key].mean() - base[key].mean()) for key in base}
+                               for one in map(_per_question, these)]}
+            for name, these in made.items()}  # fmt: skip
     pairs = (("mixed", "clean"), ("mixed", "filtered"), ("random", "filtered"), ("filtered", "clean"))
-    sets = {name: {**told(values), "n": cells[f"{name}-0"]["n"], "n_bearing": cells[f"{name}-0"]["n_bearing"],
-                   "coherence": sum(sum(cells[f"{name}-{s}"]["coherence"]) for s in seeds) / len(seeds) / base.shape[1],
-                   "by_seed": [_per_question(cells[f"{name}-{s}"]).mean(dim=1).tolist() for s in seeds]}
-            for name, values in change.items()}  # fmt: skip
-    contrasts = {f"{a} - {b}": told(change[a] - change[b]) for a, b in pairs if a in change and b in change}
-    return {"trait": TUNED, "seeds": seeds, "steps": STEPS, "learning_rate": LEARNING_RATE,
-            "planted": PLANTED, "n_questions": base.shape[1],
-            "base": {"points": float(base[0].mean()), "preference": float(base[1].mean())}, "sets": sets,
-            "contrasts": contrasts, "power": _power(contrasts)}  # fmt: skip
+    contrasts = {f"{a} - {b}": _told({key: change[a][key] - change[b][key] for key in base}) for a, b in pairs if change}
+    return {"trait": TUNED, "against": AGAINST, "seeds": seeds, "steps": STEPS, "learning_rate": LEARNING_RATE,
+            "planted": PLANTED, "base": {key: float(values.mean()) for key, values in base.items()},
+            "n_questions": {key: len(values) for key, values in base.items()}, "sets": sets, "contrasts": contrasts,
+            "power": _power(contrasts)}  # fmt: skip
 
 
-def _per_question(cell: dict[str, Any]) -> Any:
-    """[points; preference] by sealed question, float64 [2, n]: the preference is how many nats per token a held-out bearing reply
-    is likelier than an ordinary one to the same question. (The questions of the two rows stand in different orders.)"""
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    """{measure: {value, interval}} of values by question, drawn with replacement."""
+    from workbench.maths.statistics import bootstrap_counts, percentile_interval
+
+    found = {}
+    for key, one in values.items():
+        draws = bootstrap_counts(len(one), N_BOOTSTRAP, generator(derive_seed("screening tuning", SEED)))
+        low, high = percentile_interval(draws @ one / len(one))
+        found[key] = {"value": float(one.mean()), "interval": [float(low), float(high)]}
+    return found
+
+
+def _mean_of(cells: list[dict[str, Any]], key: str) -> Any:
+    import torch
+
+    return torch.stack([_per_question(cell)[key] for cell in cells]).mean(dim=0)
+
+
+def _per_question(cell: dict[str, Any]) -> dict[str, Any]:
+    """{points, preference} by sealed question, float64 [n] each: the preference is how many nats per token a held-out bearing
+    reply is likelier than an ordinary one to the same question (of the questions that have both)."""
     import torch
 
     lost = {kind: _mean_by(one["question"], one["loss"]) for kind, one in cell["losses_of"].items()}
     preference = [lost["ordinary"][question] - lost["bearing"][question] for question in sorted(lost["bearing"])]
-    return torch.tensor([cell["points"], preference], dtype=torch.float64)
+    values = {"points": cell["points"], "preference": preference}
+    return {key: torch.tensor(one, dtype=torch.float64) for key, one in values.items()}
 
 
 def _mean_by(names: list[str], values: list[float]) -> dict[str, float]:
