@@ -14,6 +14,7 @@ from tests.decomposition.planted_world import make_sae
 from tests.steering.screen.data import CRUEL, HOOK, KIND, chat, cruel_vector, planted, written
 from tests.tiny import tiny_model as build
 from workbench.base.errors import WorkbenchError
+from workbench.base.runs import RunFolder
 from workbench.models.capture import capture
 from workbench.models.prompts import ChatTokens, tokenize_chat
 from workbench.models.sampling import Sampling
@@ -199,6 +200,10 @@ def test_a_folder_of_another_screening_is_refused_and_left_alone(tmp_path: Path,
     with pytest.raises(WorkbenchError, match="holds the scores of other data"):
         scores_of(tmp_path, tiny_model, planted(9))
     assert before == {path: path.read_bytes() for path in (tmp_path / "work").rglob("*.parquet")}
+    with RunFolder.open(tmp_path / "a run" / "work") as run:
+        run.mark_done("vector", "its key")
+    with pytest.raises(WorkbenchError, match="holds the scores of other data"):
+        scores_of(tmp_path / "a run", tiny_model, planted(8))
 
 
 def test_what_does_not_belong_together_is_refused_before_any_work(tmp_path: Path, tiny_model, tiny_models):

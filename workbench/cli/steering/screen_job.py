@@ -195,12 +195,13 @@ def _scored(
     asked: Asked, data: DataFile, model: Model, vectors: list[PersonaVector], sae: Any, placebos: PlaceboVectors | None,
     folder: Path | None,
 ) -> DataScores:  # fmt: skip
+    from workbench.base.runs import MANIFEST, read_manifest
     from workbench.steering.screen.scoring import score_samples, screening_key
 
     options = asked.options()
     key = screening_key(data, model, vectors, sae=sae, placebos=placebos, options=options)
     place = folder or OUT / f"{_plain(data.path.stem)}-{key[:12]}"
-    if not asked.resume and (place / "manifest.json").is_file():
+    if not asked.resume and "screen" in read_manifest(place / MANIFEST):
         for part in place.iterdir():
             if part.is_dir() and (part.name == "scores" or part.name.startswith("own-")):
                 shutil.rmtree(part)

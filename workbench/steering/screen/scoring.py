@@ -147,9 +147,9 @@ class _Job:
 
     def claim(self, run: RunFolder) -> None:
         """Write down what the folder is for; refuse one that is for something else."""
-        held = run.manifest.get("screen", {}).get("key", self.key)
-        if held != self.key:
-            raise WorkbenchError(f"{self.folder} holds the scores of other data, vectors or options",
+        known = run.manifest.get("screen")
+        if known["key"] != self.key if known else run.manifest["stages"]:
+            raise WorkbenchError(f"{self.folder} holds the scores of other data, vectors or options, or another run",
                                  "an empty folder, or one of this very screening", "choose another folder")  # fmt: skip
         run.note(screen={"key": self.key, "data": str(self.file.path), "traits": self._traits()})
 
