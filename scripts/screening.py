@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,12 @@ def _placebo_rows() -> list[dict[str, Any]]:
     return found
 
 
-def scored() -> tuple[Any, Any]:
-    """(pool, its scores along all seven traits): read once, kept under runs/screening."""
+FORMS: dict[Any, str] = {"prompt": "scores-prompt", "own": "scores"}
+"""What replies are compared with (the first is the default of the screen), and where the scores are kept."""
+
+
+def scored() -> tuple[Any, dict[str, Any]]:
+    """(pool, {form: its scores along all seven traits}): read once per form, kept under runs/screening."""
     from workbench.models.loading import load_model
     from workbench.personas.placebos import PlaceboVectors
     from workbench.saes.registry import load_sae
@@ -133,11 +137,13 @@ def scored() -> tuple[Any, Any]:
     text = "".join(json.dumps({"prompt": question, "response": reply}) + "\n" for question, reply in pairs)
     if not data.is_file() or data.read_text(encoding="utf-8") != text:
         atomic_write(data, text)
-    placebos = PlaceboVectors.load(RUNS / f"placebos-{MODEL}")
-    options = ScreenOptions(against="own", n_random=N_RANDOM, seed=SEED, batch_tokens=4096, batch_size=64)
-    found = score_samples(data, load_model(MODEL, dtype=DTYPE), [vector_of(trait) for trait in TRAITS], folder=WORK / "scores",
-                          sae=load_sae(), placebos=placebos, options=options)  # fmt: skip
-    return rows, found
+    placebos, model, sae = PlaceboVectors.load(RUNS / f"placebos-{MODEL}"), load_model(MODEL, dtype=DTYPE), load_sae()
+    vectors = [vector_of(trait) for trait in TRAITS]
+    return rows, {
+        form: score_samples(data, model, vectors, folder=WORK / folder, sae=sae, placebos=placebos,
+                            options=ScreenOptions(against=form, n_random=N_RANDOM, seed=SEED, batch_tokens=4096, batch_size=64))
+        for form, folder in FORMS.items()
+    }  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------------------- detection
@@ -147,24 +153,23 @@ SHARES = (0.01, 0.05, 0.10, 0.25, 0.50)
 FALSE_POSITIVES = 0.05
 
 
-def detection(rows: Any, found: Any) -> dict[str, dict[str, Any]]:
-    """{trait: figures}: AUROC of bearing against ordinary samples, with everything that it has to beat; see `_detected`."""
-    from workbench.personas.placebos import PlaceboVectors
-    from workbench.steering.screen.columns import PLACEBO, PROMPT, RANDOM, TEXT, TRAIT
-
-    placebos, told = PlaceboVectors.load(RUNS / f"placebos-{MODEL}"), {}
+def detection(rows: Any, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{trait: figures of the default form, and in `own` those of the other}: AUROC of bearing against ordinary samples, with
+    everything that it has to beat; see `_detected`."""
+    told: dict[str, dict[str, Any]] = {}
     for trait in TRAITS:
-        unrelated = {placebos.names[i] for i in placebos.unrelated(trait)}
-        columns = [found.column(TRAIT, trait), found.column(PROMPT, trait), found.column(TEXT, trait)]
-        nulls = [c for c in found.columns if c.kind == RANDOM or (c.kind == PLACEBO and c.name in unrelated)]
-        samples = found.samples("max", [*columns, *nulls])
-        told[trait] = _detected(trait, rows, samples, [c.kind for c in nulls])
+        told[trait] = _detected(trait, rows, found["prompt"])
+        own = _detected(trait, rows, found["own"])
+        told[trait]["planted"] = {"prompt": told[trait]["planted"]["vector"], "own": own.pop("planted")["vector"],
+                                  "text": told[trait]["planted"]["text"]}  # fmt: skip
+        told[trait]["own"] = {key: one for key, one in own.items() if key not in ("text", "length", "share_missed_by_text")}
     return told
 
 
-def _detected(trait: str, rows: Any, samples: Any, kinds: list[str]) -> dict[str, Any]:
-    """`own` and `prompt`: the two forms of the score. `same_questions`: ordinary replies to the same questions only.
-    `missed_by_text`: bearing samples that words leave below their 95th percentile of ordinary ones. `against_*`: other others."""
+def _detected(trait: str, rows: Any, found: Any) -> dict[str, Any]:
+    """`same_questions`: ordinary replies to the same questions only. `sealed`: of these, the sealed ones. `missed_by_text`:
+    bearing samples that words leave below their 95th percentile of ordinary ones. `against_*`: other others. `not_kept`: replies
+    under the positive instructions that the judge did not keep. In each, `vector` beside `text`."""
     import numpy as np
     import torch
 
@@ -176,45 +181,51 @@ def _detected(trait: str, rows: Any, samples: Any, kinds: list[str]) -> dict[str
         unit_counts,
     )
 
-    usable, mine = samples.scored, (rows["trait"] == trait).to_numpy()
-    kind = rows["kind"].to_numpy()
-    bearing = usable & mine & (kind == "bearing")
-    same = usable & mine & (kind == "ordinary")
+    samples, kinds = _samples(trait, found)
+    usable, mine, kind = samples.scored, (rows["trait"] == trait).to_numpy(), rows["kind"].to_numpy()
+    bearing, same = usable & mine & (kind == "bearing"), usable & mine & (kind == "ordinary")
     ordinary = same | (usable & ~mine & (kind == "neutral"))
-    score = torch.from_numpy(samples.score)
-    question = rows["question"].to_numpy()
+    score, question = torch.from_numpy(samples.score), rows["question"].to_numpy()
+    sealed = (rows["split"] == "sealed").to_numpy()
 
-    def compared(others: Any, column: int = 0, bears: Any = bearing) -> dict[str, Any]:
+    def compared(others: Any, bears: Any = bearing) -> dict[str, Any]:
         chosen = bears | others
-        counts = unit_counts(question[chosen].tolist(), N_BOOTSTRAP, SEED)
-        return {**auroc(score[column][chosen], torch.from_numpy(bears[chosen]), counts), "n_bearing": int(bears.sum()),
-                "n_others": int(others.sum())}  # fmt: skip
+        labels, counts = torch.from_numpy(bears[chosen]), unit_counts(question[chosen].tolist(), N_BOOTSTRAP, SEED)
+        both = {name: auroc(score[column][chosen], labels, counts) for column, name in enumerate(("vector", "text"))}
+        return {**both, "n_bearing": int(bears.sum()), "n_others": int(others.sum())}
 
     chosen = bearing | ordinary
     labels, counts = torch.from_numpy(bearing[chosen]), unit_counts(question[chosen].tolist(), N_BOOTSTRAP, SEED)
-    areas = either_way(score[3:][:, chosen], labels)
-    own = compared(ordinary)
-    null = {name: null_summary(own["value"], areas[[k == name for k in kinds]]) for name in ("placebo", "random")}
-    limit = np.quantile(samples.score[2][ordinary], 1 - FALSE_POSITIVES)
-    missed = bearing & (samples.score[2] <= limit)
-    sealed = (rows["split"] == "sealed").to_numpy()
-    forms = {"own": 0, "prompt": 1, "text": 2}
+    main, areas = compared(ordinary), either_way(score[2:][:, chosen], labels)
+    missed = bearing & (samples.score[1] <= np.quantile(samples.score[1][ordinary], 1 - FALSE_POSITIVES))
     return {
-        "auroc": own["value"], "interval": own["interval"], "n_bearing": own["n_bearing"], "n_others": own["n_others"],
-        "n_questions": len(set(question[bearing])), "prompt": compared(ordinary, 1), "text": compared(ordinary, 2),
-        "length": auroc(torch.from_numpy(samples.n_tokens[chosen]), labels, counts), **null,
-        "same_questions": {name: compared(same, column) for name, column in forms.items()},
-        "sealed": compared(ordinary & ~(same & ~sealed), bears=bearing & sealed),
-        "missed_by_text": compared(ordinary, bears=missed) if missed.sum() >= MIN_SAMPLES else None,
+        "auroc": main["vector"]["value"], "interval": main["vector"]["interval"], "n_bearing": main["n_bearing"],
+        "n_others": main["n_others"], "n_questions": len(set(question[bearing])), "text": main["text"],
+        "length": auroc(torch.from_numpy(samples.n_tokens[chosen]), labels, counts),
+        **{name: null_summary(main["vector"]["value"], areas[[k == name for k in kinds]]) for name in ("placebo", "random")},
+        "same_questions": compared(same), "sealed": compared(same & sealed, bearing & sealed),
+        "missed_by_text": compared(ordinary, missed) if missed.sum() >= MIN_SAMPLES else None,
         "share_missed_by_text": float(missed.sum() / bearing.sum()),
-        "against_placebo_replies": {name: compared(usable & (kind == "placebo"), column) for name, column in forms.items()},
-        "against_other_traits": {name: compared(usable & ~mine & (kind == "bearing"), column) for name, column in forms.items()},
-        "not_kept": compared(ordinary, bears=usable & mine & (kind == "dropped")),
+        "against_placebo_replies": compared(usable & (kind == "placebo")),
+        "against_other_traits": compared(usable & ~mine & (kind == "bearing")),
+        "not_kept": compared(ordinary, usable & mine & (kind == "dropped")),
         "planted": {
             name: {f"{share:.2f}": planted_precision(score[column][chosen], labels, share, counts) for share in SHARES}
-            for name, column in forms.items()
+            for column, name in enumerate(("vector", "text"))
         },
     }  # fmt: skip
+
+
+def _samples(trait: str, found: Any) -> tuple[Any, list[str]]:
+    """Scores of every sample along the trait, by its words, and along the directions of the nulls, whose kinds come with them."""
+    from workbench.personas.placebos import PlaceboVectors
+    from workbench.steering.screen.columns import PLACEBO, RANDOM, TEXT, TRAIT
+
+    placebos = PlaceboVectors.load(RUNS / f"placebos-{MODEL}")
+    unrelated = {placebos.names[i] for i in placebos.unrelated(trait)}
+    nulls = [c for c in found.columns if c.kind == RANDOM or (c.kind == PLACEBO and c.name in unrelated)]
+    columns = [found.column(TRAIT, trait), found.column(TEXT, trait), *nulls]
+    return found.samples("max", columns), [c.kind for c in nulls]
 
 
 # ----------------------------------------------------------------------------------------------------------------- the file
@@ -235,7 +246,7 @@ def evidence() -> dict[str, Any]:
     inputs["pool"] = sha256_file(WORK / "pool.jsonl")
     header = made("make evidence TOPIC=screening", SEED, time.perf_counter() - started, inputs)
     return {"_made": header, "n_random": N_RANDOM, "counts": rows["kind"].value_counts().to_dict(), "screening": told,
-            "planted": planted, "features": features(found), "after_finetuning": tuning.summary(cells)}  # fmt: skip
+            "planted": planted, "features": features(found["prompt"]), "after_finetuning": tuning.summary(cells)}  # fmt: skip
 
 
 def evidence_quick() -> bool:
@@ -247,7 +258,7 @@ def evidence_quick() -> bool:
     from workbench.steering.screen.evaluation import auroc, unit_counts
     from workbench.steering.screen.scoring import ScreenOptions, score_samples
 
-    stated, rows = read_json(EVIDENCE)["screening"]["evil"]["same_questions"]["prompt"], pool()
+    stated, rows = read_json(EVIDENCE)["screening"]["evil"]["same_questions"]["vector"], pool()
     rows = rows[(rows["trait"] == "evil") & rows["kind"].isin(["bearing", "ordinary"]) & (rows["split"] == "sealed")]
     data, vector = WORK / "quick.jsonl", PersonaVector.load(RUNS / f"evil-{MODEL}" / "vector")
     lines = [json.dumps({"prompt": q, "response": r}) for q, r in zip(rows["question"], rows["response"], strict=True)]
@@ -288,7 +299,7 @@ def main() -> None:
         print({trait: len(rows) for trait, rows in ordinary().items()})
     elif part == "score":
         rows, found = scored()
-        print(rows.groupby(["kind", "trait"]).size().to_string(), found)
+        print(rows["kind"].value_counts().to_dict(), list(found))
     elif part == "detect":
         print(json.dumps(detection(*scored()), indent=1))
     else:

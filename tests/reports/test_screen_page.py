@@ -81,7 +81,7 @@ def test_the_file_is_written_whole(found: Screening, tmp_path: Path):
 
 
 def test_the_detection_figure_says_every_trait_with_what_it_has_to_beat():
-    one = {"auroc": 0.81, "interval": [0.7, 0.9], "prompt": {"value": 0.75}, "text": {"value": 0.35}, "random": {"q95": 0.7}}
+    one = {"auroc": 0.81, "interval": [0.7, 0.9], "own": {"auroc": 0.75}, "text": {"value": 0.35}, "random": {"q95": 0.7}}
     figure = detection_figure({"evil": one, "<script>": one})
     assert "evil 0.81 (random directions reach 0.70, words 0.35)" in repr(figure)
     assert "<script>" not in figure.svg and figure.svg.count("wbf-mark") >= 3

@@ -133,8 +133,9 @@ def _ticks_of_bearing(found: Screening, score: np.ndarray, x: Scale) -> list[str
 def detection_figure(told: Mapping[str, Mapping[str, Any]]) -> Figure:
     """How well planted samples are found, trait by trait: AUROC from .4 to 1.
 
-    Diamond with its 95% interval: the trait's vector against own replies. Circle: the cheap form. Square: words. The band reaches
-    to what 95% of the random directions get, the dashed line is chance. `told {trait: {auroc, interval, prompt, text, random}}`.
+    Diamond with its 95% interval: the trait's vector against the prompt. Circle: against own replies. Square: words. The band
+    reaches to what 95% of the random directions get, the dashed line is chance. `told {trait: {auroc, interval, own: {auroc},
+    text, random}}`.
     """
     left, right, top, row = 132.0, 600.0, 50.0, 30
     x, bottom = Scale(0.4, 1.0, left, right), top + row * len(told)
@@ -162,7 +163,7 @@ def _detected(trait: str, one: Mapping[str, Any], x: Scale, y: float) -> list[st
         words(trait, 120, y + 4, anchor="end"),
         tag("rect", x=at(0.5), y=y - 9, width=at(one["random"]["q95"]) - at(0.5), height=18.0, class_="wbf-band"),
         tag("path", d=f"M{low:.1f} {y:.1f}H{high:.1f}", class_="wbf-whisker"),
-        tag("circle", cx=at(one["prompt"]["value"]), cy=y, r=4.0, class_="wbf-other"),
+        tag("circle", cx=at(one["own"]["auroc"]), cy=y, r=4.0, class_="wbf-other"),
         tag("rect", x=at(one["text"]["value"]) - 3.5, y=y - 3.5, width=7.0, height=7.0, class_="wbf-unclear"),
         tag("path", d=_DIAMOND.format(at(one["auroc"]), y - 6), class_="wbf-mark"),
         words(f"{one['auroc']:.2f}", 616, y + 4, class_="wbf-num", font_size=12),
@@ -172,7 +173,7 @@ def _detected(trait: str, one: Mapping[str, Any], x: Scale, y: float) -> list[st
 def _detection_key(left: float, y: float) -> list[str]:
     return [
         tag("path", d=_DIAMOND.format(left + 6, y - 10), class_="wbf-mark"), words("vector", left + 17, y, font_size=12),
-        tag("circle", cx=left + 82, cy=y - 4, r=4.0, class_="wbf-other"), words("cheap form", left + 92, y, font_size=12),
+        tag("circle", cx=left + 82, cy=y - 4, r=4.0, class_="wbf-other"), words("own reply", left + 92, y, font_size=12),
         tag("rect", x=left + 172, y=y - 8, width=7.0, height=7.0, class_="wbf-unclear"),
         words("words", left + 185, y, font_size=12),
         tag("rect", x=left + 240, y=y - 12, width=22.0, height=15.0, class_="wbf-band"),
