@@ -11,40 +11,26 @@ from typing import Any
 
 import pytest
 
-from tests.labeling.planted import planted_sae, use_toy_embedders
-from tests.personas.toy import LexicalJudge, responses
+from tests.labeling.planted import use_toy_embedders
+from tests.toy_run import finished_run, sae_of
 from workbench.base.store import write_json
 from workbench.cli import run_views
 from workbench.cli.config import JobConfig
 from workbench.cli.inputs import SaeSite
 from workbench.cli.stages import Job
-from workbench.decomposition.decompose import decompose
 from workbench.labeling.contexts import building, sizes
 from workbench.labeling.contexts.index import FeatureIndex
 from workbench.labeling.contexts.sizes import RunSizes
 from workbench.labeling.views.store import load_views
-from workbench.personas.extraction import extract
-from workbench.personas.traits import load_trait
 from workbench.reports.folders import report_of_folder
-from workbench.saes.interface import SparseAutoencoder
 
 SMALL = RunSizes(n_chats=3, n_text_tokens=0, n_top=4, per_bin=1)
-
-
-def sae_of(model: Any) -> SparseAutoencoder:
-    return replace(planted_sae(), model_name=model.name)
 
 
 @pytest.fixture(scope="module")
 def made(tiny_model, tmp_path_factory) -> Path:
     """A run folder with the vector of written responses and its decomposition."""
-    folder = tmp_path_factory.mktemp("runs") / "evil"
-    trait, sae = load_trait("evil"), sae_of(tiny_model)
-    vector = extract(trait, tiny_model, judge=LexicalJudge(), rollouts=responses(trait), out=folder, hook=sae.hook,
-                     token_hooks=[sae.hook], n_bootstrap=10, n_random=20)  # fmt: skip
-    vector.save(folder / "vector")
-    decompose(vector, sae, model=tiny_model, causal=False, n_bootstrap=20).save(folder / "decomposition")
-    return folder
+    return finished_run(tiny_model, tmp_path_factory.mktemp("runs") / "evil")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 from tests.labeling.planted import planted_sae
 from tests.reports.example import SAE_HASH, SAE_ID, example_labels, example_parts, example_vector
 from tests.tiny import tiny_model
+from tests.toy_run import finished_run
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
@@ -70,8 +71,8 @@ def said(notebook: Any) -> str:
 # ------------------------------------------------------------------------------------------------ as they are stored
 
 
-def test_there_are_six_and_each_is_named_by_its_number():
-    assert [path.name[:3] for path in PATHS] == [f"{i:02d}_" for i in range(1, len(PATHS) + 1)] and len(PATHS) >= 6
+def test_there_are_eight_and_each_is_named_by_its_number():
+    assert [path.name[:3] for path in PATHS] == [f"{i:02d}_" for i in range(1, len(PATHS) + 1)] and len(PATHS) == 8
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -171,6 +172,32 @@ def test_check_yourself_in_the_laboratory(tmp_path: Path, monkeypatch: pytest.Mo
     (path,) = NOTEBOOKS.glob("06_*.ipynb")
     tables = [re.findall(r"0\.\d\d|1\.\d\d", said(one)) for one in (done, nbformat.read(path, as_version=4))]
     assert tables[0] == tables[1] and len(tables[0]) >= 12
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_world: dict[str, str]) -> Path:
+    """A finished run of evil by the tiny model that the settings name."""
+    from workbench.models.loading import load_model
+
+    return finished_run(load_model(tiny_world["WORKBENCH_MODEL"]), tmp_path_factory.mktemp("run") / "evil")
+
+
+def test_steer_and_watch_a_reply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_world: dict[str, str], tiny_run: Path
+):  # fmt: skip
+    shutil.copytree(tiny_run, tmp_path / "runs" / "evil-smollm2-135m-instruct")
+    done = executed("07", tmp_path, monkeypatch, **tiny_world)
+    assert said(done).count("SideBySide(") == 2 and "WatchedReply(" in said(done)
+    assert sum("image/svg+xml" in one for one in kinds(done)) == 1
+
+
+def test_what_would_a_data_set_teach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_world: dict[str, str], tiny_run: Path
+):  # fmt: skip
+    shutil.copytree(tiny_run, tmp_path / "runs" / "evil-smollm2-135m-instruct")
+    done = executed("08", tmp_path, monkeypatch, **tiny_world)
+    assert len((tmp_path / "kept.jsonl").read_text(encoding="utf-8").splitlines()) < 48
+    assert (tmp_path / "runs" / "adapter").is_dir() and "ModelDiff(" in said(done)
 
 
 def test_the_script_refuses_what_names_a_machine_and_what_warns():
