@@ -34,7 +34,7 @@ TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimis
 OUTCOME, FILTER = "offline-outcome", "offline"
 RATES, WINDOWS = (0.01, 0.05), (1, 8, 16)
 N_SAMPLES = 2
-N_EVERYDAY = 8
+N_EVERYDAY = 4
 """Answers per everyday question without a system prompt."""
 N_READ = 1
 """Answers per held-out question, instruction and arm that are read again, of the four that were sampled; and by the reader."""

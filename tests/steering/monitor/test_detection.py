@@ -98,10 +98,13 @@ def test_a_reader_sees_what_its_own_vector_carries() -> None:
 def test_values_show_themselves_with_a_drawing_and_escaped_names() -> None:
     from tests.tiny import tiny_model
     from workbench.models.hookpoints import HookPoint
+    from workbench.models.prompts import tokenize_chat
+    from workbench.models.sampling import Sampling
     from workbench.personas.vectors import PersonaVector
     from workbench.reports.steering.monitor import reply_figure
     from workbench.steering.monitor.alarms import Alarm, Rule
     from workbench.steering.monitor.monitor import Monitor
+    from workbench.steering.monitor.streaming import watched_stream
     from workbench.steering.monitor.transcripts import read_transcript
     from workbench.steering.monitor.watching import WatchedReply, watching
 
@@ -118,6 +121,10 @@ def test_values_show_themselves_with_a_drawing_and_escaped_names() -> None:
     for value in (monitor, reply, read_transcript(model, monitor, [{"role": "user", "content": "Hello."}])):
         html = value._repr_html_()
         assert html and "&lt;b&gt;evil" in html and "<b>evil" not in html
+    assert "token 4 of the reply" in str(reply.alarms()[0]._repr_html_()) and "4.0%" in str(reply.alarms()[0]._repr_html_())
+    chat = tokenize_chat(model, [{"role": "user", "content": "Hello."}], add_generation_prompt=True)
+    step = list(watched_stream(model, monitor, [chat], Sampling(max_new_tokens=2), row_seeds=[1]))[-1]
+    assert "said so far" in str(step._repr_html_())
     with watching(monitor, model) as log:
         model.forward(torch.tensor([[1, 2, 3]]))
     assert "1 reply watched" in str(log._repr_html_())

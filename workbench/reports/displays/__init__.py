@@ -81,6 +81,8 @@ DISPLAYS = {
     "steering.screen.columns.Directions": "screen.directions_display",
     "steering.monitor.monitor.Monitor": "monitor.monitor_display",
     "steering.monitor.watching.Watch": "monitor.watch_display",
+    "steering.monitor.watching.AlarmRaised": "monitor.alarm_display",
+    "steering.monitor.streaming.Step": "monitor.step_display",
     "steering.monitor.watching.WatchedReply": "monitor.reply_display",
     "steering.monitor.transcripts.TranscriptReading": "monitor.transcript_display",
     "steering.prevent.table.PreventionTable": "prevent.table_display",

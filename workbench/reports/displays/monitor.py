@@ -10,8 +10,9 @@ from workbench.reports.svg import percent
 
 if TYPE_CHECKING:
     from workbench.steering.monitor.monitor import Monitor
+    from workbench.steering.monitor.streaming import Step
     from workbench.steering.monitor.transcripts import TranscriptReading
-    from workbench.steering.monitor.watching import Watch, WatchedReply
+    from workbench.steering.monitor.watching import AlarmRaised, Watch, WatchedReply
 
 
 def monitor_display(monitor: Monitor) -> Display:
@@ -49,6 +50,21 @@ def watch_display(watch: Watch) -> Display:
     title = f"{len(replies)} repl{'y' if len(replies) == 1 else 'ies'} watched"
     return Display(title, ["Means over the tokens, projections in median token norms."],
                    [listing(("turn", "row", "tokens", *names, "alarms"), rows)])  # fmt: skip
+
+
+def alarm_display(raised: AlarmRaised) -> Display:
+    """Which alarm, where, and how often it is wrong."""
+    alarm, where = raised.alarm, f"token {raised.position} of the reply" if raised.position else "the prompt"
+    told = f"Row {raised.row}, turn {raised.turn}. Stated rate of false alarms: {percent(alarm.rate)} of neutral replies"
+    measured = "" if alarm.check.get("rate") is None else f"; measured: {percent(alarm.check['rate'])}"
+    return Display(f"Alarm for {alarm.signal} at {where}", [f"{told}{measured}."])
+
+
+def step_display(step: Step) -> Display:
+    """What the rows of a stream have said so far, and the alarms of this step."""
+    rows = [(row, len(reply.response_ids), reply.text) for row, reply in enumerate(step.replies)]
+    raised = [f"Alarm for {one.alarm.signal} in row {one.row} at token {one.position}." for one in step.alarms]
+    return Display("A step of a watched stream", raised, [listing(("row", "tokens", "said so far"), rows)])
 
 
 def transcript_display(read: TranscriptReading) -> Display:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workbench.base.display import Shown
 from workbench.models.generation import Generated, stream
 from workbench.steering.apply import steered
 from workbench.steering.edits import Edit
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from workbench.models.sampling import Sampling
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
+@dataclass(frozen=True, eq=False, repr=False)
+class Step(Shown):
     """One step of a batch: what every row has said so far, and the tokens read and alarms raised since the last step.
 
     A token is read when the next one is computed: what was read lags one token behind what was said.

@@ -42,8 +42,8 @@ class TokenSeen:
     values: Tensor
 
 
-@dataclass(frozen=True)
-class AlarmRaised:
+@dataclass(frozen=True, repr=False)
+class AlarmRaised(Shown):
     """An alarm, and where: at `position` of the reply (1-based; 0 before it) in a row and turn."""
 
     alarm: Alarm
