@@ -148,28 +148,34 @@ class Stop(BaseException):
     """What no code catches: a kill."""
 
 
-@pytest.mark.parametrize("point", ["before a part", "behind a part", "before own replies", "behind own replies"])
-def test_a_screen_that_is_killed_goes_on_to_the_same_files(
-    tmp_path: Path, tiny_model, monkeypatch: pytest.MonkeyPatch, point: str
-):
-    def run(folder: Path):
-        return scores_of(folder, tiny_model, [*planted(20), "{", ""], OPTIONS, sae=tiny_sae(tiny_model))
+def killable(folder: Path, model: Any):
+    """The screen that is killed: own replies, an SAE, lines that are none."""
+    return scores_of(folder, model, [*planted(20), "{", ""], OPTIONS, sae=tiny_sae(model))
 
-    whole = run(tmp_path / "whole")
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory):
+    """The same without an interruption."""
+    return killable(tmp_path_factory.mktemp("whole"), build())
+
+
+@pytest.mark.parametrize(("point", "nth"), [
+    ("before a part", 1), ("before a part", 2), ("behind a part", 1), ("before own replies", 1), ("behind own replies", 1),
+])  # fmt: skip
+def test_a_screen_that_is_killed_goes_on_to_the_same_files(
+    tmp_path: Path, tiny_model, whole, monkeypatch: pytest.MonkeyPatch, point: str, nth: int
+):
     where, name = (scoring, "write_parquet") if "part" in point else (own_module.PartStore, "write")
-    for nth in (1, 2):  # the second and the third call
-        with monkeypatch.context() as patch:
-            patch.setattr(where, name, _killed(getattr(where, name), nth, first="before" in point))
-            try:
-                run(tmp_path / f"killed-{nth}")
-            except Stop:
-                pass
-            else:
-                pytest.fail("nothing was interrupted")
-        found = run(tmp_path / f"killed-{nth}")
-        for one in whole.folder.rglob("*.parquet"):
-            assert (found.folder / one.relative_to(whole.folder)).read_bytes() == one.read_bytes()
-        np.testing.assert_array_equal(found.samples().score, whole.samples().score)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, _killed(getattr(where, name), nth, first="before" in point))
+        with pytest.raises(Stop):
+            killable(tmp_path, tiny_model)
+    found = killable(tmp_path, tiny_model)
+    parts = [path.relative_to(whole.folder) for path in whole.folder.rglob("*.parquet")]
+    assert len(parts) == 6  # three of scores, three of own replies
+    for part in parts:
+        assert (found.folder / part).read_bytes() == (whole.folder / part).read_bytes()
+    np.testing.assert_array_equal(found.samples().score, whole.samples().score)
 
 
 def _killed(real: Any, nth: int, *, first: bool) -> Any:
