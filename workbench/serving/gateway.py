@@ -193,7 +193,7 @@ def _refusal(status: int | None) -> Any:
             message = str(error.detail)
         else:
             message = f"something went wrong here ({type(error).__name__})"
-        code = error.status if isinstance(error, Busy) else status or error.status_code
+        code = error.status if isinstance(error, Busy) else status or getattr(error, "status_code", 500)
         kind = "server_error" if code >= 500 else "rate_limit_error" if code == 429 else "invalid_request_error"
         return Answer(_error(message, kind), code, headers={"retry-after": "2"} if code in (429, 503) else None)
 
