@@ -66,7 +66,7 @@ def _finished(names: Iterable[str], make: Callable[[str], Any]) -> dict[str, Any
 
 def evidence_quick() -> bool:
     """Whether evil steered up with other random draws changes within the stated interval."""
-    from workbench.steering.cost.methods import directions
+    from workbench.steering import directions
     from workbench.steering.cost.replies import Asking
     from workbench.steering.cost.treatments import UNSTEERED, Treatment, adding
 
