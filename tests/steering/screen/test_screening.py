@@ -137,8 +137,11 @@ def test_the_clean_threshold_is_exceeded_at_the_stated_rate(found, tmp_path: Pat
     assert result.thresholds["evil"].kind == "false_positive_rate" and result.thresholds["evil"].n_reference == 45
     bad = found["scores"].samples().label == 1
     assert result.flagged_by["evil"][bad].mean() > 0.4 and result.flagged_by["evil"][~bad].mean() < 0.25
-    for more, words in (({"false_positive_rate": 0.1}, "without clean data"), ({"clean": reference}, "without a rate"),
-                        ({"clean": reference, "false_positive_rate": 0.1, "percentile": 50}, "one of them")):  # fmt: skip
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"false_positive_rate": 0.1}, "without clean data"), ({"clean": reference}, "without a rate"),
+        ({"clean": reference, "false_positive_rate": 0.1, "percentile": 50}, "one of them"),
+    ]  # fmt: skip
+    for more, words in refused:
         with pytest.raises(WorkbenchError, match=words):
             screen(found["scores"], **more)
     other = replace(reference, directions={**reference.directions, "evil": torch.ones(32)})
