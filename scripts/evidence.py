@@ -22,6 +22,7 @@
     python scripts/evidence.py reports            # pages in a browser, hostile text, notebooks: see reports_evidence.py
     python scripts/evidence.py steering_cost      # what steering does and costs, by method: see steering_cost.py
     python scripts/evidence.py prevention         # can a vector in training keep a trait out? see prevention.py
+    python scripts/evidence.py steering           # these five in one file: see steering_evidence.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
@@ -197,6 +198,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "reports": script("reports_evidence"),
     "steering_cost": script("steering_cost"),
     "prevention": script("prevention"),
+    "steering": script("steering_evidence"),
     "peer_formats": script("peer_formats"),
 }
 

@@ -20,6 +20,7 @@ import decomposition_places
 import falsify_places
 import labels_places
 import reports_places
+import steering_places
 from mixtures_places import mixtures_controls, mixtures_effects, mixtures_table, mixtures_verdict
 from sae_places import (
     importers_line,
@@ -694,6 +695,7 @@ PLACES: dict[str, Callable[[], str]] = {
         *falsify_places.PLACES,
         *labels_places.PLACES,
         *reports_places.PLACES,
+        *steering_places.PLACES,
         mixtures_effects,
         mixtures_table,
         mixtures_controls,
