@@ -7,7 +7,8 @@
 Bearing: replies under a trait's positive instructions to questions that its vector has not seen (verification and sealed), with
 the instruction taken out. Ordinary: the model's own replies to the same questions, without any instruction; and the neutral
 replies of the other traits' runs. Harder others: replies under placebo instructions (pirate, formal, terse, ...), and those under
-other traits' positive instructions. Nothing is chosen on these questions.
+other traits' positive instructions. The vectors know nothing of these questions; but that the cheap form is the default of the
+screen was decided after both forms were seen on them, so both are told.
 """
 
 from __future__ import annotations
