@@ -245,5 +245,6 @@ def _change(one: dict[str, Any], digits: int = 0) -> str:
 
 PLACES = (
     monitoring_table, monitoring_judged_table, monitoring_rates_line, monitor_overhead_line, monitoring_prompt_line,
-    steering_table, steering_fronts, prevention_table, diffing_line, screening_table, screening_planted_line, screening_tuned_table,
+    steering_table, steering_fronts, prevention_table, diffing_line, screening_table, screening_planted_line,
+    screening_tuned_table,
 )  # fmt: skip
