@@ -212,6 +212,14 @@ def screening_table(found: dict[str, Any]) -> str:
 
 
 @of("screening")
+def screening_same_questions_line(found: dict[str, Any]) -> str:
+    """AUROC against ordinary replies to the same questions, and on what words miss."""
+    same = ", ".join(f"{trait} {one['same_questions']['vector']['value']:.2f}" for trait, one in found["screening"].items())
+    missed = ", ".join(f"{trait} {one['missed_by_text']['vector']['value']:.2f}" for trait, one in found["screening"].items())
+    return f"Against ordinary replies to the same questions: {same}. On the samples that words miss: {missed}."
+
+
+@of("screening")
 def screening_planted_line(found: dict[str, Any]) -> str:
     """Precision among the highest share when that share is planted, middle and range over the traits."""
     told = []
@@ -229,6 +237,8 @@ def _value(one: Any) -> float:
 def screening_tuned_table(found: dict[str, Any]) -> str:
     """The trait after fine-tuning on the mixed set, the filtered one, a random half and the clean one."""
     tuned = found["after_finetuning"]
+    if not tuned.get("sets"):
+        return "*Not measured yet: `make evidence TOPIC=screening`.*"
     rows = [
         (name, one["n"], one["n_bearing"], _change(one["points"]), _change(one["preference"], 3))
         for name, one in tuned["sets"].items()
@@ -245,6 +255,7 @@ def _change(one: dict[str, Any], digits: int = 0) -> str:
 
 PLACES = (
     monitoring_table, monitoring_judged_table, monitoring_rates_line, monitor_overhead_line, monitoring_prompt_line,
-    steering_table, steering_fronts, prevention_table, diffing_line, screening_table, screening_planted_line,
+    steering_table, steering_fronts, prevention_table, diffing_line, screening_table, screening_same_questions_line,
+    screening_planted_line,
     screening_tuned_table,
 )  # fmt: skip
