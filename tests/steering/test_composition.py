@@ -142,6 +142,9 @@ def test_doses_add_up_along_the_pass_and_where_scopes_meet() -> None:
     rows = [Edit.add(U, [0.5, -2.0], hook=HOOK).on_rows([True, False])]
     assert compose(rows).dose_in_norms(medians) == pytest.approx(0.5)
     assert compose([]).dose_in_norms({}) == 0.0
+    part = HookPoint(LATER.block, "hook_mlp_out")  # ten times as small as the stream that it is added to
+    beside = compose([Edit.add(U, 0.5, hook=HOOK), Edit.add(U, 0.1, hook=part)])
+    assert beside.dose_in_norms({HOOK: 2.0, part: 0.2}) == pytest.approx(0.5)
 
 
 def test_values_for_different_numbers_of_rows_are_refused() -> None:
@@ -159,6 +162,11 @@ def test_values_for_different_numbers_of_rows_are_refused() -> None:
     (lambda: Edit.clamp(U, math.inf, hook=HOOK), "value is inf"),
     (lambda: Edit.cap(U, math.nan, hook=HOOK), "limit is nan"),
     (lambda: Edit.cap(U, 1.0, hook=HOOK, side="left"), "side 'left'"),
+    (lambda: Edit.cap(U, -math.inf, hook=HOOK), "limit is -inf"),
+    (lambda: Edit.cap(U, [1.0, math.inf], hook=HOOK, side="below"), "limit is"),
+    (lambda: Edit.add(U, "12", hook=HOOK), "dose is '12'"),
+    (lambda: Edit.add(U, torch.zeros(2, 2), hook=HOOK), "dose is"),
+    (lambda: Edit.add([1.0, 2.0], 0.1, hook=HOOK), "vector of type list"),
     (lambda: Edit.set_feature(make_sae(), 24), "no feature 24"),
     (lambda: Edit.ablate(U, hook=HOOK).scaled(2.0), "no dose"),
     (lambda: Edit.add(U, [], hook=HOOK), "one per row"),

@@ -64,8 +64,8 @@ class Composition(Shown):
     def dose_in_norms(self, medians: Mapping[HookPoint, float]) -> float:
         """The largest |sum of what is added so far| / median token norm at any hook, kind of token and row.
 
-        Residual hooks accumulate along the pass: two half doses one block apart are nearly a whole dose, and `incremental`
-        counts as c v_l at block l.
+        What is added accumulates along the pass: two half doses one block apart are nearly a whole dose, and `incremental`
+        counts as c v_l at block l. What is added to attention or MLP output is also told by that output's own norm.
         """
         return max((self._dose(medians, scopes) for scopes in TOKEN_CLASSES.values()), default=0.0)
 
@@ -77,7 +77,8 @@ class Composition(Shown):
             if adds:
                 here = added(adds, medians)
                 total = here if total is None else total + here
-                largest = max(largest, float(total.norm(dim=-1).max()) / medians[hook])
+                told = total if hook.site.startswith("hook_resid") else here  # medians[hook] is of that part alone
+                largest = max(largest, float(told.norm(dim=-1).max()) / medians[hook])
         return largest
 
     def description(self) -> list[dict[str, Any]]:

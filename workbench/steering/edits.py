@@ -96,13 +96,14 @@ class Edit(Shown):
         """The coordinate along the unit direction is at most `limit` (side "above"), or at least (side "below").
 
         A token within the limit stays as it is, bit for bit; so does every token at limit inf ("above") or -inf ("below").
+        The other infinity is refused, as no coordinate meets it.
         Source: activation capping along the assistant axis (safety-research/assistant-axis).
         """
         if side not in ("above", "below"):
             raise WorkbenchError(f"a cap on side {side!r}", "above (at most) or below (at least)", "choose one of them")
         unit, where, name = _resolved(vector, hook, label)
-        kind = "cap" if side == "above" else "floor"
-        return cls(kind, where, unit, _amount(limit, "limit", infinite=True), checked_scope(scope), name)
+        kind, none = ("cap", math.inf) if side == "above" else ("floor", -math.inf)
+        return cls(kind, where, unit, _amount(limit, "limit", no_limit=none), checked_scope(scope), name)
 
     @classmethod
     def feature(
@@ -207,6 +208,9 @@ def _resolved(vector: Any, hook: HookPoint | str | None, label: str | None) -> t
     elif isinstance(vector, PersonaVector):
         where = vector.hook if hook is None else HookPoint.parse(hook)
         direction, name = vector.at(where), vector.trait
+    elif not all(hasattr(vector, part) for part in ("hook", "direction", "name")):
+        raise WorkbenchError(f"a vector of type {type(vector).__name__}", "a PersonaVector, a Direction or a tensor [d_model]",
+                             "pass torch.as_tensor(...) with a hook point for bare numbers")  # fmt: skip
     else:
         where, direction, name = vector.hook, vector.direction, vector.name
         if hook is not None and HookPoint.parse(hook) != where:
@@ -234,11 +238,15 @@ def _decoder_row(sae: SparseAutoencoder, index: int) -> Tensor:
     return sae.decoder_directions[index]
 
 
-def _amount(given: Amount, what: str, *, infinite: bool = False) -> float | tuple[float, ...]:
+def _amount(given: Amount, what: str, *, no_limit: float | None = None) -> float | tuple[float, ...]:
+    """Finite numbers, or `no_limit`."""
     values = given.tolist() if hasattr(given, "tolist") else given  # pyright: ignore[reportAttributeAccessIssue]
-    several = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)
-    if not several or any(math.isnan(value) or (math.isinf(value) and not infinite) for value in several):
-        raise WorkbenchError(f"the {what} is {given}", "a finite number, or one per row of the batch", "correct it")
+    try:
+        several = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)
+    except (TypeError, ValueError):
+        several = ()
+    if isinstance(given, str) or not several or not all(math.isfinite(value) or value == no_limit for value in several):
+        raise WorkbenchError(f"the {what} is {given!r}", "a finite number, or one per row of the batch", "correct it")
     return several if isinstance(values, Sequence) else several[0]
 
 
