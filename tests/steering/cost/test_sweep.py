@@ -202,6 +202,15 @@ def test_a_row_reports_sealed_questions_beside_a_random_direction_at_the_same_kl
     assert asked == {tuple(sorted(q.id for q in trait.questions_of(split))) for split in ("verification", "sealed")}
 
 
+def test_random_directions_of_which_one_does_as_much_as_the_vector_are_not_beaten(bench, model):
+    vector = NamedDirection("word", HOOK, word_direction(model))
+    randoms = [vector, NamedDirection("against it", HOOK, -vector.direction)]
+    select = replace(SHORT, splits=("verification",), n_samples=1)
+    up = trait_row(bench, vector, randoms, select=select, sealed=replace(SHORT, n_samples=4), doses=(1.0,))["up"]
+    assert up["interval"][0] > 0 and up["beyond_random"] > 0
+    assert up["beyond_interval"][0] <= 1 and up["random"]["interval"][0] <= 1  # the two directions are redrawn too
+
+
 def test_edits_in_turn_give_each_sample_what_its_own_edit_gives(bench, model, trait):
     one, other = (tuple(adding(direction(model), hook=HOOK)(2.0)) for direction in (word_direction, harmful_direction))
     asking = replace(SHORT, start="trait", n_samples=2, batch_size=7)  # batches that cut through questions, sorted by length

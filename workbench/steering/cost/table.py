@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.statistics import bootstrap_counts, percentile_interval
 
 from .capability import losses
+from .replies import Replies
 from .treatments import UNSTEERED, EditsAt, Treatment, ablating, adding
 
 if TYPE_CHECKING:
     from ..directions import NamedDirection
     from ..edits import Edit
-    from .replies import Asking, Replies
+    from .replies import Asking
     from .sweep import Bench
 
 DOSES = (0.1, 0.2, 0.3)
@@ -71,7 +73,8 @@ def trait_row(
     up: {start: "neutral", dose, coherent, kl, base, points, change, interval, coherence, base_coherence, random: {dose, change,
     interval}, beyond_random, beyond_interval}. down, ablate: {neutral: the same without random, trait: the same}. Each sample
     of a question gets another of the `randoms`, added at the KL that the vector has, or ablated in its place. Intervals
-    bootstrap the questions. capability_cost: {up, down, ablate}: what `losses` says.
+    bootstrap the questions, those of `random` and beyond it crossed with the random directions. capability_cost: {up, down,
+    ablate}: what `losses` says.
     """
     neutral, told = replace(sealed, start="neutral"), replace(sealed, start="trait")
     up = coherent_dose(bench, adding(vector), replace(select, start="neutral"), sign=1, doses=doses)
@@ -150,9 +153,16 @@ def _change(bench: Bench, treatment: Treatment, null: Treatment | None, asking: 
     }  # fmt: skip
     if null is None:
         return {**found, "random": None, "beyond_random": None, "beyond_interval": None}
-    drawn = _gain(bench.replies(null, asking), base)
-    return {**found, "random": {"dose": null.level, **_mean(drawn, "change", "interval", seed)},
-            **_mean(gain - drawn, "beyond_random", "beyond_interval", seed)}  # fmt: skip
+    drawn = _by_direction(bench.replies(null, asking), len({edit.rows for edit in null.edits}))
+    change, beyond = (drawn - base.by_question("points")[:, None], now.by_question("points")[:, None] - drawn)
+    return {**found, "random": {"dose": null.level, **_mean(change, "change", "interval", seed)},
+            **_mean(beyond, "beyond_random", "beyond_interval", seed)}  # fmt: skip
+
+
+def _by_direction(replies: Replies, n: int) -> Tensor:
+    """Points [n_questions, n] of replies whose sample s had direction s modulo n."""
+    parts = [Replies(tuple(row for row in replies.rows if row["sample"] % n == number)) for number in range(n)]
+    return torch.stack([part.by_question("points") for part in parts], dim=1)
 
 
 def _gain(now: Replies, base: Replies) -> Tensor:
@@ -160,10 +170,14 @@ def _gain(now: Replies, base: Replies) -> Tensor:
 
 
 def _mean(values: Tensor, name: str, interval: str, seed: int) -> dict[str, Any]:
-    """{name: mean, interval: 95% over questions} of values [n_questions]; unknown questions are left out."""
-    known = values[values.isfinite()]
-    if not len(known):
+    """{name: mean, interval: 95%} of values [n_questions], or [n_questions, n_directions] with both redrawn; unknown ones are
+    left out."""
+    cells = values.reshape(len(values), -1)
+    known = cells.isfinite()
+    if not bool(known.any()):
         return {name: None, interval: None}
-    draws = bootstrap_counts(len(known), N_BOOTSTRAP, generator(derive_seed("steering row", seed)))
-    low, high = percentile_interval(draws @ known / len(known))
-    return {name: float(known.mean()), interval: [float(low), float(high)]}
+    random = generator(derive_seed("steering row", seed))
+    questions, directions = (bootstrap_counts(n, N_BOOTSTRAP, random) for n in cells.shape)
+    total, n_known = (((questions @ part) * directions).sum(dim=1) for part in (cells.nan_to_num(), known.double()))
+    low, high = percentile_interval((total / n_known)[n_known > 0])
+    return {name: float(cells[known].mean()), interval: [float(low), float(high)]}
