@@ -42,6 +42,11 @@ def test_dominated_and_unwanted_points_are_not_on_the_front():
     assert shares[("a", 1)] == shares[("a", 2)] == 1 and shares[("b", 1)] == shares[("c", 1)] == 0
 
 
+def test_points_that_are_the_same_do_not_put_each_other_off_the_front():
+    found = front(swept(cell("a", 1, 60, 0.1), cell("b", 1, 60, 0.1)), wanted=1)  # the same replies: two doses at their limit
+    assert len(found.best) == 2 and [point.on_front for point in found.points] == [1.0, 1.0]
+
+
 def test_a_reduction_counts_as_change_when_it_is_wanted():
     found = front(swept(cell("a", -1, 20, 0.1)), wanted=-1)
     (point,) = found.points

@@ -46,7 +46,8 @@ class Point:
     coherence: float
     """Mean readability of the replies, 0-100."""
     on_front: float
-    """The share of replicates in which no other point changes the trait more at no higher loss."""
+    """The share of replicates in which the trait changes as wanted and no other point changes it as much at no higher loss, one
+    of them better."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,10 @@ def _replicates(values: Tensor, n_bootstrap: int, random: torch.Generator) -> Te
 
 
 def _front_shares(changes: Tensor, losses: Tensor) -> Tensor:
-    """How often `[n_points]` no other point has at least the change at no higher loss, and the change is wanted at all."""
-    better = (changes[:, None, :] >= changes[:, :, None]) & (losses[:, None, :] <= losses[:, :, None])
-    better &= ~torch.eye(changes.shape[1], dtype=torch.bool)
+    """How often `[n_points]` no other point has at least the change at no higher loss, one of them better, and the change is
+    wanted at all."""
+    changed, lost, own_change, own_loss = changes[:, None, :], losses[:, None, :], changes[:, :, None], losses[:, :, None]
+    better = (changed >= own_change) & (lost <= own_loss) & ((changed > own_change) | (lost < own_loss))
     return ((~better.any(dim=2)) & (changes > 0)).double().mean(dim=0)
 
 
