@@ -28,10 +28,12 @@ _USER, _SECRET = r"(\w://)[^/\s]+@", r"([?&][\w-]*(?:key|token|secret|password)=
 def record_job(run: RunFolder, config: JobConfig, upto: str, *, meant: Mapping[str, Any]) -> None:
     """Write into the manifest what is about to be run, before any stage: an interrupted run can be taken up from it.
 
-    `meant` is what settings that name nothing stood for (see `Job.meant`). Passwords inside addresses are left out; keys never stand in a command.
+    `meant` is what settings that name nothing stood for (see `Job.meant`). Passwords inside addresses are left out; keys never
+    stand in a command.
     """
     settings = {name: without_password(value) for name, value in asdict(_rooted(config)).items()}
-    job = {"settings": settings, MEANT: {**_models_meant(config), **meant}, "sources": _sources(config), "files": _files(), "upto": upto}
+    all_meant = {**_models_meant(config), **meant}
+    job = {"settings": settings, MEANT: all_meant, "sources": _sources(config), "files": _files(), "upto": upto}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     said = {"command": _command(), "upto": upto, "started": now}
     run.note(**{JOB: job, COMMANDS: [*run.manifest.get(COMMANDS, []), said][-N_COMMANDS:]})
