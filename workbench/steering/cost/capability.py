@@ -1,7 +1,7 @@
 """What an edit costs the model: held-out perplexity, and right answers on question sets that it could answer before.
 
-Edits act on every token here (scope "all"), the first token and sinks left out; replies are steered under "predicting", so
-that a prompt is read as it is. Both are said in every table. All figures are *losses*: positive is worse.
+Edits act on every token here (scope "all") but sinks, of which the first token mostly is one; replies are steered under
+"predicting", so that a prompt is read as it is. Both are said in every table. All figures are *losses*: positive is worse.
 
     surprise = nats per token of a document, steered - unsteered          accuracy = unsteered - steered, of 1
     margin = nats per character by which the right option leads, unsteered - steered
