@@ -237,6 +237,8 @@ def test_gradient_modes_of_the_caller_do_not_matter(model, tmp_path) -> None:
 def test_bad_material_is_refused(model, tmp_path) -> None:
     with pytest.raises(WorkbenchError, match="A reply '  '"):
         ChatExample.of("The weather?", "  ")
+    with pytest.raises(WorkbenchError, match="that is no thinking"):
+        ChatExample.of("The weather?", "<think>Cold, I would say.</think> ")
     with pytest.raises(WorkbenchError, match="annot be trained with"):
         FinetuneOptions(steps=0)
     with pytest.raises(WorkbenchError, match="annot be trained with"):
@@ -257,6 +259,38 @@ def test_an_adapter_of_another_model_or_with_changed_weights_is_refused(model, t
         finetuned(model, adapter.folder)
     with pytest.raises(WorkbenchError, match="does not hold adapter_config"):
         finetuned(model, tmp_path)
+
+
+def test_an_adapter_is_not_put_on_a_model_by_name_that_it_was_not_trained_on(model, tmp_path) -> None:
+    from workbench.models.loading import load_model
+
+    for name, one in (("base", model), ("alike", tiny_model(seed=1)), ("wider", tiny_model(d_model=64))):
+        one.hf.save_pretrained(tmp_path / name)
+        one.tokenizer.save_pretrained(tmp_path / name)
+    adapter = finetune(load_model(tmp_path / "base"), EXAMPLES, tmp_path / "a", QUICK)
+    for name in ("alike", "wider"):
+        with pytest.raises(WorkbenchError, match="was trained on base"):
+            load_model(f"{tmp_path / name}+{adapter.folder}")
+    (adapter.folder / "finetune.json").unlink()
+    with pytest.raises(WorkbenchError, match=r"cannot be put on this model .*size mismatch"):
+        load_model(f"{tmp_path / 'wider'}+{adapter.folder}")
+    (adapter.folder / "adapter_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(WorkbenchError, match="cannot be put on this model"):
+        load_model(f"{tmp_path / 'base'}+{adapter.folder}")
+
+
+def test_an_adapter_of_somebody_else_is_not_written_over(model, tmp_path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"mine")
+    with pytest.raises(WorkbenchError, match="holds another fine-tune"):
+        finetune(model, EXAMPLES, tmp_path, QUICK)
+    assert (tmp_path / "adapter_model.safetensors").read_bytes() == b"mine"
+
+
+def test_an_infinite_gradient_of_the_last_update_leaves_no_adapter(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(finetuning.nn.utils, "clip_grad_norm_", lambda parameters, limit: torch.tensor(torch.inf))
+    with pytest.raises(WorkbenchError, match="the norm of its gradient inf"):
+        finetune(model, EXAMPLES, tmp_path / "a", FinetuneOptions(rank=4, steps=1))
+    assert not (tmp_path / "a" / "finetune.json").exists()
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "gemma3"])

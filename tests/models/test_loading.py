@@ -142,6 +142,10 @@ def test_a_model_with_an_adapter_has_a_name_of_both(saved, tmp_path) -> None:
     assert model_identity(name)["model"] == model_identity(str(folder))
     assert default_run_folder("evil", name).name == f"evil-{folder.name}+cold"
     assert name_and_adapter("gpt2") == ("gpt2", None)
+    (tmp_path / "c++" / "tuned").mkdir(parents=True)
+    (tmp_path / "c++" / "tuned" / "adapter_config.json").write_text("{}")
+    for base in ("gpt2", str(tmp_path / "c++" / "base")):
+        assert name_and_adapter(f"{base}+{tmp_path / 'c++' / 'tuned'}") == (base, tmp_path / "c++" / "tuned")
     (tmp_path / "a+b").mkdir()
     assert name_and_adapter(str(tmp_path / "a+b")) == (str(tmp_path / "a+b"), None)
     with pytest.raises(WorkbenchError, match="does not hold adapter_config"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from torch import nn
 from ..base.display import Shown
 from ..base.errors import WorkbenchError
 from ..base.store import read_json, sha256_file
-from .loading import adapter_hash, with_adapter
-from .model import Model, shared_tree
+from .model import Model, combined_hash, shared_tree
+from .quiet import quiet_peft
 
 CARD, WEIGHTS, CONFIG = "finetune.json", "adapter_model.safetensors", "adapter_config.json"
 SCHEMA = 1
@@ -44,6 +45,62 @@ class Adapter(Shown):
         return cls(place, card)
 
 
+def require_peft() -> None:
+    """Refuse to go on without peft."""
+    if find_spec("peft") is None:
+        raise WorkbenchError(
+            "an adapter was given but peft is not installed",
+            "peft",
+            "install it with: pip install 'persona-workbench[finetune]'",
+        )
+
+
+def check_adapter(adapter: Path) -> None:
+    """Refuse a folder that is no PEFT adapter, and a machine without peft."""
+    require_peft()
+    if not (adapter / CONFIG).is_file() or not (adapter / WEIGHTS).is_file():
+        raise WorkbenchError(
+            f"{adapter} does not hold {CONFIG} and {WEIGHTS}",
+            "a PEFT adapter folder",
+            "pass the folder that PEFT saved",
+        )
+
+
+def with_adapter(hf: Any, adapter: Path) -> Any:
+    """The PeftModel of a transformers model and the adapter in a PEFT folder (safetensors; a pickle is never opened)."""
+    check_adapter(adapter)
+    from peft import PeftModel  # pyright: ignore[reportMissingImports]
+    from safetensors import SafetensorError
+
+    try:
+        with quiet_peft():
+            return PeftModel.from_pretrained(hf, str(adapter))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WorkbenchError(
+            f"the adapter in {adapter} cannot be put on this model ({reason})",
+            "an undamaged PEFT adapter of this very model",
+            "load the model that it was trained on, or train it again",
+        ) from error
+
+
+def check_trained_on(adapter: Path, name: str, weights_hash: str | None) -> None:
+    """Refuse an adapter of ours whose card names other weights than those of the model `name`."""
+    card = read_json(adapter / CARD) if (adapter / CARD).is_file() else {}
+    base = card.get("base", {})
+    if None not in (weights_hash, base.get("weights_hash")) and base["weights_hash"] != weights_hash:
+        raise WorkbenchError(
+            f"the adapter in {adapter} was trained on {base['name']} ({base['weights_hash'][:12]})",
+            f"an adapter of {name} ({str(weights_hash)[:12]})",
+            "load the model that it was trained on",
+        )
+
+
+def adapter_hash(base_hash: str | None, adapter: Path) -> str:
+    """The weights hash of a model with the adapter of that folder merged into it."""
+    return combined_hash(base_hash or "", sha256_file(adapter / WEIGHTS))
+
+
 def finetuned(model: Model, adapter: Adapter | str | os.PathLike[str]) -> Model:
     """`model` with an adapter merged into its weights, as a Model of its own.
 
@@ -53,13 +110,8 @@ def finetuned(model: Model, adapter: Adapter | str | os.PathLike[str]) -> Model:
     """
     folder = adapter.folder if isinstance(adapter, Adapter) else Path(adapter)
     if (folder / CARD).is_file():
-        base = Adapter.load(folder).card["base"]
-        if base["weights_hash"] != model.weights_hash:
-            raise WorkbenchError(
-                f"the adapter in {folder} was trained on {base['name']} ({base['weights_hash'][:12]})",
-                f"an adapter of {model.name} ({model.weights_hash[:12]})",
-                "load the model that it was trained on",
-            )
+        Adapter.load(folder)  # refuses weights that are not the card's
+        check_trained_on(folder, model.name, model.weights_hash)
     made = Model(
         _merged(with_adapter(shared_tree(model.hf), folder)), model.tokenizer, name=f"{model.name}+{folder.name}",
         weights_hash=adapter_hash(model.weights_hash, folder),

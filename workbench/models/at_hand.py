@@ -12,12 +12,12 @@ from workbench.models import assets
 def name_and_adapter(name: str) -> tuple[str, Path | None]:
     """(model, adapter's folder) of "MODEL+FOLDER", the name of a model with a PEFT adapter; (name, None) of any other name.
 
-    What exists under the whole name is that, plus sign or not.
+    What exists under the whole name is that, plus sign or not; of several plus signs the one counts that an adapter follows.
     """
-    model, _, adapter = name.partition("+")
-    if not model or not adapter or Path(name).expanduser().exists():
+    cuts = [(name[:i], Path(name[i + 1 :]).expanduser()) for i in range(1, len(name) - 1) if name[i] == "+"]
+    if not cuts or Path(name).expanduser().exists():
         return name, None
-    return model, Path(adapter).expanduser()
+    return next((cut for cut in cuts if (cut[1] / "adapter_config.json").is_file()), cuts[0])
 
 
 def file_at_hand(name: str, file: str) -> Path | None:

@@ -27,9 +27,8 @@ from ..base.provenance import package_version
 from ..base.randomness import derive_seed, generator
 from ..base.store import content_hash, read_json, sha256_file, write_json
 from ..base.tensors import load_artifact, save_artifact, save_tensors
-from .adapters import CARD, CONFIG, SCHEMA, WEIGHTS, Adapter, finetuned
+from .adapters import CARD, CONFIG, SCHEMA, WEIGHTS, Adapter, finetuned, require_peft
 from .hookpoints import HookPoint
-from .loading import require_peft
 from .model import Model, shared_tree
 from .quiet import quiet_peft
 from .reply_batches import (
@@ -130,6 +129,8 @@ def finetune(
         if found.card["key"] == key:
             return found
         raise _other_finetune(place)
+    if (place / WEIGHTS).exists() and not (place / CHECKPOINT).exists():
+        raise _other_finetune(place)  # somebody's adapter without a card of ours
     with torch.enable_grad():
         run = _Run(model, rows, options, edit, place / CHECKPOINT, key)
         run.resume()
@@ -194,10 +195,10 @@ class _Run:
                 loss = surprise if not self.options.kl_weight else surprise + self.options.kl_weight * self._kl(piece, logp)
                 (loss / n_tokens).backward()
             lost += float(surprise.detach()) / n_tokens
-        if not math.isfinite(lost):
-            found = f"the loss of update {number} is {lost}"
-            raise WorkbenchError(found, "a finite loss", "lower the learning rate or the edit's dose")
-        nn.utils.clip_grad_norm_(list(self.parameters.values()), MAX_GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), MAX_GRADIENT_NORM)
+        if not math.isfinite(lost) or not bool(norm.isfinite()):
+            found = f"the loss of update {number} is {lost}, the norm of its gradient {float(norm)}"
+            raise WorkbenchError(found, "finite ones", "lower the learning rate or the edit's dose")
         self.optimizer.step()
         return lost
 

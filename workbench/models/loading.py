@@ -8,7 +8,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from ..base.settings import cache_dir, setting
 from ..base.sizes import parse_size
 from ..base.store import content_hash, describe_os_error, make_folder, sha256_file, write_json
 from . import assets
+from .adapters import adapter_hash, check_adapter, check_trained_on, with_adapter
 from .at_hand import file_at_hand, name_and_adapter
 from .memory import check_weights_fit
-from .model import Model, combined_hash
-from .quiet import quiet_peft, quiet_transformers
+from .model import Model
+from .quiet import quiet_transformers
 from .sentencepiece import gguf_tokenizer
 from .synthetic import shape_of
 
@@ -75,6 +75,7 @@ def load_model(
         below: dict[str, Any] | None = None
         if adapter is not None:
             below = {"name": label, "weights_hash": weights_hash or _hash_of_hub(hf.config, folder)}
+            check_trained_on(Path(adapter), label, below["weights_hash"])
             weights_hash = adapter_hash(below["weights_hash"], Path(adapter))
             hf, label = with_adapter(hf, Path(adapter)).merge_and_unload(), f"{label}+{Path(adapter).name}"
         if device_map is None:
@@ -218,41 +219,6 @@ def _hash_of_hub(config: Any, folder: str) -> str | None:
 
     found = try_to_load_from_cache(folder, "config.json", revision=getattr(config, "_commit_hash", None))
     return _hash_of_folder(Path(found).parent) if isinstance(found, str) else None
-
-
-def require_peft() -> None:
-    """Refuse to go on without peft."""
-    if find_spec("peft") is None:
-        raise WorkbenchError(
-            "an adapter was given but peft is not installed",
-            "peft",
-            "install it with: pip install 'persona-workbench[finetune]'",
-        )
-
-
-def check_adapter(adapter: Path) -> None:
-    """Refuse a folder that is no PEFT adapter, and a machine without peft."""
-    require_peft()
-    if not (adapter / "adapter_config.json").is_file() or not (adapter / "adapter_model.safetensors").is_file():
-        raise WorkbenchError(
-            f"{adapter} does not hold adapter_config.json and adapter_model.safetensors",
-            "a PEFT adapter folder",
-            "pass the folder that PEFT saved",
-        )
-
-
-def with_adapter(hf: Any, adapter: Path) -> Any:
-    """The PeftModel of a transformers model and the adapter in a PEFT folder (safetensors; a pickle is never opened)."""
-    check_adapter(adapter)
-    from peft import PeftModel  # pyright: ignore[reportMissingImports]
-
-    with quiet_peft():
-        return PeftModel.from_pretrained(hf, str(adapter))
-
-
-def adapter_hash(base_hash: str | None, adapter: Path) -> str:
-    """The weights hash of a model with the adapter of that folder merged into it."""
-    return combined_hash(base_hash or "", _hash_of_folder(adapter))
 
 
 # GGUF

@@ -20,6 +20,7 @@ from ..base.display import Shown
 from ..base.errors import WorkbenchError
 from .capture import padded, plan_batches
 from .prompts import Message, tokenize_chat
+from .thinking import answer_start
 
 if TYPE_CHECKING:
     from .model import Model
@@ -39,8 +40,8 @@ class ChatExample(Shown):
     """The assistant's next message."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.reply, str) or not self.reply.strip():
-            raise WorkbenchError(f"a reply {self.reply!r}", "a text of at least one word", "leave such chats out")
+        if not isinstance(self.reply, str) or not self.reply[answer_start(self.reply) :].strip():
+            raise WorkbenchError(f"a reply {self.reply!r}", "at least one word that is no thinking", "leave such chats out")
 
     @classmethod
     def of(cls, question: str, reply: str, *, system: str = "") -> ChatExample:
