@@ -126,6 +126,12 @@ def test_an_empty_message_has_no_span(tiny_models) -> None:
     assert "user" not in tokenize_chat(tiny_models(), [{"role": "user", "content": ""}]).spans
 
 
+def test_half_a_sign_is_a_sign_that_no_font_has(tiny_models) -> None:
+    model = tiny_models()
+    chat = tokenize_chat(model, [{"role": "user", "content": "cut \ud83d here"}])  # JSON cut within a sign, or bytes of a shell
+    assert texts(model, chat, "user") == ["cut \ufffd here"]
+
+
 def test_sampled_ids_become_the_response(tiny_models) -> None:
     model = tiny_models()
     prompt = tokenize_chat(model, [SYSTEM, USER], add_generation_prompt=True)

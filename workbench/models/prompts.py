@@ -35,6 +35,7 @@ PLAIN_TEMPLATE = (
 """Plain text for models that were never taught a chat format: the system text as a paragraph, then Question / Answer."""
 
 _MARKER = re.compile("\ue000(\\d+)\ue001")
+_HALF_SIGN = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def tokenize_chat(
     A template without a system role gets the system text in front of the first user message. Raises WorkbenchError
     for a tokenizer without template, an unknown role, or a template that changes what was said.
     """
+    messages = whole_signs(messages)
     _check_messages(model, messages)
     layout, marked = _fitting_layout(model, messages, add_generation_prompt)
     text = _render(model, _plain(layout), add_generation_prompt)
@@ -84,6 +86,7 @@ def tokenize_chat(
 def messages_to_send(model: Model, messages: Sequence[Message]) -> list[dict[str, str]]:
     """`messages` as a server that applies this model's chat template takes them: a template without a system role gets
     the system text in front of the first user message, as in `tokenize_chat`."""
+    messages = whole_signs(messages)
     _check_messages(model, messages)
     layout, _ = _fitting_layout(model, messages, True)
     return _plain(layout)
@@ -107,6 +110,16 @@ def chat_template_hash(model: Model) -> str:
     """SHA-256 of the chat template and of the options it is rendered with ("" as template when there is none)."""
     template = getattr(model.tokenizer, "chat_template", None) or ""
     return content_hash({"template": template, "kwargs": model.chat_template_kwargs})
+
+
+def whole_signs(value: Any) -> Any:
+    """Texts in lists and mappings with half signs (lone surrogates, of cut JSON or bytes that are no UTF-8) as U+FFFD: no
+    tokenizer takes them."""
+    if isinstance(value, str):
+        return _HALF_SIGN.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {whole_signs(key): whole_signs(one) for key, one in value.items()}
+    return [whole_signs(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_messages(model: Model, messages: Sequence[Message]) -> None:

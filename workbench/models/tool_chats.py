@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import WorkbenchError
-from .prompts import ChatTokens, Content, content_of, fold_system, locate, render_layout, tokenize_located
+from .prompts import (
+    ChatTokens,
+    Content,
+    content_of,
+    fold_system,
+    locate,
+    render_layout,
+    tokenize_located,
+    whole_signs,
+)
 
 if TYPE_CHECKING:
     from .model import Model
@@ -66,6 +75,7 @@ def tokenize_tool_chat(
     `tools` (JSON schemas) go to the template, if it prints any. Raises WorkbenchError for a message of another shape and for a
     template that changes what was said.
     """
+    messages, tools = whole_signs(messages), whole_signs(tools)
     pieces = _pieces(messages)
     chat = _by_template(model, messages, pieces, tools) or _as_text(model, messages, pieces)
     found = [(piece.span, *chat[0].spans[str(k)][0]) for k, piece in enumerate(pieces) if str(k) in chat[0].spans]

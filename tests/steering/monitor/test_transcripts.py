@@ -68,6 +68,14 @@ def test_every_piece_lies_at_its_own_tokens(template: str | None, rendering: str
     assert all(start >= end for (_, start, _), end in zip(chat.spans[1:], ends, strict=False))
 
 
+def test_half_signs_anywhere_in_a_transcript_are_read() -> None:
+    call = {"id": "\udc00", "function": {"name": "sh\ud83d", "arguments": {"a\ud83d": "\ud83d"}}}
+    messages = [{"role": "user", "content": "\ud83d"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    for template in (TOOLS, CHATML):
+        chat = tokenize_tool_chat(tiny_model(chat_template=template), messages)
+        assert [span.kind for span, _, _ in chat.spans] == ["text", "arguments"]
+
+
 def test_arguments_that_a_template_prints_in_its_own_way_are_found() -> None:
     model = tiny_model(chat_template=PYTHONIC)
     chat = tokenize_tool_chat(model, TRAJECTORY[:5])
