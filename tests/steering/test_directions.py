@@ -37,6 +37,14 @@ def test_the_foremost_features_are_the_planted_ones(planted) -> None:
     assert directions.denoised(parts, world.sae, 4, by="pursuit").cosine(found) > 0.999
 
 
+def test_a_feature_that_is_named_twice_counts_once(planted) -> None:
+    world, parts = planted
+    one, other = sorted(UP)[:2]
+    for make in (directions.of_features, directions.without_features):
+        once, twice = make(parts, world.sae, [one, other]), make(parts, world.sae, [one, other, one])
+        assert torch.equal(once.direction, twice.direction) and twice.source["features"] == [one, other]
+
+
 def test_a_feature_points_the_way_in_which_the_trait_changes_it(planted) -> None:
     world, parts = planted
     for feature, change in UP.items():

@@ -36,10 +36,10 @@ def steered(
 
     Sink tokens (norm above ten medians) are never edited. Gradients flow through every edit. `prompt_width` is the column
     at which the response begins, for passes over prompt and response together, for chunked prefill, for assisted decoding and
-    for decoding without a cache (`use_cache=False`): one for all rows, or one per row. Otherwise the first pass after an empty cache is the prompt. What is given
-    per row follows the rows of `models.generation.generate`, `capture` and the like as they sort and drop them; in other
-    batches rows count as they stand, beams of one prompt together. Where the model checkpoints its gradients, `backward` runs
-    the blocks again: call it inside the context.
+    for decoding without a cache (`use_cache=False`): one for all rows, or one per row. Otherwise the first pass after an empty
+    cache is the prompt. What is given per row follows the rows of `models.generation.generate`, `capture` and the like as they
+    sort and drop them; in other batches rows count as they stand, beams of one prompt together. Where the model checkpoints its
+    gradients, `backward` runs the blocks again: call it inside the context.
     """
     composed = edits if isinstance(edits, Composition) else compose(edits)
     _check_fits(model, composed)

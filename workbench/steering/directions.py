@@ -99,12 +99,14 @@ def denoised(parts: Decomposition, sae: SparseAutoencoder, k: int, *, by: str = 
 
 
 def of_features(parts: Decomposition, sae: SparseAutoencoder, features: Sequence[int]) -> NamedDirection:
-    """The sum of the vector's own parts dz_j d_j over `features`; for a bare vector, their least-squares sum."""
+    """The sum of the vector's own parts dz_j d_j over `features`, each once; for a bare vector, their least-squares sum."""
+    features = list(dict.fromkeys(features))
     return _part("chosen features", _sum(parts, sae, features), parts, sae, {"method": "chosen features"}, features)
 
 
 def without_features(parts: Decomposition, sae: SparseAutoencoder, features: Sequence[int]) -> NamedDirection:
-    """The vector less the parts dz_j d_j of `features`: what is left when they are taken out."""
+    """The vector less the parts dz_j d_j of `features`, each once: what is left when they are taken out."""
+    features = list(dict.fromkeys(features))
     left = _vector(parts) - _sum(parts, sae, features)
     return _part("without the chosen features", left, parts, sae, {"method": "without chosen features"}, features)
 

@@ -70,6 +70,12 @@ def test_a_feature_is_added_removed_and_set(steer: Any, world: Path) -> None:
     assert not moved["unsteered"] and moved["dose +0.5"]
 
 
+def test_an_sae_of_another_model_is_refused(steer: Any, tmp_path: Path) -> None:
+    write_sae(tmp_path / "sae", model="another", d_model=32)
+    answer = steer("Who are you?", "--sae", tmp_path / "sae", "--feature", "3")
+    assert answer.code == 2 and "was trained on another" in answer.err
+
+
 def test_a_vector_is_cut_down_to_features(steer: Any, world: Path) -> None:
     whole = steer("Who are you?", "--json").json
     part = steer("Who are you?", "--sae", world / "sae", "--features", "1, 4,7", "--json")

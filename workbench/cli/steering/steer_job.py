@@ -120,7 +120,7 @@ def steer(asked: Asked) -> dict[str, Any]:
     sae = _sae(asked, str(vector.model.get("name")))
     arms = _arms(asked, vector, sae)
     model = asked.load_model(vector.model)
-    _check_model(vector, model)
+    _check_model(vector, model, sae)
     exported = None if asked.export is None else export_gguf(next(iter(arms.values())), model, asked.export).summary()
     sampling = Sampling(int(setting("max_new_tokens", asked.max_new_tokens, N_TOKENS)), asked.temperature)
     labels = None if sae is None else load_labels(sae.id, sae_hash=sae.weights_hash)
@@ -210,7 +210,11 @@ def _sae(asked: Asked, model: str) -> SparseAutoencoder | None:
     return replace(load_sae(site.reference), id=site.id)
 
 
-def _check_model(vector: PersonaVector, model: Model) -> None:
+def _check_model(vector: PersonaVector, model: Model, sae: SparseAutoencoder | None) -> None:
+    from workbench.decomposition.checks import check_trained_on
+
+    if sae is not None:
+        check_trained_on({**model.description(), "name": vector.model.get("name") or model.name}, sae)
     known = vector.model.get("weights_hash")
     if known and known != model.weights_hash:
         raise WorkbenchError(
