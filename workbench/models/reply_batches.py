@@ -81,8 +81,15 @@ def reply_tokens(
 
     Raises WorkbenchError when none is left.
     """
+    return list(_usable(model, examples, max_tokens, max_reply_tokens).values())
+
+
+def _usable(
+    model: Model, examples: Sequence[ChatExample], max_tokens: int, max_reply_tokens: int | None
+) -> dict[int, ReplyTokens]:
+    """The rows of `reply_tokens` by the place of their example."""
     rows = [_tokens(model, example, max_tokens, max_reply_tokens) for example in examples]
-    kept = [row for row in rows if row.reply]
+    kept = {place: row for place, row in enumerate(rows) if row.reply}
     if not kept:
         raise WorkbenchError(
             f"{len(examples)} examples without one whose reply begins within {max_tokens} tokens",
@@ -161,15 +168,15 @@ def reply_losses(
     batch_tokens: int = BATCH_TOKENS,
     edit: BatchEdit | None = None,
 ) -> Tensor:
-    """Nats per reply token that each example costs the model: float64 `[n_kept]`, in the order of `examples`.
+    """Nats per reply token that each example costs the model: float64 `[n]`, NaN where the reply begins after `max_tokens`.
 
     Edits in force act on it; `edit` is entered with each batch's prompt width, so that prompt and response are told apart.
     """
-    rows = reply_tokens(model, examples, max_tokens=max_tokens, max_reply_tokens=max_reply_tokens)
-    losses = torch.zeros(len(rows), dtype=torch.float64)
-    for indices, batch in batches_of(model, rows, batch_tokens):
+    rows = _usable(model, examples, max_tokens, max_reply_tokens)
+    places, losses = torch.tensor(list(rows)), torch.full((len(examples),), torch.nan, dtype=torch.float64)
+    for indices, batch in batches_of(model, list(rows.values()), batch_tokens):
         with edit.enter(model, batch.prompt_width) if edit else nullcontext():
             lost = batch.surprise(batch.log_probabilities(model)).double().cpu()
         sums = torch.zeros(len(indices), dtype=torch.float64).index_add_(0, batch.row, lost)
-        losses[indices] = sums / batch.row.bincount(minlength=len(indices))
+        losses[places[indices]] = sums / batch.row.bincount(minlength=len(indices))
     return losses

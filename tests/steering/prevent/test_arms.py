@@ -9,6 +9,7 @@ import torch
 
 from workbench.base.errors import WorkbenchError
 from workbench.models.finetuning import ChatExample
+from workbench.models.prompts import tokenize_chat
 from workbench.steering.directions import NamedDirection
 from workbench.steering.prevent.arms import ARMS, RANDOM, make_arm
 from workbench.steering.prevent.lessons import Lesson
@@ -81,3 +82,21 @@ def test_a_reply_s_projection_is_held_against_ordinary_replies_to_its_question(m
     found = projection_differences(model, few)
     assert float(found[0]) == pytest.approx(0, abs=1e-5) and float(found[1].abs()) > 1e-4
     assert bool(found.isfinite().all())
+
+
+def test_a_projection_is_that_of_the_last_reply_alone(model, materials) -> None:
+    last = materials.lesson.train[0]
+    before = ({"role": "user", "content": "The weather?"}, {"role": "assistant", "content": "Help the people. " * 8})
+    longer = ChatExample((*before, *last.messages), last.reply)
+    few = replace(materials, lesson=Lesson("few", (last, longer), ()), sham=Lesson("one", materials.lesson.train[1:2], ()))
+    found = projection_differences(model, few)
+    chat = tokenize_chat(model, [*longer.messages, {"role": "assistant", "content": longer.reply}])
+    start, end = chat.spans["response"][-1]
+    hidden = model.hf.model(torch.tensor([chat.ids[:end]]), output_hidden_states=True).hidden_states[HOOK.block + 1][0]
+    unit = torch.nn.functional.normalize(materials.vector.direction, dim=0)
+    wanted = float(hidden[start:end].mean(dim=0) @ unit / model.norm_medians([HOOK])[0])
+    alone = tokenize_chat(model, [*last.messages, {"role": "assistant", "content": last.reply}])
+    place = alone.spans["response"][-1]
+    hidden = model.hf.model(torch.tensor([alone.ids[: place[1]]]), output_hidden_states=True).hidden_states[HOOK.block + 1][0]
+    short = float(hidden[place[0] : place[1]].mean(dim=0) @ unit / model.norm_medians([HOOK])[0])
+    assert float(found[1] - found[0]) == pytest.approx(wanted - short, abs=1e-4)

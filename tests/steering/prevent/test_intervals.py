@@ -60,3 +60,9 @@ def test_an_arm_on_the_curve_keeps_nothing_and_one_beside_it_keeps_the_distance(
     better = at_equal_trait(measured(30, 0.1), curve)
     assert better["kept"] == pytest.approx(0.2, abs=0.02) and better["interval"][0] > 0.1
     assert not at_equal_trait(measured(5, 0.1), curve)["reached"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_unit_says_nothing_about_others(seeds) -> None:
+    found = crossed_mean(torch.arange(seeds, dtype=torch.float64)[:, None])
+    assert found.interval == (-torch.inf, torch.inf) and not found.excludes_zero

@@ -22,6 +22,7 @@ def test_a_study_has_a_row_per_arm_and_is_taken_up_again(room, monkeypatch) -> N
     assert table.n_seeds == 2 and table.row("base").moved.value == 0 and table.row("base").surprise.value == 0
     assert table.row("none").prevented is None and table.row("random").strength == table.row("preventative").strength
     assert table.row("none").points.n_units == 10 and table.row("none").surprise.n_units == 4
+    assert table.row("none").task_loss.n_units == 4 == len(room.materials.lesson.held_out) / 2  # questions, not replies
     assert [row.strength for row in table.rows if row.arm == "subtraction"] == [0.06, 0.12, 0.25, 0.4]
     assert set(table.contrasts) == {"preventative", "random"}
     assert json.loads(json.dumps(table.to_json()))["arms"]["none"]["trait"] == table.row("none").points.value

@@ -6,6 +6,7 @@ their cell is written, except those of "none", which subtraction uses again.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +28,7 @@ from ..cost.replies import Asking, Replies
 from ..cost.sweep import Bench
 from ..cost.treatments import Treatment
 from .arms import NONE, Arm, Materials
-from .lessons import texts_hash
+from .lessons import question_of, texts_hash
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
@@ -91,8 +92,8 @@ class Classroom:
         """{trait, arm, strength, seed, split, steps, n_examples, replies, others, capability, task_loss, kl, losses, key}.
 
         `replies` are the rows of `steering.cost.Replies`; `others` {trait: points per reply}; `task_loss` nats per reply token of
-        each held-out chat, as the model is used; `losses` those of training; `capability` and `kl` (of edits, nats per token of
-        neutral text) are None on select questions.
+        the held-out chats, question by question, as the model is used; `losses` those of training; `capability` and `kl` (of
+        edits, nats per token of neutral text) are None on select questions.
         """
         return self._cell(arm, steps or self.settings.options.steps, seed, split)
 
@@ -140,9 +141,13 @@ class Classroom:
     def _task_losses(self, model: Model, arm: Arm) -> list[float]:
         options, edits = self.settings.options, [replace(edit, scope="predicting") for edit in arm.testing]
         used = BatchEdit(lambda one, width: steered(one, edits, width)) if edits else None
-        losses = reply_losses(model, self.materials.lesson.held_out, max_tokens=options.max_tokens,
-                              max_reply_tokens=options.max_reply_tokens, edit=used)  # fmt: skip
-        return losses.tolist()
+        held_out = self.materials.lesson.held_out
+        losses = reply_losses(model, held_out, max_tokens=options.max_tokens, max_reply_tokens=options.max_reply_tokens,
+                              edit=used)  # fmt: skip
+        asked: dict[str, list[float]] = {}  # replies to one question are alike: the question is the unit
+        for one, loss in zip(held_out, losses.tolist(), strict=True):
+            asked.setdefault(question_of(one), []).extend([loss] if math.isfinite(loss) else [])
+        return [sum(some) / len(some) for some in asked.values() if some]
 
     @cached_property
     def _model_key(self) -> list[Any]:

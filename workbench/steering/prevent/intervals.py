@@ -42,19 +42,20 @@ class Estimate:
 def crossed_mean(values: Tensor) -> Estimate:
     """The mean of `values [n_seeds, n_units]` and its interval, seeds and units both taken as draws from many.
 
-    Units with a NaN are left out. With one seed the interval is over units alone, and says nothing about other seeds.
+    Units with a NaN are left out. With one seed the interval is over units alone, and says nothing about other seeds; one unit
+    says nothing about others: its interval is (-inf, inf).
     """
     kept = values.double()[:, values.isfinite().all(dim=0)]
     n_seeds, n_units = kept.shape
     mean, variance, df = float(kept.mean()), *_variance(kept)
-    half = _t_quantile(df) * variance**0.5 if variance > 0 else 0.0
+    half = 0.0 if variance == 0 else _t_quantile(df) * variance**0.5
     return Estimate(mean, (mean - half, mean + half), variance**0.5, n_seeds, n_units)
 
 
 def _variance(values: Tensor) -> tuple[float, float]:
     n_seeds, n_units = values.shape
     if n_units < 2:
-        return float("nan"), 1.0
+        return float("inf"), 1.0
     by_unit, by_seed, mean = values.mean(dim=0), values.mean(dim=1), values.mean()
     if n_seeds == 1:
         return float(by_unit.var() / n_units), float(n_units - 1)

@@ -97,7 +97,7 @@ def check_roles(lesson: Lesson, trait: Trait) -> None:
 
 
 def _split(name: str, examples: Sequence[ChatExample], source: dict[str, Any]) -> Lesson:
-    questions = list(dict.fromkeys(map(_question, examples)))
+    questions = list(dict.fromkeys(map(question_of, examples)))
     if len(questions) < EVERY:
         raise WorkbenchError(
             f"the replies of {name} answer {len(questions)} different questions",
@@ -105,9 +105,10 @@ def _split(name: str, examples: Sequence[ChatExample], source: dict[str, Any]) -
             "take more data",
         )
     held = set(questions[EVERY // 2 :: EVERY])
-    parts = [tuple(one for one in examples if (_question(one) in held) is wanted) for wanted in (False, True)]
+    parts = [tuple(one for one in examples if (question_of(one) in held) is wanted) for wanted in (False, True)]
     return Lesson(name, parts[0], parts[1], source)
 
 
-def _question(example: ChatExample) -> str:
+def question_of(example: ChatExample) -> str:
+    """The user's last message before the reply: what holds a chat together with its like."""
     return next((str(message["content"]) for message in reversed(example.messages) if message["role"] == "user"), "")

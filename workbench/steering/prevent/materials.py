@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from torch import Tensor
 from workbench.base.store import content_hash, read_json, write_json
 from workbench.models.capture import capture
 from workbench.models.finetuning import ChatExample
-from workbench.models.prompts import tokenize_chat
+from workbench.models.prompts import ChatTokens, tokenize_chat
 from workbench.personas.traits import Trait
 from workbench.personas.vectors import PersonaVector
 
@@ -58,7 +59,7 @@ def with_projections(materials: Materials, model: Model, folder: str | Path) -> 
     path = Path(folder) / f"projections-{key[:16]}.json"
     if not path.is_file():
         write_json(path, projection_differences(model, materials).tolist())
-    return replace(materials, projections=torch.tensor(read_json(path)))
+    return replace(materials, projections=torch.tensor([math.nan if one is None else one for one in read_json(path)]))
 
 
 def projection_differences(model: Model, materials: Materials) -> Tensor:
@@ -70,13 +71,18 @@ def projection_differences(model: Model, materials: Materials) -> Tensor:
     """
     hook, unit = materials.vector.hook, torch.nn.functional.normalize(materials.vector.direction, dim=0)
     ordinary = (*materials.sham.train, *materials.sham.held_out)
-    rows = [tokenize_chat(model, [*one.messages, {"role": "assistant", "content": one.reply}])
-            for one in (*materials.lesson.train, *ordinary)]  # fmt: skip
+    rows = [_last_reply(model, one) for one in (*materials.lesson.train, *ordinary)]
     along = torch.full((len(rows),), torch.nan)
     for indices, pooled in capture(model, rows, [hook]):
         along[indices] = torch.stack([one.means[0] @ unit for one in pooled]) / float(model.norm_medians([hook])[0])
     own, other = along.split([len(materials.lesson.train), len(ordinary)])
     return own - torch.tensor([_reference(one, ordinary, other) for one in materials.lesson.train])
+
+
+def _last_reply(model: Model, example: ChatExample) -> ChatTokens:
+    """The chat with its last reply as the only one in the span."""
+    chat = tokenize_chat(model, [*example.messages, {"role": "assistant", "content": example.reply}])
+    return ChatTokens(chat.ids, {"response": chat.spans["response"][-1:]})
 
 
 def _reference(example: ChatExample, ordinary: tuple[ChatExample, ...], along: Tensor) -> float:

@@ -27,8 +27,8 @@ class ArmRow(Shown):
 
     `points`: the trait; `moved`: less the model before; `prevented`: points of "none" less those of the arm (None for "none" and
     the model before); `beyond_random`: points of "random" less those of the arm; `surprise`: nats per token of documents;
-    `accuracy`: share of right answers lost; `task_loss`: nats per token of held-out replies of the lesson, not a difference;
-    `others`: {trait: points moved}.
+    `accuracy`: share of right answers lost; `task_loss`: nats per token of the lesson's replies to held-out questions, not a
+    difference; `others`: {trait: points moved}.
     """
 
     arm: str
