@@ -1,0 +1,48 @@
+"""The evidence on using the vectors is its parts, and says which of them are missing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture
+def steering_evidence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("steering_evidence")
+
+
+@pytest.fixture
+def steering_places(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("steering_places")
+
+
+def test_the_file_says_what_its_parts_say(steering_evidence: ModuleType):
+    assert steering_evidence.evidence_quick(), "run make evidence TOPIC=steering"
+
+
+def test_what_is_missing_is_named_and_no_figure_is_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steering_evidence: ModuleType
+):  # fmt: skip
+    monkeypatch.setattr(steering_evidence, "EVIDENCE", tmp_path)
+    (tmp_path / "screening.json").write_text(json.dumps({"screening": {"evil": {"auroc": 0.9}}}), encoding="utf-8")
+    (tmp_path / "steering_cost.json").write_text(json.dumps({"traits": {"evil": {}}, "missing": ["impolite"]}), encoding="utf-8")
+    found = steering_evidence.evidence()
+    assert found["screening"] == {"evil": 0.9} and found["monitor"] is None and found["prevention"] is None
+    assert found["missing"] == ["monitoring", "prevention", "diffing", "steering_cost: impolite"]
+
+
+def test_a_place_without_evidence_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steering_evidence: ModuleType, steering_places: ModuleType
+):  # fmt: skip
+    monkeypatch.setattr(steering_places, "EVIDENCE", tmp_path)
+    assert {place() for place in steering_places.PLACES} == {
+        f"*Not measured yet: `make evidence TOPIC={topic}`.*" for topic in steering_evidence.PARTS
+    }
