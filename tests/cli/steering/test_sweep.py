@@ -67,5 +67,8 @@ def test_the_plan_counts_cells_and_changes_nothing(workbench, place):
 def test_bad_input_says_what_to_do(workbench, place):
     answer = workbench("sweep", "humorous", *arguments(place), "--direction", "sideways")
     assert answer.code == 2 and "down or up" in answer.err and "Traceback" not in answer.err
+    for given in (("--method", "bogus"), ("--method", "cap", "--direction", "up"), ("--method", "placebo")):
+        answer = workbench("sweep", "humorous", *arguments(place), *given)
+        assert answer.code == 2 and f"there is no method '{given[1]}'" in answer.err and "prompting" in answer.err
     answer = workbench("sweep", "humorous", "--model", str(place / "model"), "--out", str(place / "none"), *SMALL)
     assert answer.code == 2 and "Traceback" not in answer.err

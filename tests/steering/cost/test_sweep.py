@@ -123,6 +123,9 @@ def test_a_ladder_by_kl_reaches_the_stated_distances_with_either_sign(model):
     for one, kl in zip(found, (0.05, 0.2), strict=True):
         both = [shift(one.edits), shift([edit.scaled(-1) for edit in one.edits])]
         assert sum(both) / 2 == pytest.approx(kl, rel=0.03)
+    for kls in ([], [0.0], [0.1, float("inf")], [float("nan")]):
+        with pytest.raises(WorkbenchError, match="above 0"):
+            kl_ladder("add", word_at(model), kls, shift)
 
 
 def test_a_dose_that_was_found_is_kept_for_its_own_edits_alone(model, tmp_path, monkeypatch):

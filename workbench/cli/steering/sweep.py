@@ -69,16 +69,17 @@ def _made(
     from workbench.models.sampling import Sampling
     from workbench.reports.steering.pareto import pareto_figure
     from workbench.steering.cost.capability import make_exam
-    from workbench.steering.cost.methods import KLS, treatments
+    from workbench.steering.cost.methods import KLS, check_methods, treatments
     from workbench.steering.cost.pareto import front, front_summary
     from workbench.steering.cost.replies import Asking
     from workbench.steering.cost.sweep import Bench, sweep
 
     place, (wanted, start), config = job.folder / FOLDER, WANTED[direction], job.config
-    judge = _judge(job, score_with)
+    judge, sources = _judge(job, score_with), _sources(job)
+    check_methods(sources, wanted, methods)  # before the exam, which takes minutes
     exam = make_exam(job.model, n_documents=documents, n_items=items, folder=place)
     bench = Bench(job.model, job.trait, judge, exam, place, filtered_by=job.vector.evidence.get("judge"))
-    chosen = treatments(_sources(job), job.model, bench.neutral, wanted=wanted, kls=kls or KLS, methods=methods)
+    chosen = treatments(sources, job.model, bench.neutral, wanted=wanted, kls=kls or KLS, methods=methods)
     sampling = Sampling(max_new_tokens=config.max_new_tokens)
     asking = Asking(start=start, n_samples=n_samples, sampling=sampling, batch_size=config.batch_size, seed=config.seed)
     found = front(sweep(bench, chosen, asking), wanted=wanted, seed=config.seed)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from workbench.base.display import Shown
+from workbench.base.errors import unknown_name
 
 from .. import directions
 from .matching import NeutralShift
@@ -67,7 +68,7 @@ def dosed_methods(sources: Sources) -> dict[str, EditsAt]:
     }
     if one.placebos is not None:
         usable = directions.placebos(one.placebos, hook, trait=vector.trait)
-        found["placebo"] = usable[one.seed % len(usable)]
+        found |= {"placebo": usable[one.seed % len(usable)]} if usable else {}
     edits = {name: adding(direction) for name, direction in found.items()}
     return edits if len(vector.hooks) == 1 else edits | {"incremental": adding_incrementally(vector)}
 
@@ -87,7 +88,9 @@ def treatments(
     quantiles: Sequence[float] = QUANTILES,
     methods: Sequence[str] | None = None,
 ) -> tuple[Treatment, ...]:
-    """Every method of the figure. `wanted` 1: toward the trait; -1: away from it, with ablation and caps beside."""
+    """Every method of the figure. `wanted` 1: toward the trait; -1: away from it, with ablation and caps beside. Raises
+    WorkbenchError for a method that there is none of."""
+    check_methods(sources, wanted, methods)
     found: list[Treatment] = []
     for name, edits_at in dosed_methods(sources).items():
         if methods is None or name in methods:
@@ -96,6 +99,18 @@ def treatments(
         found += _removals(sources, model, quantiles)
     found.append(Treatment("prompting", None, (), "positive" if wanted > 0 else "negative"))
     return tuple(one for one in found if methods is None or one.method in methods)
+
+
+def check_methods(sources: Sources, wanted: int, methods: Sequence[str] | None) -> None:
+    """Refuse what is no method here: a name of its own, a removal where the trait is to grow, a placebo where there are none."""
+    if methods is None:
+        return
+    several = len(sources.vector.hooks) > 1
+    removals = ["ablate", *(["ablate everywhere"] if several else []), "cap"] if wanted < 0 else []
+    known = [*dosed_methods(sources), *removals, "prompting"]
+    for name in methods:
+        if name not in known:
+            raise unknown_name("method", name, known)
 
 
 def ordinary_projections(vector: PersonaVector, model: Model, *, per_row: int = 8) -> Tensor:

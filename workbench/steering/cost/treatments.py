@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ def kl_ladder(
     method: str, edits_at: EditsAt, kls: Sequence[float], neutral: NeutralShift, *, sign: int = 1
 ) -> tuple[Treatment, ...]:
     """One treatment per distance on neutral text (nats per token, mean of both signs), each at the dose that reaches it."""
-    if not all(kl > 0 for kl in kls):
+    if not kls or not all(0 < kl < math.inf for kl in kls):
         raise WorkbenchError(f"doses are set by KL {list(kls)}", "nats per token above 0", "use for instance .05, .1 and .2")
     doses: list[float] = []
     dose, before = 0.1, min(kls)
