@@ -67,6 +67,9 @@ def test_the_same_command_goes_on_and_no_resume_starts_anew(workbench: Any, worl
     assert part.stat().st_mtime_ns == before and again.json["traits"] == first.json["traits"]
     anew = workbench(*given, "--no-resume")
     assert part.stat().st_mtime_ns > before and anew.json["traits"] == first.json["traits"]
+    kept = part.stat().st_mtime_ns
+    other = workbench(*given, "--no-resume", "--max-tokens", "40")
+    assert other.code == 2 and "holds the scores of other data" in other.err and part.stat().st_mtime_ns == kept
 
 
 def test_a_rate_is_calibrated_on_clean_data(workbench: Any, world: Path) -> None:
@@ -92,7 +95,8 @@ def test_a_plan_loads_nothing_and_counts_the_lines(workbench: Any, world: Path) 
     (("--false-positive-rate", "0.1"), "--false-positive-rate alone"), (("--against", "nothing"), "own"),
     (("--vectors", "nowhere", "--trait", "kind"), "kind"), (("--report", "a", "--out", "a"), "one file for two things"),
     (("--placebos", "nowhere"), "holds no placebo vectors"),
-], ids=["trait", "percentile", "clean", "rate", "against", "vectors", "one file", "placebos"])  # fmt: skip
+    (("--clean", "x.jsonl", "--false-positive-rate", "0.1", "--out", "x.jsonl"), "one file for two things"),
+], ids=["trait", "percentile", "clean", "rate", "against", "vectors", "one file", "placebos", "clean file"])  # fmt: skip
 def test_what_cannot_be_done_is_told_in_words(workbench: Any, world: Path, arguments: Any, told: str) -> None:
     answer = workbench(*asked(world, *arguments))
     assert answer.code == 2 and told in answer.err and "Traceback" not in answer.err, answer.err

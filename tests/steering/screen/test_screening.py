@@ -133,7 +133,10 @@ def test_the_clean_threshold_is_exceeded_at_the_stated_rate(found, tmp_path: Pat
     clean = [record for record in planted(60) if not record["bad"]]
     data = written(tmp_path / "clean.jsonl", clean)
     reference = score_samples(data, found["model"], found["vectors"], folder=tmp_path / "work", options=OPTIONS)
-    result = screen(found["scores"], false_positive_rate=0.1, clean=reference)
+    alone = reference.samples().score[reference.traits.index("evil")]
+    result = screen(found["scores"], false_positive_rate=0.2, clean=reference)
+    # Two traits: each may flag half as many, so that no more than a fifth of clean samples is flagged by any of them.
+    assert result.thresholds["evil"].level == 0.1 and result.thresholds["evil"].value == calibrated_threshold(alone, 0.1).value
     assert result.thresholds["evil"].kind == "false_positive_rate" and result.thresholds["evil"].n_reference == 45
     bad = found["scores"].samples().label == 1
     assert result.flagged_by["evil"][bad].mean() > 0.4 and result.flagged_by["evil"][~bad].mean() < 0.25

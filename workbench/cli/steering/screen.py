@@ -35,11 +35,12 @@ def command(
         typer.Option("--against", help="prompt: the last prompt token. own: the model's own reply to each prompt, sampled."),
     ] = "prompt",
     percentile: Annotated[
-        float | None, typer.Option("--percentile", help="Flag what scores above it, among the data. [default: 95]")
+        float | None, typer.Option("--percentile", help="Flag what scores above it, trait by trait. [default: 95]")
     ] = None,
     clean: Annotated[Path | None, typer.Option("--clean", help="Data without the trait, to calibrate the threshold on.")] = None,
     rate: Annotated[
-        float | None, typer.Option("--false-positive-rate", help="The share of samples like the clean ones that may be flagged.")
+        float | None,
+        typer.Option("--false-positive-rate", help="The share of samples like the clean ones that may be flagged by any trait."),
     ] = None,
     combine: Annotated[
         Literal["max", "mean"], typer.Option("--combine", help="A conversation scores as its highest reply, or as their mean.")

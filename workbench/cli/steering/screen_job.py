@@ -139,8 +139,10 @@ def _refuse(asked: Asked) -> None:
     if asked.rate is not None and not 0 < asked.rate < 1:
         raise WorkbenchError(f"--false-positive-rate {asked.rate:g}", "a number between 0 and 1", "0.05 is one in twenty")
     written = [path.resolve() for path in (asked.out, asked.report, asked.ranking) if path is not None]
-    if len(set(written)) < len(written) or asked.data.resolve() in written:
-        raise WorkbenchError("one file for two things", "the data, --out, --report and --ranking apart", "choose other names")
+    read = {path.resolve() for path in (asked.data, asked.clean) if path is not None}
+    if len(set(written)) < len(written) or read & set(written):
+        raise WorkbenchError("one file for two things", "the data, --clean, --out, --report and --ranking apart",
+                             "choose other names")  # fmt: skip
 
 
 def _model(asked: Asked, vectors: list[PersonaVector]) -> Model:
@@ -201,7 +203,7 @@ def _scored(
     options = asked.options()
     key = screening_key(data, model, vectors, sae=sae, placebos=placebos, options=options)
     place = folder or OUT / f"{_plain(data.path.stem)}-{key[:12]}"
-    if not asked.resume and "screen" in read_manifest(place / MANIFEST):
+    if not asked.resume and read_manifest(place / MANIFEST).get("screen", {}).get("key") == key:  # nobody else's scores
         for part in place.iterdir():
             if part.is_dir() and (part.name == "scores" or part.name.startswith("own-")):
                 shutil.rmtree(part)

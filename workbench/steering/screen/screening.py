@@ -141,8 +141,9 @@ def screen(
     n_top: int = N_TOP,
     seed: int = 0,
 ) -> Screening:
-    """Flag the samples of scored data: above a `percentile` of their own scores (default 95), or above the threshold that `clean`
-    data exceed with `false_positive_rate`.
+    """Flag the samples of scored data: trait by trait above a `percentile` of their own scores (default 95), or above thresholds
+    of which samples like the `clean` ones exceed any with `false_positive_rate` at most (each trait gets an equal part of the
+    rate: Bonferroni).
 
     `sae`, the one that the samples were scored with, names the features; `labels` their words. Raises WorkbenchError for both
     ways at once, for a rate without clean data, and for clean data that were scored in another way.
@@ -157,7 +158,7 @@ def screen(
         thresholds[trait] = (
             percentile_threshold(samples.score[place], PERCENTILE if percentile is None else percentile)
             if reference is None or false_positive_rate is None
-            else calibrated_threshold(reference.score[place], false_positive_rate)
+            else calibrated_threshold(reference.score[place], false_positive_rate / len(scores.traits))
         )
     flagged = {
         trait: np.nan_to_num(score, nan=-np.inf) > thresholds[trait].value

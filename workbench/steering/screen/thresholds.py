@@ -17,7 +17,7 @@ class Threshold:
     """A sample whose score is above `value` is flagged.
 
     `kind` "percentile": `level` of the scored samples lie below. "false_positive_rate": of samples like the clean ones at most a
-    share of `level` lies above, in expectation over clean sets of `n_reference`.
+    share of `level` (the trait's part of the rate) lies above, in expectation over clean sets of `n_reference`.
     """
 
     value: float
@@ -51,5 +51,5 @@ def _known(scores: np.ndarray, least: int, where: str) -> np.ndarray:
     known = scores[np.isfinite(scores)]
     if len(known) < max(least, 1):
         raise WorkbenchError(f"{len(known)} scored samples in {where}", f"at least {least}",
-                             "look at the reasons why samples have no score; give more data")  # fmt: skip
+                             "look at the reasons why samples have no score; give more data, or fewer traits")  # fmt: skip
     return known
