@@ -169,3 +169,8 @@ def test_the_result_is_plain_json(planted):
     told = json.loads(json.dumps(planted.to_json(), allow_nan=False))
     assert told["shifts"][0].keys() >= {"trait", "place", "shift", "interval", "z", "p_placebo", "p_random", "installed"}
     assert told["installed"]["prompt"]["features"][0]["feature"] == FEATURES["cruel"]
+
+
+def test_nothing_to_read_is_told(before):
+    with pytest.raises(WorkbenchError, match="No text that both models could read"):
+        compared(before, before, prompts=(), unrelated=["Too short."])

@@ -156,15 +156,16 @@ class _Job:
         """The result, kept in the folder as long as what it was made from stays."""
         from workbench.base.store import sha256_file
 
-        from ..inputs import folder_hash, model_identity, placebos_hash
+        from ..inputs import folder_hash, labels_hash, model_identity, placebos_hash
         from ..remembered import remembered
 
         folders, site, place = self.vector_folders(), self._site(), self._placebos()
         after = {"adapter": folder_hash(self.adapter)} if self.adapter else model_identity(self.after)
         texts = [one and sha256_file(one) for one in (self.prompts, self.unrelated)]
         sources = {"before": model_identity(self.before), "after": after, "vectors": [folder_hash(one) for one in folders],
-                   "placebos": place and placebos_hash(place), "sae": site and site.sha256, "texts": texts, "seed": self.seed,
-                   "max_tokens": self.max_tokens, "dtype": self.dtype}  # fmt: skip
+                   "placebos": place and placebos_hash(place), "sae": site and site.sha256,
+                   "labels": site and labels_hash(site.id), "texts": texts, "seed": self.seed, "max_tokens": self.max_tokens,
+                   "dtype": self.dtype}  # fmt: skip
         value = remembered(self.folder / RESULT, sources, lambda: self._diff(folders, place, site))
         return {**value, "folder": str(self.folder), "figure": str(self.folder / FIGURE)}
 

@@ -106,6 +106,9 @@ def _read_before(
         texts = prompt_texts(model, prompts, max_tokens=options.max_tokens, seed=options.seed)
         documents = _SENTENCE.split(neutral_text()) if unrelated is None else unrelated
         texts += unrelated_texts(model, documents, max_tokens=options.max_tokens)
+        if not texts:
+            raise WorkbenchError("no text that both models could read", "prompts, or unrelated texts of six tokens and more",
+                                 "give questions (--prompts), longer texts, or a larger --max-tokens")  # fmt: skip
         return _Before(model.description(), pair_key(model), medians, texts, read(model, texts, hooks, sae))
 
 
