@@ -173,4 +173,4 @@ def test_the_result_is_plain_json(planted):
 
 def test_nothing_to_read_is_told(before):
     with pytest.raises(WorkbenchError, match="No text that both models could read"):
-        compared(before, before, prompts=(), unrelated=["Too short."])
+        compared(before, before, prompts=(), unrelated=["No."])
