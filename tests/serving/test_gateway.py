@@ -19,7 +19,7 @@ from workbench.cli.gateway import _caps, _key, cap_edits
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.vectors import PersonaVector
 from workbench.serving.explorer import Limits
-from workbench.serving.gateway import Gateway, make_gateway
+from workbench.serving.gateway import ChatRequest, Gateway, make_gateway
 from workbench.serving.server import access_for, open_socket, server_of
 from workbench.steering.monitor.alarms import Alarm, Rule
 from workbench.steering.monitor.logs import JsonLines
@@ -140,6 +140,22 @@ def test_a_reader_who_leaves_ends_the_work(world: tuple[Any, Monitor]) -> None:
         value = client.post("/chat/completions", json=ASK)  # waits for its turn, which comes when the other's work has ended
         assert value.status_code == 200
     assert gateway.turns.n_inside == 0 and n_hooks(model) == before
+
+
+def test_an_answer_that_is_cut_off_is_told_and_logged_as_far_as_it_came(world: tuple[Any, Monitor], tmp_path: Path) -> None:
+    with JsonLines(tmp_path / "log.jsonl", world[1]) as log:
+        with served(Gateway(*world, log=log, limits=Limits(max_new_tokens=400, max_seconds=0.05))) as client:
+            cut = client.post("/chat/completions", json={**ASK, "max_tokens": 400})
+        reply = cut.json()["workbench"]["reply"]  # how far it came depends on the machine
+        assert reply["n_tokens"] < 399 and cut.headers["x-workbench-norms"] == json.dumps(reply["norms"])
+        gateway = Gateway(*world, log=log, limits=Limits(max_new_tokens=400))
+        request = ChatRequest(**{**ASK, "max_tokens": 400})
+        steps: Any = gateway.steps(request, gateway.prompt(request), [])
+        for _ in range(6):
+            next(steps)
+        steps.close()  # the reader went away
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["reply", "reply"] and lines[1]["n_tokens"] == 5 and lines[1]["alarms"]
 
 
 def test_a_monitor_of_another_model_and_caps_that_mean_nothing_are_refused(world: tuple[Any, Monitor], monkeypatch: Any) -> None:

@@ -12,6 +12,7 @@ Every request needs the token (as the API key); whoever may not ask is refused a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
@@ -84,7 +85,8 @@ class Gateway:
         return chat
 
     def steps(self, request: ChatRequest, chat: ChatTokens, seen: list[WatchedReply]) -> Iterator[Step]:
-        """The answer as it grows; the whole of what was seen is put into `seen` at its end."""
+        """The answer as it grows; what was seen of it is put into `seen` and the log at its end, also when it is cut off by the
+        clock or by a reader who goes away."""
         wanted = request.max_completion_tokens or request.max_tokens or self.limits.max_new_tokens
         sampling = Sampling(min(wanted, self.limits.max_new_tokens), request.temperature, request.top_p)
         until = time.monotonic() + self.limits.max_seconds
@@ -95,10 +97,12 @@ class Gateway:
                 self.log.reply(reply)
 
         seeds, model = [request.seed], self.model
-        for step in watched_stream(model, self.monitor, [chat], sampling, row_seeds=seeds, edits=self.edits, on_reply=keep):
-            yield step
-            if time.monotonic() > until:
-                return
+        work = watched_stream(model, self.monitor, [chat], sampling, row_seeds=seeds, edits=self.edits, on_reply=keep)
+        with contextlib.closing(work):
+            for step in work:
+                yield step
+                if time.monotonic() > until:
+                    return
 
 
 def make_gateway(gateway: Gateway, access: Access) -> Guard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,21 +36,25 @@ class Step(Shown):
 def watched_stream(
     model: Model, monitor: Monitor, prompts: Sequence[ChatTokens], sampling: Sampling | None = None, *, row_seeds: Sequence[int],
     edits: Edit | Iterable[Edit] = (), on_reply: Callable[[WatchedReply], None] | None = None,
-) -> Iterator[Step]:  # fmt: skip
+) -> Generator[Step, None, None]:  # fmt: skip
     """`models.generation.stream` under the monitor; the tokens are those that it would give alone.
 
     `edits` (`steering.edits`) act behind the monitor: at their own hook point it sees the activations before they are changed.
 
     The last step has the alarms that only the end of a reply decides. The hooks are in force until the iterator ends or is
-    closed.
+    closed; closed early, it still tells `on_reply` what was seen until then.
     """
     seen: deque[TokenSeen] = deque()
     alarms: deque[AlarmRaised] = deque()
     replies: list[Generated] = []
     with watching(monitor, model, on_token=seen.append, on_alarm=alarms.append, on_reply=on_reply) as watch:
-        with steered(model, edits):
-            for replies in stream(model, prompts, sampling, row_seeds=row_seeds):
-                yield Step(replies, _taken(seen), _taken(alarms))
+        try:
+            with steered(model, edits):
+                for replies in stream(model, prompts, sampling, row_seeds=row_seeds):
+                    yield Step(replies, _taken(seen), _taken(alarms))
+        except GeneratorExit:
+            watch.end_turn()
+            raise
         watch.end_turn()
     yield Step(replies, _taken(seen), _taken(alarms))
 
