@@ -95,6 +95,12 @@ def test_replies_to_one_question_cannot_be_split() -> None:
         calibrate(["a", "b"], [row for row in replies() if row.question == "question 3"], rate=0.05)
 
 
+def test_replies_without_any_value_set_no_threshold() -> None:
+    nothing = [NeutralReply(f"question {i}", torch.full((5, 1), torch.nan)) for i in range(40)]
+    with pytest.raises(WorkbenchError, match="no token with a value"):
+        calibrate(["evil"], nothing, rate=0.3)
+
+
 def test_no_false_alarm_has_the_exact_bound_of_its_questions() -> None:
     check = false_alarms(torch.zeros(50).double(), torch.arange(50) // 5, 60)
     assert check["rate"] == 0 and check["interval"] == [0.0, pytest.approx(1 - 0.025**0.1)]

@@ -131,6 +131,9 @@ def calibrate(
                              "questions on both sides of the split (about ten or more)", "give more neutral chats")  # fmt: skip
     statistics = torch.stack([rule.statistics(row.values, row.prompt) for row in rows])
     thresholds = conformal_threshold(statistics[fitting], rate)
+    if not bool(thresholds.isfinite().all()):
+        raise WorkbenchError("neutral replies that mostly have no token with a value", "replies with tokens that are no sinks",
+                             "give other neutral chats")  # fmt: skip
     questions = category_codes([row.question for row, fit in zip(rows, fitting.tolist(), strict=True) if not fit])
     raised = (statistics[~fitting] > thresholds).double()
     return tuple(
