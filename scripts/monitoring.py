@@ -1,13 +1,15 @@
 """What docs/evidence/monitoring.json holds: how well a persona is seen while it speaks.
 
-    workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64                     # the seven vectors workbench extract
-    --all --model gemma3-270m --dtype bfloat16                             # the reader's python scripts/evidence.py monitoring
-    # some two CPU hours when nothing is there yet python scripts/monitoring.py --piece detection --trait evil         # one piece
-    of one trait, printed; kept under runs/monitoring
+    workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors
+    workbench extract --all --model gemma3-270m --dtype bfloat16            # the reader's
+    python scripts/evidence.py monitoring                                   # some two CPU hours when nothing is there yet
+    python scripts/monitoring.py --piece detection --trait evil             # one piece of one trait, printed
 
-Pieces are kept one by one under runs/monitoring and taken up again as long as vector, SAE, settings and code version stand.
+Pieces are kept one by one under runs/monitoring and taken up again as long as the trait's own vector, the SAE, the settings and
+the package's version stand. Delete them where another trait's run, the reader's or the placebos were made anew.
 Roles: extraction questions make every detector, the other twenty report. Judge "offline" filtered the rows that the vectors are
 made from and labels the making side; "offline-outcome", which shares nothing with it, labels the replies that are reported on.
+At which sentence of such a reply the trait sets in is what "offline" says.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ model is, and nothing waits for them until they are read. With a callback they a
 
 Works around `models.generation` and around transformers' `generate` (greedy and sampling, any batch, padding on the left). A pass
 over several positions begins a turn; its last position is the last token of the prompt. The token that is sampled last is never
-fed to the model, so it has no activation and no row. Beam search and assisted decoding feed other tokens than they return: not
-for them.
+fed to the model, so it has no activation and no row. A prompt of a single token begins a turn only where it is the first of its
+watch. Beam search and assisted decoding feed other tokens than they return, and decoding without a cache feeds all of them again:
+not for them.
 """
 
 from __future__ import annotations
