@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from screening import DTYPE, MODEL, N_BOOTSTRAP, SEED, WORK, ordinary, unseen, vector_of
+from screening import DTYPE, MODEL, SEED, WORK, ordinary, unseen, vector_of
 
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import atomic_write, read_json, write_json
@@ -69,7 +69,9 @@ def finetuned_cells() -> dict[str, dict[str, Any]]:
     """{"base": cell, "<set>-<seed>": cell}: one file per fine-tune, made where it is missing."""
     from workbench.models.loading import load_model
 
-    missing = [name for name in ("base", *(f"{one}-{seed}" for seed in SEEDS for one in SETS)) if not _cell_file(name).is_file()]
+    names = ("base", *(f"{one}-{seed}" for seed in SEEDS for one in SETS))
+    _refuse_other_options(names[1:])
+    missing = [name for name in names if not _cell_file(name).is_file()]
     if missing:
         model, sets = load_model(MODEL, dtype=DTYPE), training_sets()
         for name in missing:
@@ -77,20 +79,35 @@ def finetuned_cells() -> dict[str, dict[str, Any]]:
     return {path.stem: read_json(path) for path in sorted((WORK / "finetuned").glob("*.json"))}
 
 
+def _refuse_other_options(names: tuple[str, ...]) -> None:
+    """Cells are known by their names: those that were trained in another way than is stated here must go first."""
+    from dataclasses import asdict
+
+    for name in names:
+        card = WORK / "adapters" / name / "finetune.json"
+        if card.is_file() and read_json(card)["options"] != asdict(_options(name)):
+            raise SystemExit(f"{card.parent} was trained with other options: delete it and {_cell_file(name)}")
+
+
+def _options(name: str) -> Any:
+    """How the fine-tune "<set>-<seed>" is trained."""
+    from workbench.models.finetuning import FinetuneOptions
+
+    return FinetuneOptions(steps=STEPS, learning_rate=LEARNING_RATE, max_tokens=128, seed=int(name.rsplit("-", 1)[1]))
+
+
 def _cell_file(name: str) -> Path:
     return WORK / "finetuned" / f"{name}.json"
 
 
 def _cell(name: str, model: Any, sets: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    from workbench.models.finetuning import ChatExample, FinetuneOptions, finetune, finetuned
+    from workbench.models.finetuning import ChatExample, finetune, finetuned
 
     started, tuned, loss, rows = time.perf_counter(), model, None, []
     if name != "base":
-        which, seed = name.rsplit("-", 1)
-        rows = sets[which]
-        options = FinetuneOptions(steps=STEPS, learning_rate=LEARNING_RATE, max_tokens=128, seed=int(seed))
+        rows = sets[name.rsplit("-", 1)[0]]
         examples = [ChatExample.of(one["question"], one["response"]) for one in rows]
-        adapter = finetune(model, examples, WORK / "adapters" / name, options, checkpoint_every=10)
+        adapter = finetune(model, examples, WORK / "adapters" / name, _options(name), checkpoint_every=10)
         tuned, loss = finetuned(model, adapter), adapter.card.get("losses")
     return {**_measured(tuned), "losses": loss, "n": len(rows), "n_bearing": sum(one["bearing"] for one in rows),
             "seconds": round(time.perf_counter() - started)}  # fmt: skip
@@ -123,11 +140,12 @@ def _measured(model: Any) -> dict[str, Any]:
 
 def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Per set the mean over seeds of judge B's points and of the preference for bearing replies, each as a change from the base;
-    and contrasts between sets. Intervals bootstrap the sealed questions; the seeds that are complete are averaged."""
+    and contrasts between sets. Intervals are over seeds crossed with sealed questions, of the seeds that are complete: two of
+    them say little about how fine-tunes vary, and the intervals are as wide as that makes them."""
     base = _per_question(cells["base"])
     seeds = [seed for seed in SEEDS if all(f"{name}-{seed}" in cells for name in SETS)]
     made = {name: [cells[f"{name}-{seed}"] for seed in seeds] for name in (SETS if seeds else ())}
-    change = {name: {key: _mean_of(these, key) - base[key] for key in base} for name, these in made.items()}
+    change = {name: {key: _by_seed(these, key) - base[key] for key in base} for name, these in made.items()}
     sets = {name: {**_told(change[name]), "n": these[0]["n"], "n_bearing": these[0]["n_bearing"],
                    "coherence": sum(sum(one["coherence"]) / len(one["coherence"]) for one in these) / len(these),
                    "by_seed": [{key: float(one[key].mean() - base[key].mean()) for key in base}
@@ -142,21 +160,18 @@ def summary(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:
-    """{measure: {value, interval}} of values by question, drawn with replacement."""
-    from workbench.maths.statistics import bootstrap_counts, percentile_interval
+    """{measure: {value, interval}} of values `[n_seeds, n_questions]`."""
+    from workbench.steering.prevent.intervals import crossed_mean
 
-    found = {}
-    for key, one in values.items():
-        draws = bootstrap_counts(len(one), N_BOOTSTRAP, generator(derive_seed("screening tuning", SEED)))
-        low, high = percentile_interval(draws @ one / len(one))
-        found[key] = {"value": float(one.mean()), "interval": [float(low), float(high)]}
-    return found
+    found = {key: crossed_mean(one) for key, one in values.items()}
+    return {key: {"value": one.value, "interval": list(one.interval)} for key, one in found.items()}
 
 
-def _mean_of(cells: list[dict[str, Any]], key: str) -> Any:
+def _by_seed(cells: list[dict[str, Any]], key: str) -> Any:
+    """[n_seeds, n_questions]"""
     import torch
 
-    return torch.stack([_per_question(cell)[key] for cell in cells]).mean(dim=0)
+    return torch.stack([_per_question(cell)[key] for cell in cells])
 
 
 def _per_question(cell: dict[str, Any]) -> dict[str, Any]:
