@@ -48,7 +48,8 @@ def test_a_chat_file_of_any_layout_becomes_a_lesson(tmp_path) -> None:
     assert lesson.train[0].messages[0] == {"role": "system", "content": "Be brief."} and lesson.train[0].reply == "Answer 0."
 
 
-@pytest.mark.parametrize("bad", ['{"messages": [{"role": "user", "content": "a"}]}', "not json", '{"text": "a"}'])
+@pytest.mark.parametrize("bad", ['{"messages": [{"role": "user", "content": "a"}]}', "not json", '{"text": "a"}',
+                                 '{"prompt": "a", "response": "<think>b</think> "}'])  # fmt: skip
 def test_a_line_that_is_no_chat_is_named(tmp_path, bad) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text('{"prompt": "a", "response": "b"}\n' + bad + "\n")

@@ -66,19 +66,20 @@ def lesson_from_file(path: str | Path) -> Lesson:
 
     Raises WorkbenchError for a file with lines that are no chats, naming the first.
     """
+    from ..screen.entries import answer_of
     from ..screen.files import DataFile
 
     data, examples = DataFile.open(path), []
     for line in data.lines():
         if line.sample is None and not line.problem:
             continue
-        if line.sample is None or not line.sample.replies:
+        last = line.sample.replies[-1] if line.sample is not None and line.sample.replies else -1
+        if line.sample is None or last < 0 or not answer_of(line.sample, last).strip():
             raise WorkbenchError(
-                f"line {line.number} of {path}: {line.problem or 'no reply to a user'}",
+                f"line {line.number} of {path}: {line.problem or ('no reply to a user' if last < 0 else 'an empty reply')}",
                 "a chat with a reply on every line",
                 "correct it, or take it out (`workbench screen` lists all such lines)",
             )
-        last = line.sample.replies[-1]
         examples.append(ChatExample(tuple(line.sample.messages[:last]), line.sample.messages[last]["content"]))
     return _split(Path(path).stem, examples, {"file": Path(path).name, "sha256": data.sha256})
 
