@@ -70,3 +70,16 @@ def test_the_figure_names_every_arm_and_speaks_the_finding() -> None:
     assert "holds here" in repr(prevention_figure(found)) or "holds here" in svg
     html = table_display(found).html()
     assert "preventative 0.25" in html and HOLDS in html
+
+
+@pytest.mark.parametrize("n_judged", [0, 2])
+def test_the_figure_stands_where_one_question_or_none_was_judged(n_judged) -> None:
+    from workbench.reports.steering.prevent import prevention_figure
+
+    cells = [cell(arm, None, seed, points, 0.02) for seed in range(2) for arm, points in (("base", 30.0), ("none", 50.0))]
+    for one in cells:
+        one["replies"] = [{**row, "points": row["points"] if n < n_judged else None} for n, row in enumerate(one["replies"])]
+    found = prevention_table("evil", "judge", cells, {"steps": {"steps": 1}, "strengths": {}}, {"name": "evil"})
+    assert not found.power and "no power" in found.sentence
+    svg = prevention_figure(found).svg
+    assert ("no intervention" in svg) is bool(n_judged) and '"nan' not in svg and '"inf' not in svg

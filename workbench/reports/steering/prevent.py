@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from workbench.reports.figures import _apart, _path
@@ -10,6 +11,7 @@ from workbench.steering.prevent.arms import NONE, RANDOM, SHAM, SUBTRACTION
 from workbench.steering.prevent.cells import BASE
 
 if TYPE_CHECKING:
+    from workbench.steering.prevent.intervals import Estimate
     from workbench.steering.prevent.table import ArmRow, PreventionTable
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 776, 396, 60, 590, 44, 340
@@ -21,15 +23,20 @@ def prevention_figure(found: PreventionTable) -> Figure:
     """Right: more capability lost (nats per token on held-out documents). Up: more of the trait (points of 0-100). Whiskers: 95%
     over seeds and questions or documents. The line is subtraction at growing doses; filled marks had the vector in training.
     """
-    rows = [row for row in found.rows if row.surprise is not None]
+    rows = [row for row in found.rows if row.surprise is not None and isfinite(row.points.value) and isfinite(row.surprise.value)]
     title = f"Keeping a fine-tune from installing {found.trait}"
     if not rows:
-        return drawing(_WIDTH, 60, [words("No capability was measured.", 4, 30)], title=title, description=found.sentence)
+        return drawing(_WIDTH, 60, [words("Nothing was measured.", 4, 30)], title=title, description=found.sentence)
     x, y = _scales(rows)
-    body = [words(title, 4, 18, font_weight=600), *_axes(x, y), *_curve(found, x, y)]
+    body = [words(title, 4, 18, font_weight=600), *_axes(x, y), *_curve(rows, x, y)]
     for row in rows:
         body += _mark(row, x, y)
     return drawing(_WIDTH, _HEIGHT, [*body, *_labels(found, rows, x, y)], title=title, description=found.sentence)
+
+
+def _ends(found: Estimate) -> tuple[float, float]:
+    """The ends of its whisker; an interval that nothing is known of has none."""
+    return found.interval if all(map(isfinite, found.interval)) else (found.value, found.value)
 
 
 def _loss(row: ArmRow) -> float:
@@ -37,8 +44,8 @@ def _loss(row: ArmRow) -> float:
 
 
 def _scales(rows: list[ArmRow]) -> tuple[Scale, Scale]:
-    losses = [0.0, *(end for row in rows if row.surprise for end in (*row.surprise.interval, row.surprise.value))]
-    points = [end for row in rows for end in row.points.interval]
+    losses = [0.0, *(end for row in rows if row.surprise for end in (*_ends(row.surprise), row.surprise.value))]
+    points = [end for row in rows for end in _ends(row.points)]
     across, up = max(losses) - min(losses) or 1.0, max(points) - min(points) or 1.0
     return (Scale(min(losses) - 0.03 * across, max(losses) + 0.03 * across, _LEFT, _RIGHT),
             Scale(min(points) - 0.04 * up, max(points) + 0.04 * up, _BOTTOM, _TOP))  # fmt: skip
@@ -58,16 +65,16 @@ def _axes(x: Scale, y: Scale) -> list[str]:
             words("the trait, points of 100", 4, 36, class_="wbf-soft", font_size=11.5)]  # fmt: skip
 
 
-def _curve(found: PreventionTable, x: Scale, y: Scale) -> list[str]:
-    rows = [found.row(NONE), *(row for row in found.rows if row.arm == SUBTRACTION)]
+def _curve(rows: list[ArmRow], x: Scale, y: Scale) -> list[str]:
+    rows = [row for arm in (NONE, SUBTRACTION) for row in rows if row.arm == arm]
     path = _path([(x(_loss(row)), y(row.points.value)) for row in rows])
     return [tag("path", d=path, class_="wbf-whisker", opacity=0.55, fill="none")] if len(rows) > 1 else []
 
 
 def _mark(row: ArmRow, x: Scale, y: Scale) -> list[str]:
     px, py = x(_loss(row)), y(row.points.value)
-    lines = [[(px, y(end)) for end in row.points.interval]]
-    lines += [[(x(end), py) for end in row.surprise.interval]] if row.surprise and row.arm != BASE else []
+    lines = [[(px, y(end)) for end in _ends(row.points)]]
+    lines += [[(x(end), py) for end in _ends(row.surprise)]] if row.surprise and row.arm != BASE else []
     shape = {"cx": px, "cy": py, "r": 4.0 if row.arm in (*_OWN, *_CONTROLS) else 3.0}
     fill = "wbf-mark" if row.arm in _OWN else "wbf-paper"
     return [*(tag("path", d=_path(line), class_="wbf-link", fill="none") for line in lines),
