@@ -128,8 +128,7 @@ def steering_fronts(found: dict[str, Any]) -> str:
         compared = found["sweep"][name]["at_equal_change"][0]
         rows = [
             (one["method"], "not reached" if one["value"] is None else f"{one['value']:.2f}", _ends(one["interval"]),
-             f"{one['reached']:.0%}", "–" if one["difference"] is None else f"{one['difference']:+.2f}",
-             _ends(one["difference_interval"]))
+             f"{one['reached']:.0%}", *_difference(one))
             for one in compared["methods"]
         ]  # fmt: skip
         title = f"evil, {words}: nats per token lost at a change of {compared['change']:g} points"
@@ -141,6 +140,14 @@ def _number(found: dict[str, Any] | None, name: str) -> str:
     value = (found or {}).get(name)
     value = value.get("loss") if isinstance(value, dict) else value
     return "–" if value is None else f"{value:.2f}"
+
+
+def _difference(one: dict[str, Any]) -> tuple[str, str]:
+    """A method's loss less that of `add`, with its interval; dashes where either is infinite, and for `add` itself."""
+    low, high = one["difference_interval"]
+    if one["difference"] is None or low is high is None:
+        return "–", "–"
+    return f"{one['difference']:+.2f}", f"[{'−∞' if low is None else f'{low:.2f}'}, {'∞' if high is None else f'{high:.2f}'}]"
 
 
 def _ends(pair: Any) -> str:

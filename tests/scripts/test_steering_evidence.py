@@ -46,3 +46,17 @@ def test_a_place_without_evidence_says_how_to_get_it(
     assert {place() for place in steering_places.PLACES} == {
         f"*Not measured yet: `make evidence TOPIC={topic}`.*" for topic in steering_evidence.PARTS
     }
+
+
+def test_a_loss_that_only_one_method_pays_is_infinite_on_its_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steering_places: ModuleType
+):  # fmt: skip
+    monkeypatch.setattr(steering_places, "EVIDENCE", tmp_path)
+    add = {"method": "add", "value": 0.2, "interval": [0.1, None], "reached": 0.9, "difference": 0.0,
+           "difference_interval": [None, None]}  # fmt: skip
+    rows = [{**add, "method": "cheap", "reached": 1.0, "difference": -0.1, "difference_interval": [None, 0.05]},
+            {**add, "method": "never", "value": None, "reached": 0.0, "difference": None}, add]  # fmt: skip
+    sweep = {"reduce": {"at_equal_change": [{"change": 5.0, "methods": rows}]}}
+    (tmp_path / "steering_cost.json").write_text(json.dumps({"traits": {}, "sweep": sweep, "missing": []}), encoding="utf-8")
+    cheap, never, own = steering_places.steering_fronts().strip().splitlines()[-3:]
+    assert cheap.endswith("| -0.10 | [−∞, 0.05] |") and never.endswith("| – | – |") and own.endswith("| – | – |")
