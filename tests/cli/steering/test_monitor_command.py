@@ -106,6 +106,9 @@ def test_alarms_are_calibrated_saved_and_used(workbench: Any, world: Path, tmp_p
         ("text", None, False), ("arguments", "shell", True), ("result", "shell", False)
     ]  # fmt: skip
     assert all(p["alarms"] == [] for p in second["pieces"] if not p["written"]) and second["rendering"] == "written"
+    again = workbench("monitor", tmp_path / "armed", "--calibrate", "--rate", "0.2", "--neutral", world / "run",
+                      "--model", world / "model", "--json", "-q")  # fmt: skip
+    assert again.code == 0 and again.json["folder"] == "runs/monitor-evil" and again.json["alarms"][0]["rate"] == 0.2
     shown = workbench("monitor", tmp_path / "armed", "--transcript", chats(tmp_path), "--model", world / "model", "-q")
     assert "has no template for tools: calls and results stand as text" in shown.out
 
@@ -139,7 +142,7 @@ def test_a_line_that_is_no_transcript_is_named(workbench: Any, world: Path, tmp_
     path = tmp_path / "bad.jsonl"
     path.write_text(line + "\n")
     answer = workbench("monitor", world / "run", "--transcript", path, "--model", world / "model", "-q")
-    assert answer.code == 2 and ("line 1" in answer.err or "message 0" in answer.err) and "Traceback" not in answer.err
+    assert answer.code == 2 and ("line 1" in answer.err or "transcript 0 of" in answer.err) and "Traceback" not in answer.err
 
 
 def test_a_monitor_of_another_model_is_refused(workbench: Any, world: Path, tmp_path: Path) -> None:

@@ -209,7 +209,11 @@ def read(said: Said) -> dict[str, Any]:
     found = []
     with track("transcripts", len(lines), "transcripts") as step:
         for number, line in enumerate(lines):
-            read = read_transcript(model, monitor, line["messages"], tools=line.get("tools"), number=number)
+            try:
+                read = read_transcript(model, monitor, line["messages"], tools=line.get("tools"), number=number)
+            except WorkbenchError as error:
+                found_at = f"transcript {line.get('id', number)} of {said.transcript}: {error.found}"
+                raise WorkbenchError(found_at, error.expected, error.remedy) from error
             pieces = []
             for one in read.spans:
                 values = reply_values(one.reply) | ({} if one.written else {"alarms": []})  # what was only read raises none
@@ -262,7 +266,7 @@ def calibrated(said: Said) -> dict[str, Any]:
     sources = [PersonaVector.load(_vector_folder(folder)) for folder in said.neutral] or vectors
     replies = neutral_replies(monitor, sources)
     armed = monitor.with_alarms(calibrate(monitor.names, replies, rule=rule, rate=said.rate, seed=said.seed))
-    folder = said.out or Path("runs") / ("monitor-" + "-".join(vector.trait for vector in vectors)[:80].replace("/", "-"))
+    folder = said.out or Path("runs") / ("monitor-" + "-".join(monitor.names)[:80].replace("/", "-").replace(" ", "-"))
     armed.save(folder)
     alarms = [{**asdict(alarm), "threshold_norms": alarm.threshold / armed.norms[armed.signals[i].hook]
                if armed.signals[i].kind == "vector" else None} for i, alarm in enumerate(armed.alarms)]  # fmt: skip
