@@ -8,7 +8,9 @@ import torch
 from tests.tiny import tiny_model
 from workbench.base.display import html_for
 from workbench.labeling.labels import FeatureLabel, LabelSet
+from workbench.models.generation import Generated
 from workbench.models.hookpoints import HookPoint
+from workbench.models.prompts import tokenize_chat
 from workbench.models.sampling import Sampling
 from workbench.saes.interface import SparseAutoencoder
 from workbench.steering.composition import compose
@@ -16,7 +18,7 @@ from workbench.steering.directions import NamedDirection
 from workbench.steering.edits import Edit
 from workbench.steering.export import export_gguf
 from workbench.steering.replies import ReplyQuality
-from workbench.steering.side_by_side import may_be_broken, side_by_side
+from workbench.steering.side_by_side import may_be_broken, moved_features, side_by_side
 
 HOOK = HookPoint(1)
 HOSTILE = "<script>alert(1)</script>"
@@ -47,6 +49,16 @@ def test_the_features_that_move_are_those_that_were_pushed(model, sae) -> None:
     assert gone.feature == 5 and gone.after == pytest.approx(0, abs=1e-4) and gone.before > 0
     assert not replies["nothing"].features and not replies["unsteered"].features
     assert replies["up"].dose_in_norms == pytest.approx(1.0) and found.to_json()["replies"][1]["features"][0]["feature"] == 5
+
+
+def test_features_are_read_where_the_reply_is_predicted(model, sae) -> None:
+    prompt = tokenize_chat(model, [{"role": "user", "content": "Hi"}], add_generation_prompt=True)
+    reply, rows = Generated(prompt, (20, 21, 22), "", False), []
+    (move,) = moved_features(model, sae, reply, [Edit.feature(sae, 5, 1.0, scope="predicting")])
+    with model.hooked({HOOK: rows.append}):
+        model.forward(torch.tensor([[*prompt.ids, 20, 21, 22]]))
+    at = slice(len(prompt.ids) - 1, -1)  # the prompt's last token and all of the reply but its last, which predicts nothing
+    assert move.before == pytest.approx(float(sae.encode(rows[0][0, at])[:, 5].mean()), abs=1e-5)
 
 
 def test_features_before_the_edit_cannot_move(model, sae) -> None:
