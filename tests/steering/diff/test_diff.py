@@ -171,6 +171,12 @@ def test_the_result_is_plain_json(planted):
     assert told["installed"]["prompt"]["features"][0]["feature"] == FEATURES["cruel"]
 
 
+def test_options_of_nothing_are_refused():
+    for wrong in ("n_bootstrap", "n_random", "max_tokens"):
+        with pytest.raises(WorkbenchError, match=f"(?i){wrong} = 0"):
+            DiffOptions(**{wrong: 0})
+
+
 def test_nothing_to_read_is_told(before):
     with pytest.raises(WorkbenchError, match="No text that both models could read"):
         compared(before, before, prompts=(), unrelated=["No."])

@@ -49,6 +49,11 @@ class DiffOptions:
     seed: int = 0
     """Of replies that are sampled, resamplings and random directions."""
 
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("n_bootstrap", "n_random", "n_features", "max_tokens")}
+        if wrong := [f"{name} = {count}" for name, count in counts.items() if count < 1]:
+            raise WorkbenchError(", ".join(wrong), "counts of at least 1", "correct the options")
+
 
 def diff(
     before: Side,
