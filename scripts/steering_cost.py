@@ -50,6 +50,7 @@ def evidence() -> dict[str, Any]:
     sweeps = {direction: front_summary(front) for direction, front in fronts.items()}
     header = made("make evidence TOPIC=steering_cost", SEED, time.perf_counter() - started, {t: _vector_hash(t) for t in TRAITS})
     missing = [name for name in (*TRAITS, *DIRECTIONS) if name not in traits and name not in fronts]
+    missing += [f"{direction} by {name}" for direction, found in fronts.items() for name in found.missing]
     return {"_made": header, **settings(), "missing": missing, "traits": traits, "sweep": sweeps}
 
 
@@ -128,18 +129,21 @@ def _judge_free(bench: Any, vector: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def swept(direction: str) -> Any:
-    """The front of one sweep of SWEPT."""
+    """The front of one sweep of SWEPT. Raises NotMeasured where no cell of it is there and only finished cells are read."""
     from dataclasses import replace
 
     from workbench.steering.cost.methods import treatments
     from workbench.steering.cost.pareto import front
-    from workbench.steering.cost.sweep import sweep
+    from workbench.steering.cost.sweep import NotMeasured, sweep
 
     wanted, start = DIRECTIONS[direction]
     bench = bench_of(SWEPT)
     chosen = treatments(sources_of_swept(), bench.model, bench.neutral, wanted=wanted)
     asking = replace(_asking("sealed", N_SWEEP_SAMPLES), start=start)
-    return front(sweep(bench, chosen, asking), wanted=wanted, seed=SEED)
+    found = sweep(bench, chosen, asking)
+    if not found.cells:
+        raise NotMeasured(f"no cell of the sweep {direction}", "a finished cell", "run the sweep")
+    return front(found, wanted=wanted, seed=SEED)
 
 
 @functools.cache

@@ -79,6 +79,9 @@ def test_finished_cells_alone_can_be_read_while_others_are_missing(bench, model,
     reader = Bench(model, trait, WordJudge(model), exam, tmp_path, only_kept=True)
     found = sweep(reader, ladder("add", word_at(model), [0.5, 1.0]), SHORT)
     assert [cell.name for cell in found.cells] == ["add +0.5"] and reader.judge.n_scored == 0
+    assert found.missing == ("add +1",) and front_summary(front(found, wanted=1))["missing"] == ["add +1"]
+    with pytest.raises(WorkbenchError, match="without any cell"):
+        front(sweep(reader, (), SHORT), wanted=1)
     with pytest.raises(NotMeasured):
         sweep(reader, (), replace(SHORT, seed=9))
 

@@ -79,6 +79,8 @@ class Front(Shown):
     points: tuple[Point, ...]
     changes: Tensor
     losses: Tensor
+    missing: tuple[str, ...] = ()
+    """Names of cells of the sweep that are not measured yet."""
 
     @property
     def best(self) -> tuple[Point, ...]:
@@ -133,6 +135,8 @@ def front(sweep: Sweep, *, wanted: int, n_bootstrap: int = N_BOOTSTRAP, seed: in
     if sweep.base.capability is None or wanted not in (1, -1):
         raise WorkbenchError(f"a sweep without an exam, or wanted={wanted}", "capability beside the replies, and 1 or -1",
                              "give the bench an exam (`make_exam`)")  # fmt: skip
+    if not sweep.cells:
+        raise WorkbenchError("a sweep without any cell", "one treatment or more", "measure some")
     gains = torch.stack([wanted * _gain(cell, sweep.base, "points") for cell in sweep.cells])
     gaps = torch.stack([_surprise_gap(cell, sweep.base) for cell in sweep.cells])
     random = generator(derive_seed("steering front", seed))
@@ -143,7 +147,7 @@ def front(sweep: Sweep, *, wanted: int, n_bootstrap: int = N_BOOTSTRAP, seed: in
               float(gaps[i].mean()), _ends(losses[:, i]), cell.kl, cell.replies.mean("coherence"), float(shares[i]))
         for i, cell in enumerate(sweep.cells)
     )  # fmt: skip
-    return Front(sweep.trait, sweep.start, wanted, sweep.base.replies.mean("points"), points, changes, losses)
+    return Front(sweep.trait, sweep.start, wanted, sweep.base.replies.mean("points"), points, changes, losses, sweep.missing)
 
 
 def first_crossing(x: Tensor, y: Tensor, target: float) -> Tensor:
@@ -223,9 +227,11 @@ def _finite(value: Tensor) -> float | None:
 
 
 def front_summary(front: Front, *, changes: Sequence[float] = EQUAL_CHANGES, kls: Sequence[float] = EQUAL_KLS) -> dict[str, Any]:
-    """JSON types: {trait, start, wanted, base_points, points, front, at_equal_change, at_equal_kl: [{change or kl, methods}]}."""
+    """JSON types: {trait, start, wanted, base_points, missing, points, front, at_equal_change, at_equal_kl: [{change or kl,
+    methods}]}."""
     return {
         "trait": front.trait, "start": front.start, "wanted": front.wanted, "base_points": front.base_points,
+        "missing": list(front.missing),
         "points": [asdict(point) for point in front.points],
         "front": [[point.method, point.level] for point in front.best],
         "at_equal_change": [{"change": one, "methods": rows_of(front.at_equal_change(one))} for one in changes],

@@ -6,8 +6,7 @@ as the model, the edits, the questions, the judge and the exam are the same.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,8 +47,7 @@ class Cell(Shown):
     @property
     def name(self) -> str:
         """Method and level, for tables."""
-        level = self.treatment["level"]
-        return self.treatment["method"] + ("" if level is None else f" {level:+.3g}")
+        return _name(self.treatment)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
@@ -73,6 +71,8 @@ class Sweep(Shown):
     judge: str
     base: Cell
     cells: tuple[Cell, ...]
+    missing: tuple[str, ...] = ()
+    """Names of cells that were asked for and are not there: only where finished cells are read."""
 
     def of(self, method: str) -> tuple[Cell, ...]:
         """A method's cells, weakest first."""
@@ -91,7 +91,7 @@ class NotMeasured(WorkbenchError):
 
 class Bench:
     """Everything that a sweep needs beside the treatments; `exam` None measures replies only. `only_kept` reads what is finished
-    and measures nothing: a missing cell raises NotMeasured, and a sweep leaves it out."""
+    and measures nothing: a missing cell raises NotMeasured, and a sweep leaves it out and names it."""
 
     def __init__(
         self, model: Model, trait: Trait, judge: Judge, exam: Exam | None, folder: str | Path, *,
@@ -164,10 +164,19 @@ class Bench:
 
 def sweep(bench: Bench, treatments: Sequence[Treatment], asking: Asking) -> Sweep:
     """One cell per treatment and the one without, resumed from the bench's folder."""
+    cells, missing = [], []
     with track(f"sweep of {bench.trait.name}", len(treatments) + 1, "cells") as step:
-        cells = []
         for treatment in (Treatment(UNSTEERED), *treatments):
-            with contextlib.suppress(*([NotMeasured] if cells else [])):  # nothing stands without the unsteered cell
+            try:
                 cells.append(bench.cell(treatment, asking))
-            step(note=cells[-1].name)
-    return Sweep(bench.trait.name, asking.start, bench.judge.name, cells[0], tuple(cells[1:]))
+            except NotMeasured:
+                if not cells:  # nothing stands without the unsteered cell
+                    raise
+                missing.append(_name(treatment.to_dict()))
+            step(note=_name(treatment.to_dict()))
+    return Sweep(bench.trait.name, asking.start, bench.judge.name, cells[0], tuple(cells[1:]), tuple(missing))
+
+
+def _name(treatment: Mapping[str, Any]) -> str:
+    level = treatment["level"]
+    return treatment["method"] + ("" if level is None else f" {level:+.3g}")
