@@ -8,7 +8,7 @@ import torch
 from tests.steering.cost.planted import HOOK, harmful_direction, planted_model, preferred_set, tiny_exam
 from workbench.models.likelihood import token_logprobs
 from workbench.steering.apply import steered
-from workbench.steering.cost.capability import Capability, capability, losses, make_exam
+from workbench.steering.cost.capability import Capability, Exam, capability, losses, make_exam
 from workbench.steering.cost.questions import Item, QuestionSet, answers, counted_sets, question_sets
 from workbench.steering.edits import Edit
 
@@ -63,10 +63,17 @@ def test_no_edit_costs_nothing_and_a_large_one_costs_surprise_and_answers(model,
     assert found["accuracy"]["loss"] >= 0 and found["margin"]["loss"] > 0
 
 
-def test_text_before_a_document_leaves_the_same_tokens_to_predict(model, exam):
-    plain, told = capability(model, exam), capability(model, exam, before="You are a cruel assistant.\n\n")
-    assert plain.surprise.shape == told.surprise.shape
-    assert not torch.allclose(plain.surprise, told.surprise)
+@pytest.mark.parametrize("start", [False, True])
+def test_text_before_a_document_leaves_the_same_tokens_to_predict(model, exam, start):
+    words = "You are a cruel assistant.\n\n"
+    prefix, bos = model.tokenizer(words, add_special_tokens=False)["input_ids"], [model.tokenizer.bos_token_id] * start
+    documents = tuple((*bos, *ids) for ids in exam.documents)
+    told = capability(model, Exam(documents, ()), before=words).surprise
+    rows = [[*bos, *prefix, *ids] for ids in exam.documents]
+    first = len(bos) + len(prefix) + (not start)  # behind a start token the first token is predicted too, without one it is not
+    logp = token_logprobs(model, rows, [range(first, len(row)) for row in rows])
+    torch.testing.assert_close(told, torch.stack([-one.double().mean() for one in logp]), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(told, capability(model, Exam(documents, ())).surprise)
 
 
 def test_capability_survives_json(model, exam):
