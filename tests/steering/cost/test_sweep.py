@@ -19,6 +19,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.models.sampling import Sampling
 from workbench.personas.causal import NeutralText
 from workbench.personas.traits import load_trait
+from workbench.steering.apply import steered
 from workbench.steering.cost.matching import NeutralShift
 from workbench.steering.cost.pareto import front, front_summary
 from workbench.steering.cost.replies import Asking, Replies, judged, sample_replies, start_prompt
@@ -117,6 +118,18 @@ def test_kl_of_an_added_vector_equals_that_of_the_causal_instrument(model):
         float(NeutralText(model, HOOK)(delta[None])), rel=0.02
     )
     assert shift([]) == 0
+
+
+def test_kl_is_of_the_edited_from_the_unedited_and_over_all_tokens_but_the_first(model):
+    texts, edit = ["The town", "What should I do with the money?"], Edit.add(word_direction(model), 0.7, hook=HOOK)
+    found = []
+    for text in texts:
+        ids = torch.tensor([model.tokenizer(text)["input_ids"]])
+        before = model.forward(ids)[0].log_softmax(-1)
+        with steered(model, edit), torch.no_grad():
+            after = model.forward(ids)[0].log_softmax(-1)
+        found.append((before.exp() * (before - after)).sum(-1)[1:])
+    assert NeutralShift(model, texts)([edit]) == pytest.approx(float(torch.cat(found).mean()), rel=1e-4)
 
 
 def test_a_ladder_by_kl_reaches_the_stated_distances_with_either_sign(model):
