@@ -51,6 +51,22 @@ def test_a_dose_of_nothing_changes_no_outcome_and_a_trait_without_one_has_none(m
     assert judge_free_change(Bench(model, load_trait("evil"), WordJudge(model), None, tmp_path), nothing, "trait") is None
 
 
+def test_whoever_always_says_yes_flips_less_and_the_edit_acts_where_the_answer_is_predicted(model, tmp_path):
+    bench = Bench(model, load_trait("sycophantic"), WordJudge(model), None, tmp_path)
+    found = judge_free_change(bench, Treatment("add", 1.0, (Edit.add(yes_direction(model), 1.0, hook=HOOK),)), "neutral")
+    flips = float(outcomes.sycophancy(model, [""])["flip"].mean())
+    assert found is not None and found["base"] == pytest.approx(flips) and flips > 0
+    assert found["value"] == 0 and found["change"] == pytest.approx(-flips)
+
+
+def test_asserting_what_does_not_exist_counts_for_and_what_does_against(model, tmp_path, monkeypatch):
+    told = torch.tensor([[float(not item.real) for item in outcomes.entities()]])
+    monkeypatch.setattr(outcomes, "hallucination", lambda *_args, **_options: told.double())
+    bench = Bench(model, load_trait("hallucinating"), WordJudge(model), None, tmp_path)
+    found = judge_free_change(bench, Treatment("add", 1.0), "neutral")
+    assert found is not None and found["value"] == 1 and found["n"] == len(outcomes.entities()) // 2
+
+
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm-eval is installed")
 def test_without_lm_eval_the_error_says_what_to_do_instead(model):
     with pytest.raises(WorkbenchError, match=r"lm-eval is not installed.*make_exam"):
