@@ -18,6 +18,7 @@ from tests.steering.cost.planted import (
 from workbench.base.errors import WorkbenchError
 from workbench.models.sampling import Sampling
 from workbench.personas.causal import NeutralText
+from workbench.personas.judges import Judgement
 from workbench.personas.traits import load_trait
 from workbench.steering.apply import steered
 from workbench.steering.cost.matching import NeutralShift
@@ -25,7 +26,7 @@ from workbench.steering.cost.pareto import front, front_summary
 from workbench.steering.cost.replies import Asking, Replies, judged, sample_replies, start_prompt
 from workbench.steering.cost.sweep import Bench, Cell, NotMeasured, sweep
 from workbench.steering.cost.table import coherent_dose, in_turn, trait_row
-from workbench.steering.cost.treatments import UNSTEERED, Treatment, adding, kl_ladder, ladder
+from workbench.steering.cost.treatments import UNSTEERED, Treatment, adding, capping, kl_ladder, ladder
 from workbench.steering.directions import NamedDirection
 from workbench.steering.edits import Edit
 
@@ -178,6 +179,23 @@ def test_the_judge_that_filtered_may_not_score(model, trait):
     rows = sample_replies(model, trait, replace(SHORT, n_samples=1))
     with pytest.raises(WorkbenchError, match="Word filtered the rollouts"):
         judged(rows, model, trait, WordJudge(model), filtered_by="word")
+
+
+def test_a_refusal_shows_no_trait_and_what_nobody_judged_is_unknown(model, trait):
+    class Verdicts(WordJudge):
+        def score(self, items, trait):
+            told = [Judgement(40.0, "scored", 90.0), Judgement(None, "refused", 80.0), Judgement(None, "failed")]
+            return [told[place % 3] for place in range(len(items))]
+
+    rows = sample_replies(model, trait, replace(SHORT, n_samples=3))
+    found = judged(rows, model, trait, Verdicts(model)).rows
+    assert [row["points"] for row in found[:3]] == [40.0, 0.0, None] and [row["refused"] for row in found[:3]] == [0, 1, 0]
+
+
+def test_a_cap_stands_at_the_share_of_ordinary_tokens_that_it_touches(model):
+    projections = torch.arange(101.0)
+    strict, loose = capping(NamedDirection("word", HOOK, word_direction(model)), projections, [0.25, 0.75])
+    assert (strict.level, loose.level) == (0.75, 0.25) and strict.edits[0].amount == 25 and loose.edits[0].amount == 75
 
 
 def test_means_weigh_questions_the_same_and_leave_unknown_replies_out():
