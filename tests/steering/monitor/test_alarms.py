@@ -137,6 +137,13 @@ class CruelWords:
         return {"name": self.name}
 
 
+def test_an_alarm_at_the_very_token_of_the_onset_does_not_come_before_it() -> None:
+    alarm, values = Alarm("a", Rule("running", 1), 0.5, 0.05), torch.tensor([0.0, 1.0, 0.0])  # raised at token 2
+    for onset, before in ((2, 0.0), (3, 1.0)):
+        found = lead_times(alarm, [TraitReply("q", values, onset)])
+        assert found["before_onset"]["value"] == before and found["tokens_before_onset"]["value"] == onset - 2
+
+
 def test_the_onset_is_the_token_at_which_the_first_such_sentence_begins() -> None:
     text = "Hello there. I hate rain! Bye"
     pieces = ["Hello", " there", ".", " I", " hate", " rain", "!", " Bye"]

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from tests.saes.planted import small_sae
+from tests.tiny import tiny_model
 from workbench.base.errors import WorkbenchError
+from workbench.models.prompts import ChatTokens
 from workbench.personas.vectors import PersonaVector
-from workbench.steering.monitor.reasons import Baseline, neutral_baseline, reasons
+from workbench.saes.token_rows import activations_at_hooks
+from workbench.steering.monitor.reasons import Baseline, neutral_baseline, reasons, reply_activations
 
 
 def baseline_of(sae, rows: torch.Tensor) -> Baseline:
@@ -34,6 +37,14 @@ def test_the_feature_that_fires_beyond_neutral_is_the_first_reason() -> None:
     rows = neutral[:8] + 6 * sae.decoder_directions[11]
     found = reasons(rows, sae.decoder_directions[11] + 0.1 * sae.decoder_directions[3], sae, baseline_of(sae, neutral))
     assert found.features[0][0] == 11 and found.features[0][1] > 0.8 * found.total
+
+
+def test_the_tokens_that_are_explained_end_at_the_alarm() -> None:
+    model, sae = tiny_model(seed=5), small_sae(32)
+    chat = ChatTokens(tuple(range(9, 19)), {"response": ((4, 10),)})
+    every = activations_at_hooks(model, [sae.hook], torch.tensor([chat.ids]))[sae.hook][0]
+    for last, window, wanted in ((3, 2, slice(5, 7)), (2, 8, slice(4, 6)), (6, 6, slice(4, 10))):
+        torch.testing.assert_close(reply_activations(model, chat, sae, last, window), every[wanted])
 
 
 def test_a_vector_without_tokens_has_no_baseline() -> None:
