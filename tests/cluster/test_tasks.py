@@ -66,6 +66,7 @@ def test_the_error_of_a_late_task_does_not_wait_for_the_earlier_ones(somebodys_r
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.stress  # half a minute: Ray waits for the process
 def test_a_task_whose_process_dies_is_told_in_words(somebodys_ray: None, tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match=r"(?i)task.*start it again"):
         list(on_ray(_marks(tmp_path), ["dies"]))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 import socket
@@ -8,6 +7,7 @@ import socket
 import httpx
 import pytest
 
+from tests.coroutines import run_apart
 from tests.serving.world import Served
 from workbench.serving.security import HEADERS, MAX_BODY, Access, Guard, is_loopback
 from workbench.serving.server import check_host, open_socket
@@ -189,7 +189,7 @@ def test_half_a_request_reaches_no_route():
 
     headers = [(b"host", b"127.0.0.1:8760"), (b"authorization", b"Bearer key")]
     scope = {"type": "http", "method": "POST", "path": "/api/text", "query_string": b"", "headers": headers}
-    asyncio.run(Guard(app, access)(scope, receive, send))
+    run_apart(Guard(app, access)(scope, receive, send))
     assert reached == []
 
 

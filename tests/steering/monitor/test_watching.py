@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from tests.coroutines import run_apart
 from tests.saes.planted import small_sae
 from tests.tiny import n_hooks, tiny_model
 from workbench.base.errors import WorkbenchError
@@ -200,8 +200,8 @@ def test_the_asynchronous_stream_is_the_same_and_cleans_up_when_it_is_closed(mod
         await steps.aclose()  # type: ignore[attr-defined]
         return n_hooks(model)
 
-    assert [s.replies[0].text for s in asyncio.run(all_of_it())] == [s.replies[0].text for s in make()]
-    assert asyncio.run(only_two()) == before
+    assert [s.replies[0].text for s in run_apart(all_of_it())] == [s.replies[0].text for s in make()]
+    assert run_apart(only_two()) == before
 
 
 def test_a_monitor_is_saved_and_read_back_and_refuses_another_model(model: Any, monitor: Monitor, tmp_path: Any) -> None:
