@@ -152,3 +152,9 @@ def test_bad_yaml_is_refused_with_its_line(tmp_path, text, message):
 
 def test_yaml_anchors_and_merges_are_allowed():
     assert store.parse_yaml("base: &b {x: 1}\nother: {<<: *b, y: 2}\n")["other"] == {"x": 1, "y": 2}
+
+
+def test_json_of_any_texts_comes_back_and_a_list_of_numbers_is_one_line(tmp_path):
+    value = {"numbers": [1, 2.5, None], "texts": ["a]", "[", "x\n  ]y", '"[\\n'], "deep": [[1, 2], [], [{"a": [3]}]], "none": []}
+    file = store.write_json(tmp_path / "x.json", value)
+    assert store.read_json(file) == value and "[1, 2.5, null]" in file.read_text(encoding="utf-8")

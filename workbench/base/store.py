@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
+_FLAT_LIST, _LINE_END = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r"\n\s*")
 
 _REASONS = {
     "ENOSPC": "the disk is full",
@@ -123,8 +125,10 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: PathLike, obj: Any) -> Path:
-    """Write `obj` as indented UTF-8 JSON, atomically (NaN and infinities become null)."""
-    return atomic_write(path, json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `obj` as indented UTF-8 JSON, atomically (NaN and infinities become null); a list of plain values is one line."""
+    text = json.dumps(plain(obj), indent=1, ensure_ascii=False, allow_nan=False)
+    # No string of JSON holds a line end as such, so what is joined are lines of the layout alone.
+    return atomic_write(path, _FLAT_LIST.sub(lambda found: f"[{_LINE_END.sub(' ', found[1])}]", text) + "\n")
 
 
 def read_bytes(path: PathLike) -> bytes:
