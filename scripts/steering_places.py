@@ -5,6 +5,7 @@ What was not measured yet says so, and by which command it would be.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -164,7 +165,7 @@ def _null(found: dict[str, Any]) -> str:
 
 
 def _missing(found: dict[str, Any]) -> str:
-    names = found.get("missing")
+    names = dict.fromkeys(re.sub(r" [-+][\d.]+$", "", name) for name in found.get("missing", ()))
     return f"Not measured yet: {', '.join(names)}.\n" if names else ""
 
 
