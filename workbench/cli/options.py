@@ -62,6 +62,13 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everythi
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder. [default: runs/<trait>-<model>]")
 ]
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+OtherMachinesOption = Annotated[
+    bool, typer.Option("--allow-other-machines", help="Allow a --host that other machines can reach (nothing is encrypted).")
+]
+PortOption = Annotated[
+    int | None, typer.Option("--port", min=0, max=65535, help="Port; 0: any. [default: 8760 or the next]")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to standard output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 PlanOption = Annotated[

@@ -10,9 +10,12 @@ import typer
 from .options import (
     DeviceOption,
     DtypeOption,
+    HostOption,
     JsonOption,
     MaxMemoryOption,
     ModelOption,
+    OtherMachinesOption,
+    PortOption,
     QuietOption,
     SaeOption,
 )
@@ -40,14 +43,9 @@ def command(
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     max_memory: MaxMemoryOption = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    allow_other_machines: Annotated[
-        bool,
-        typer.Option("--allow-other-machines", help="Allow a --host that other machines can reach (nothing is encrypted)."),
-    ] = False,
-    port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Port; 0: any. [default: 8760 or the next]")
-    ] = None,
+    host: HostOption = "127.0.0.1",
+    allow_other_machines: OtherMachinesOption = False,
+    port: PortOption = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
