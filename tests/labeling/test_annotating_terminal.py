@@ -204,3 +204,16 @@ def test_an_interrupt_while_writing_ends_the_session_with_the_draft_kept(tmp_pat
     with session(tmp_path) as one:
         annotate_in_terminal(one, Console(file=io.StringIO()), Interrupted(io.StringIO("e\nc\n"), io.StringIO()))
         assert one.n_read == 0 and view(one)["drafts"] == {"label": "sco"}
+
+
+def test_an_interrupt_while_the_screen_is_drawn_ends_the_session_as_any_other_does(tmp_path: Path) -> None:
+    class Torn(io.StringIO):
+        def write(self, text: str) -> int:
+            if "saved at" in text:
+                raise KeyboardInterrupt
+            return super().write(text)
+
+    with session(tmp_path) as one:
+        one.act("confirm")
+        annotate_in_terminal(one, Console(file=Torn()), LineKeys(io.StringIO("q\n"), io.StringIO()))
+        assert one.n_read == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,20 +32,16 @@ While writing: Enter takes the text, Escape leaves it for later, Ctrl-U clears i
 def annotate_in_terminal(session: AnnotationSession, console: Console, keys: Keys) -> None:
     """Run the session until the person stops or the input ends. Colours follow the console (and NO_COLOR)."""
     message = ""
-    while True:
-        draw(console, view(session, message))
-        try:
+    with contextlib.suppress(KeyboardInterrupt):  # wherever it falls, also while the screen is drawn
+        while True:
+            draw(console, view(session, message))
             key = keys.read()
-        except KeyboardInterrupt:
-            return
-        if key in ("q", END):
-            return
-        try:
-            message = _press(session, console, keys, key)
-        except WorkbenchError as error:
-            message = str(error)
-        except KeyboardInterrupt:
-            return
+            if key in ("q", END):
+                return
+            try:
+                message = _press(session, console, keys, key)
+            except WorkbenchError as error:
+                message = str(error)
 
 
 def _press(session: AnnotationSession, console: Console, keys: Keys, key: str) -> str:
