@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from prevention import DTYPE, FIRST, MODEL, PLACE, TRAITS, room, run_of
 
-from workbench.base.store import read_json
+from workbench.base.store import content_hash, read_json
 
 BASE_MODEL = "gemma3-270m"
 PAIR = PLACE / "pair"
@@ -40,10 +39,10 @@ def change() -> dict[str, Any]:
     from workbench.steering.prevent.arms import make_arm
     from workbench.steering.prevent.choosing import choose_steps
 
-    if (kept := PAIR / "change.json").is_file():
-        return read_json(kept)
     classroom = room(FIRST)
     adapter = classroom.adapter(make_arm("none", classroom.materials), 0, choose_steps(classroom)["steps"])
+    if (kept := PAIR / f"change-{_key(adapter)}.json").is_file():
+        return read_json(kept)
     after = f"{MODEL}+{adapter.folder}"
     folders = {name: PAIR / f"{FIRST}-{side}" for side, name in (("before", MODEL), ("after", after))}
     for name, folder in folders.items():
@@ -59,9 +58,10 @@ def transfer() -> dict[str, Any]:
     from workbench.models.loading import load_model
     from workbench.personas.transfer_study import Side, study
 
-    if (kept := PAIR / "transfer.json").is_file():
+    adapter = _chat_adapter()
+    if (kept := PAIR / f"transfer-{_key(adapter)}.json").is_file():
         return read_json(kept)
-    names = {"base": BASE_MODEL, "chat": f"{BASE_MODEL}+{_chat_adapter()}"}
+    names = {"base": BASE_MODEL, "chat": f"{BASE_MODEL}+{adapter.folder}"}
     folders = {side: {trait: PAIR / f"{trait}-{side}" for trait in CARRIED} for side in names}
     for side, name in names.items():
         for trait, folder in folders[side].items():
@@ -72,20 +72,22 @@ def transfer() -> dict[str, Any]:
     return read_json(kept)
 
 
-def _chat_adapter() -> Path:
+def _key(adapter: Any) -> str:
+    """What a study depends on: the fine-tune (its own key holds base, data and options) and how the vectors are made."""
+    return content_hash([adapter.card["key"], adapter.card["adapter_sha256"], SAMPLES, CARRIED, N_SEGMENTS, MIN_SEGMENTS])[:12]
+
+
+def _chat_adapter() -> Any:
     """The base model's fine-tune on ordinary chats: the kept replies of the neutral arms, drawn over all traits alike."""
     from workbench.models.finetuning import FinetuneOptions, finetune
     from workbench.models.loading import load_model
     from workbench.personas.vectors import PersonaVector
     from workbench.steering.prevent.data import chat_examples, drawn
 
-    folder = PAIR / f"{BASE_MODEL}-chat"
-    if (folder / "finetune.json").is_file():
-        return folder
     vectors = (PersonaVector.load(run_of(trait) / "vector") for trait in TRAITS)
     chats = [one for vector in vectors for one in drawn(chat_examples(vector, arm="neutral"), N_CHATS // len(TRAITS))]
     options = FinetuneOptions(steps=CHAT_STEPS, batch_size=8, learning_rate=5e-5, max_reply_tokens=48, batch_tokens=512)
-    return finetune(load_model(BASE_MODEL, dtype=DTYPE), chats, folder, options).folder
+    return finetune(load_model(BASE_MODEL, dtype=DTYPE), chats, PAIR / f"{BASE_MODEL}-chat", options)
 
 
 def _workbench(*arguments: str) -> None:

@@ -82,7 +82,9 @@ class Classroom:
         self.folder, self.settings, self.others = Path(folder), settings or CellSettings(), dict(others or {})
         for one in (judge, *(other for _, other in self.others.values())):
             _check_judge(one, materials.vector.evidence.get("judge"))
-        self._told_of_judge = judge.description()  # before it loads anything: the same in every process
+        # Before anything is loaded: the same in every process.
+        self._told_of_judges = [judge.description(), *([name, trait.hash, one.description()]
+                                for name, (trait, one) in sorted(self.others.items()))]  # fmt: skip
 
     def base(self, split: str, seed: int) -> dict[str, Any]:
         """The cell of the model as it is, with the sampling noise of that seed."""
@@ -163,7 +165,7 @@ class Classroom:
     def _testing_key(self, arm: Arm, split: str, seed: int) -> list[Any]:
         exam = None if self.exam is None or split != SEALED else [self.exam.documents, [asdict(one) for one in self.exam.sets]]
         return [arm.name, [edit.description() for edit in arm.testing], asdict(self.settings.asking(split, seed)),
-                self.materials.trait.hash, self._told_of_judge, sorted(self.others), content_hash(exam),
+                self.materials.trait.hash, self._told_of_judges, content_hash(exam),
                 texts_hash(self.materials.lesson.held_out)]  # fmt: skip
 
     def _adapter_folder(self, arm: Arm, seed: int, steps: int) -> Path:
