@@ -59,6 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "decompositions compare": ("decompositions compare runs/first runs/second --out both.json",),
     "judge list": ("judge list",),
     "judge validate": ("judge validate offline --trait evil", "judge validate offline --plan"),
+    "axis roles": ("axis roles", "axis roles ghost reviewer --json"),
     "features index": (f"features index --rollouts {_RUN} --plan", "features index --tokens 200000"),
     "features show": ("features show 204 1551", "features show 204 --json --ablation 0"),
     "features stats": ("features stats 204",),

@@ -9,7 +9,8 @@ from workbench.models.planning import PassPlan, plan_capture, plan_generation, p
 from workbench.models.probe import Probe
 from workbench.personas.placebos import list_placebos, placebo_design, placebo_trait
 from workbench.personas.reencoding import prompt_tokens
-from workbench.personas.rollouts import PlannedRow, RolloutDesign, plan_batches, plan_rows
+from workbench.personas.rollouts import RolloutDesign, plan_rows
+from workbench.personas.rows import PlannedRow, plan_batches, prompt_lengths
 from workbench.personas.traits import Trait
 
 
@@ -58,7 +59,7 @@ def plan_vector(
     budget: bytes of `load_model(max_memory=...)`. served: a server samples, and the answers are read here instead.
     """
     rows = plan_rows(trait, probe.model, design=design, seed=0)
-    with_system = {row.id: len(prompt_tokens(probe.model, row.system, row.question).ids) for row in rows}
+    with_system = prompt_lengths(rows, probe.model)
     longest = design.sampling.max_new_tokens
     options = {"budget": budget, "libraries": libraries}
     batches = [[with_system[i] for i in ids] for ids in plan_batches(rows, with_system, design.batch_size)]
@@ -82,7 +83,7 @@ def plan_placebos(
     batches = []
     for placebo in list_placebos():
         rows = plan_rows(placebo_trait(placebo), probe.model, design=plan, seed=0)
-        lengths = {row.id: len(prompt_tokens(probe.model, row.system, row.question).ids) for row in rows}
+        lengths = prompt_lengths(rows, probe.model)
         batches += [[lengths[i] for i in ids] for ids in plan_batches(rows, lengths, plan.batch_size)]
     sampled = plan_generation(probe, batches, plan.sampling, budget=budget, libraries=libraries)
     return VectorPlan(sum(map(len, batches)), {"sample": sampled})

@@ -19,16 +19,15 @@ from torch import Tensor
 
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
-from workbench.base.randomness import derive_seed
 from workbench.base.store import content_hash
 from workbench.models.generation import Generated, Sampling, generate
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
-from workbench.models.prompts import ChatTokens, chat_template_hash
+from workbench.models.prompts import ChatTokens
 from workbench.models.servers import ChatServer
-from workbench.models.thinking import ANSWER_RULE, may_think
 from workbench.personas.parts import PartHeader, PartStore, Produced, complete_parts, parts_hash
 from workbench.personas.reencoding import gather_means, prompt_tokens
+from workbench.personas.rows import PlannedRow, RowIdentity, plan_batches, prompt_lengths
 from workbench.personas.served import ServedReplies
 from workbench.personas.traits import ARMS, Question, Trait
 from workbench.personas.vectors import TokenSource
@@ -76,21 +75,6 @@ class RolloutDesign(Shown):
             raise WorkbenchError(
                 f"arms {self.arms}", "positive and negative, and neutral if wanted", "add the missing arm"
             )
-
-
-@dataclass(frozen=True)
-class PlannedRow:
-    """One rollout before it is sampled; `id` hashes all that its text depends on."""
-
-    id: str
-    split: str
-    question_id: str
-    instruction_id: str
-    arm: str
-    sample: int
-    system: str
-    question: str
-    seed: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -164,29 +148,48 @@ def collect_rollouts(
     """
     design = design or RolloutDesign()
     rows = plan_rows(trait, model, design=design, seed=seed, server=server)
-    prompts = {row.id: prompt_tokens(model, row.system, row.question) for row in rows}
+    return collect_rows(
+        rows, model, folder, sampling=design.sampling, batch_size=design.batch_size, hooks=hooks, token_hooks=token_hooks,
+        server=server, label=f"rollouts of {trait.name}",
+    )  # fmt: skip
+
+
+def collect_rows(
+    rows: Sequence[PlannedRow],
+    model: Model,
+    folder: str | Path,
+    *,
+    sampling: Sampling,
+    batch_size: int,
+    hooks: Sequence[HookPoint],
+    token_hooks: Sequence[HookPoint] = (),
+    server: ChatServer | None = None,
+    label: str = "rollouts",
+) -> Rollouts:
+    """The rollouts of planned rows, whoever planned them: those that `folder` does not hold yet are sampled now.
+
+    Raises and resumes like `collect_rollouts`.
+    """
     planned = {row.id: row for row in rows}
 
     def wanted(row_id: str) -> Sequence[HookPoint]:
         return token_hooks if row_id in planned and planned[row_id].split == "extraction" else ()
 
     def produce(ids: list[str]) -> Produced:
-        chosen, opened = [planned[row_id] for row_id in ids], [prompts[row_id] for row_id in ids]
+        chosen = [planned[row_id] for row_id in ids]
+        opened = [prompt_tokens(model, row.system, row.question) for row in chosen]
         if served:
             made = served.generate(ids, opened, hooks, wanted(ids[0]))
         else:
-            made = _generate(model, chosen, opened, design.sampling, hooks, wanted(ids[0]))
+            made = _generate(model, chosen, opened, sampling, hooks, wanted(ids[0]))
         tokens = {hook: [one.tokens[hook] for one in made] for hook in wanted(ids[0])}
-        return _table(trait, chosen, made), _stack_means(made, len(hooks), model.d_model), tokens
+        return _table(chosen, made), _stack_means(made, len(hooks), model.d_model), tokens
 
     store = PartStore(Path(folder))
-    batches = plan_batches(
-        rows, {row_id: len(prompt.ids) for row_id, prompt in prompts.items()}, design.batch_size
-    )
-    with ServedReplies(server, model, rows, design.sampling) if server else nullcontext() as served:
+    batches = plan_batches(rows, prompt_lengths(rows, model), batch_size)
+    with ServedReplies(server, model, rows, sampling) if server else nullcontext() as served:
         complete_parts(
-            store, batches, produce, hooks=hooks, token_hooks=wanted,
-            announce=served.ask if served else None, label=f"rollouts of {trait.name}",
+            store, batches, produce, hooks=hooks, token_hooks=wanted, announce=served.ask if served else None, label=label
         )  # fmt: skip
     return assemble(store, [asdict(row) for row in rows], hooks, token_hooks)
 
@@ -196,39 +199,14 @@ def plan_rows(
 ) -> tuple[PlannedRow, ...]:
     """Every rollout of the design, each content once: a question written twice does not count twice."""
     instructions = trait.instructions[: design.n_instructions]
-    fixed = [model.weights_hash, chat_template_hash(model), asdict(design.sampling), seed, str(model.dtype)]
-    fixed += [server.description()] if server else []
-    fixed += [ANSWER_RULE] if may_think(model) else []
+    identity = RowIdentity(model, design.sampling, seed, server)
     rows: dict[str, PlannedRow] = {}
     for question, arms in _cells(trait, design):
         for instruction, arm, sample in product(instructions, arms, range(design.n_samples)):
-            system = trait.system_prompt(instruction, arm)
-            row_id = content_hash([*fixed, model.chat_template_kwargs, system, question.text, sample])[:24]
-            place = (question.split, question.id, instruction.id, arm, sample)
-            rows.setdefault(
-                row_id, PlannedRow(row_id, *place, system, question.text, derive_seed("rollout", row_id))
-            )
+            place = (trait.name, question.split, question.id, instruction.id, arm, sample)
+            row = identity.row(place, trait.system_prompt(instruction, arm), question.text)
+            rows.setdefault(row.id, row)
     return tuple(rows.values())
-
-
-def plan_batches(rows: Sequence[PlannedRow], lengths: dict[str, int], batch_size: int) -> list[list[str]]:
-    """Row ids batch by batch: by sample, then extraction before evaluation, then by prompt length.
-
-    Samples come first so that a design with more samples begins with the batches of the smaller one.
-    """
-
-    def group(row: PlannedRow) -> tuple[int, bool]:
-        return row.sample, row.split != "extraction"
-
-    ordered = sorted(rows, key=lambda row: (group(row), lengths[row.id], row.id))
-    batches: list[list[str]] = []
-    previous = None
-    for row in ordered:
-        if group(row) != previous or len(batches[-1]) == batch_size:
-            batches.append([])
-        previous = group(row)
-        batches[-1].append(row.id)
-    return batches
 
 
 def assemble(
@@ -299,7 +277,7 @@ def _stack_means(made: Sequence[Generated], n_hooks: int, d_model: int) -> Tenso
     return torch.stack([empty if one.means is None else one.means.float().nan_to_num() for one in made])
 
 
-def _table(trait: Trait, rows: Sequence[PlannedRow], made: Sequence[Generated]) -> pyarrow.Table:
+def _table(rows: Sequence[PlannedRow], made: Sequence[Generated]) -> pyarrow.Table:
     results = [
         {
             "response": one.text,
@@ -310,9 +288,7 @@ def _table(trait: Trait, rows: Sequence[PlannedRow], made: Sequence[Generated]) 
         }
         for one in made
     ]
-    return rollout_table(
-        [{"trait": trait.name, **asdict(row), **result} for row, result in zip(rows, results, strict=True)]
-    )
+    return rollout_table([{**asdict(row), **result} for row, result in zip(rows, results, strict=True)])
 
 
 def rollout_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:

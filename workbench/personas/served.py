@@ -21,7 +21,7 @@ from workbench.models.thinking import answer_start
 from workbench.personas.reencoding import answer_lead, captured, chat_messages
 
 if TYPE_CHECKING:
-    from workbench.personas.rollouts import PlannedRow
+    from workbench.personas.rows import PlannedRow
 
 SEEDS = 2**31  # servers keep a seed in 32 bits, some of them with a sign
 
