@@ -264,7 +264,8 @@ def test_an_adapter_of_another_model_or_with_changed_weights_is_refused(model, t
 def test_an_adapter_is_not_put_on_a_model_by_name_that_it_was_not_trained_on(model, tmp_path) -> None:
     from workbench.models.loading import load_model
 
-    for name, one in (("base", model), ("alike", tiny_model(seed=1)), ("wider", tiny_model(d_model=64))):
+    others = {"alike": tiny_model(seed=1), "wider": tiny_model(d_model=64), "lower": tiny_model(n_blocks=2)}
+    for name, one in {"base": model, **others}.items():
         one.hf.save_pretrained(tmp_path / name)
         one.tokenizer.save_pretrained(tmp_path / name)
     adapter = finetune(load_model(tmp_path / "base"), EXAMPLES, tmp_path / "a", QUICK)
@@ -274,6 +275,8 @@ def test_an_adapter_is_not_put_on_a_model_by_name_that_it_was_not_trained_on(mod
     (adapter.folder / "finetune.json").unlink()
     with pytest.raises(WorkbenchError, match=r"cannot be put on this model .*size mismatch"):
         load_model(f"{tmp_path / 'wider'}+{adapter.folder}")
+    with pytest.raises(WorkbenchError, match=r"cannot be put on this model .*tensors have no place there"):
+        load_model(f"{tmp_path / 'lower'}+{adapter.folder}")
     (adapter.folder / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(WorkbenchError, match="cannot be put on this model"):
         load_model(f"{tmp_path / 'base'}+{adapter.folder}")

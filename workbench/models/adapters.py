@@ -74,7 +74,9 @@ def with_adapter(hf: Any, adapter: Path) -> Any:
 
     try:
         with quiet_peft():
-            return PeftModel.from_pretrained(hf, str(adapter))
+            made = PeftModel.from_pretrained(hf, str(adapter))
+        _refuse_strays(made, adapter)
+        return made
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WorkbenchError(
@@ -82,6 +84,17 @@ def with_adapter(hf: Any, adapter: Path) -> Any:
             "an undamaged PEFT adapter of this very model",
             "load the model that it was trained on, or train it again",
         ) from error
+
+
+def _refuse_strays(made: Any, adapter: Path) -> None:
+    """peft leaves out, without a word, what a model of another family has no place for."""
+    from safetensors import safe_open
+
+    with safe_open(adapter / WEIGHTS, framework="pt") as file:
+        given = set(file.keys())
+    strays = sorted(given - {name.replace(".default.", ".") for name, _ in made.named_parameters()})
+    if strays:
+        raise KeyError(f"{len(strays)} of its {len(given)} tensors have no place there, {strays[0]} for one")
 
 
 def check_trained_on(adapter: Path, name: str, weights_hash: str | None) -> None:
