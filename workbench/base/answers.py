@@ -18,6 +18,8 @@ class AnswerCache:
     """
 
     folder: Path
+    private: bool = False
+    """Whether the files can be read by their owner alone."""
 
     def path(self, question: Any) -> Path:
         """Where the answer to `question` (JSON values) lies."""
@@ -36,4 +38,4 @@ class AnswerCache:
 
     def write(self, question: Any, answer: Any) -> None:
         """Store an answer (JSON values)."""
-        write_json(self.path(question), answer)
+        write_json(self.path(question), answer, private=self.private)

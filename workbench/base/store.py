@@ -61,10 +61,11 @@ def make_folder(path: PathLike) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_path(path: PathLike) -> Iterator[Path]:
+def atomic_path(path: PathLike, *, private: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`: renamed over it on success, removed on any failure (Ctrl-C included).
 
-    The bytes reach the disk before the rename, so that a power cut leaves the old file or the new one.
+    The bytes reach the disk before the rename, so that a power cut leaves the old file or the new one. A `private` file can
+    be read by its owner alone, from its first byte on.
     """
     target = Path(path)
     make_folder(target.parent)
@@ -75,7 +76,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         os.close(handle)
         yield temporary
         _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o600 if private else 0o666 & ~_umask())
         os.replace(temporary, target)
     except OSError as error:
         raise describe_os_error(error, target) from error
@@ -96,10 +97,10 @@ def _umask() -> int:
     return current
 
 
-def atomic_write(path: PathLike, data: bytes | str) -> Path:
-    """Write `data` (text as UTF-8) to `path` in one step; returns the path."""
+def atomic_write(path: PathLike, data: bytes | str, *, private: bool = False) -> Path:
+    """Write `data` (text as UTF-8) to `path` in one step, for its owner alone if `private`; returns the path."""
     payload = data.encode("utf-8") if isinstance(data, str) else data
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private=private) as temporary:
         temporary.write_bytes(payload)
     return Path(path)
 
@@ -124,11 +125,12 @@ def plain(value: Any) -> Any:
     return plain(to_list()) if callable(to_list) else str(value)
 
 
-def write_json(path: PathLike, obj: Any) -> Path:
+def write_json(path: PathLike, obj: Any, *, private: bool = False) -> Path:
     """Write `obj` as indented UTF-8 JSON, atomically (NaN and infinities become null); a list of plain values is one line."""
     text = json.dumps(plain(obj), indent=1, ensure_ascii=False, allow_nan=False)
     # No string of JSON holds a line end as such, so what is joined are lines of the layout alone.
-    return atomic_write(path, _FLAT_LIST.sub(lambda found: f"[{_LINE_END.sub(' ', found[1])}]", text) + "\n")
+    flat = _FLAT_LIST.sub(lambda found: f"[{_LINE_END.sub(' ', found[1])}]", text)
+    return atomic_write(path, flat + "\n", private=private)
 
 
 def read_bytes(path: PathLike) -> bytes:

