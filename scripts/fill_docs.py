@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import claims_places
 import comparison_places
 import decomposition_places
 import falsify_places
@@ -696,6 +697,7 @@ PLACES: dict[str, Callable[[], str]] = {
         *labels_places.PLACES,
         *reports_places.PLACES,
         *steering_places.PLACES,
+        *claims_places.PLACES,
         mixtures_effects,
         mixtures_table,
         mixtures_controls,
