@@ -26,8 +26,8 @@ EXTRACTION_FOLDER, EVALUATION_FOLDER = "trait_data_extract", "trait_data_eval"
 MIN_EXTRACTION = 8  # fewer questions make no vector: `extraction.MIN_QUESTIONS`
 MIN_EVALUATION = 4
 MIN_INSTRUCTIONS = 2
-# Spread over the file, because questions of one kind may stand together in it.
-_ONE_FILE = ("extraction", "verification", "extraction", "sealed")
+SPLITS_IN_TURN = ("extraction", "verification", "extraction", "sealed")
+"""How one file's questions are divided: spread over it, because questions of one kind may stand together."""
 _SECOND_FILE = ("verification", "sealed")
 _MARKS = ("question", "answer")
 _SUFFIX = re.compile(r"[_-](extract|extraction|eval|evaluation)$")
@@ -110,7 +110,7 @@ def export_trait(trait: str | Path | Trait, out: str | Path) -> tuple[Path, Path
             )
     common = {
         "instruction": [{"pos": triple.positive, "neg": triple.negative} for triple in trait.instructions],
-        "eval_prompt": _as_format(trait.rubric),
+        "eval_prompt": as_format(trait.rubric),
     }
     try:
         for folder, file in files.items():
@@ -151,7 +151,7 @@ def _read(file: Path) -> _Document:
         for key, text in zip(("pos", "neg"), pair, strict=True)
     ]
     refuse_repeats(stances, "text", str(file))
-    return _Document(file, pairs, _questions(document), _as_rubric(document))
+    return _Document(file, pairs, _questions(document), as_rubric(document))
 
 
 def _text(item: Fields, key: str) -> str:
@@ -180,7 +180,8 @@ def _questions(document: Fields) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _as_rubric(document: Fields) -> str:
+def as_rubric(document: Fields) -> str:
+    """The rubric in the field `eval_prompt`, a template of `str.format` with {question} and {answer}; braces made single."""
     prompt = _text(document, "eval_prompt")
     expected = "A template with {question} and {answer}, and with every other brace written twice."
     try:
@@ -201,7 +202,8 @@ def _as_rubric(document: Fields) -> str:
     return "".join(text + (f"{{{name}}}" if name is not None else "") for text, name, _, _ in parts)
 
 
-def _as_format(rubric: str) -> str:
+def as_format(rubric: str) -> str:
+    """A rubric as a template of `str.format`: every brace doubled but those of {question} and {answer}."""
     doubled = rubric.replace("{", "{{").replace("}", "}}")
     for mark in _MARKS:
         doubled = doubled.replace(f"{{{{{mark}}}}}", f"{{{mark}}}")
@@ -211,7 +213,7 @@ def _as_format(rubric: str) -> str:
 def _divided(first: _Document, second: _Document | None) -> tuple[Question, ...]:
     if second is None:
         _refuse_few(first, MIN_EXTRACTION * 2, "the one file is divided: half for extraction")
-        return _in_splits(zip(first.questions, cycle(_ONE_FILE), strict=False))
+        return _in_splits(zip(first.questions, cycle(SPLITS_IN_TURN), strict=False))
     _refuse_few(first, MIN_EXTRACTION, "for extraction")
     _refuse_few(second, MIN_EVALUATION, "for evaluation")
     both = [
