@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,11 +198,12 @@ def _drawn(said: Said, model: Model, replies: list[WatchedReply]) -> dict[str, A
 def read(said: Said) -> dict[str, Any]:
     """Read transcripts, piece by piece."""
     from workbench.base.progress import track
+    from workbench.steering.monitor.chats import read_chats
     from workbench.steering.monitor.logs import reply_values
     from workbench.steering.monitor.transcripts import read_transcript
 
     assert said.transcript is not None
-    lines = list(_transcripts(said.transcript))
+    lines = list(read_chats(said.transcript))
     monitor, model, _ = said.monitor()
     found = []
     with track("transcripts", len(lines), "transcripts") as step:
@@ -222,30 +221,6 @@ def read(said: Said) -> dict[str, Any]:
             found.append({"id": line.get("id", number), "rendering": read.rendering, "n_tokens": read.n_tokens, "pieces": pieces})
             step()
     return {**_about(monitor), "reader": model.name, "transcripts": found}
-
-
-def _transcripts(path: Path) -> Iterator[dict[str, Any]]:
-    from workbench.base.store import read_text
-
-    n = 0
-    for number, text in enumerate(read_text(path).splitlines(), start=1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        line = {"messages": line} if isinstance(line, list) else line
-        if not isinstance(line, dict) or not isinstance(messages := line.get("messages"), list) or not messages or not all(
-            isinstance(message, dict) for message in messages
-        ):  # fmt: skip
-            raise WorkbenchError(f"line {number} of {path} is no transcript",
-                                 '{"messages": [{"role": ..., "content": ...}, ...]}',
-                                 "write one JSON object per line")  # fmt: skip
-        n += 1
-        yield line
-    if not n:
-        raise WorkbenchError(f"{path} holds no transcript", "one JSON object per line", "choose another file")
 
 
 def calibrated(said: Said) -> dict[str, Any]:
@@ -284,6 +259,8 @@ def _about(monitor: Monitor) -> dict[str, Any]:
 
 def plan(said: Said, mode: str) -> dict[str, Any]:
     """What it would take, roughly."""
+    from workbench.steering.monitor.chats import read_chats
+
     from ..plan import BASE_GIB, FORWARD_TOKENS_PER_SECOND, SAMPLED_TOKENS_PER_SECOND, size_scale
     from ..short_plans import IMPORT_SECONDS, short_plan, step
 
@@ -298,8 +275,8 @@ def plan(said: Said, mode: str) -> dict[str, Any]:
         steps.append(step(f"an answer of at most {longest} tokens", scale and 3 * scale * longest / SAMPLED_TOKENS_PER_SECOND))
     elif mode == "--transcript":
         assert said.transcript is not None
-        size = said.transcript.stat().st_size if said.transcript.is_file() else len(list(_transcripts(said.transcript)))
-        steps.append(step(f"read {size:,} bytes of transcripts", scale and scale * size / 4 / FORWARD_TOKENS_PER_SECOND))
+        size = sum(len(str(chat["messages"])) for chat in read_chats(said.transcript))
+        steps.append(step(f"read {size:,} characters of transcripts", scale and scale * size / 4 / FORWARD_TOKENS_PER_SECOND))
     else:
         steps.append(step("read stored neutral replies, set thresholds", 10.0 * max(1, len(said.neutral or said.vectors))))
     return short_plan(f"monitor of {', '.join(said.vectors)}", steps, said.out, memory_gib=BASE_GIB + 1, disk_mib=1)

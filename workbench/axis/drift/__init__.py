@@ -1,0 +1,1 @@
+"""Drift: how far a conversation carries a model along an axis, beyond what the last message alone would do."""
