@@ -5,13 +5,21 @@ from __future__ import annotations
 import torch
 from scipy import sparse
 
-from workbench.decomposition.nulls import feature_tests, same_against_same
+from workbench.decomposition.nulls import MAX_SPLITS, _splits, feature_tests, same_against_same
 from workbench.decomposition.rows import RowCodes
 from workbench.decomposition.shares import Design
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_of_very_many_ways_to_part_the_instructions_some_are_taken_each_once_over_a_half() -> None:
+    few, many = list(_splits(list(range(5)))), list(_splits(list(range(120))))
+    assert len(few) == 10 and len(many) == MAX_SPLITS
+    assert all(len(set(chosen)) == 60 for chosen in many) and len(set(many)) == MAX_SPLITS
+    assert many == list(_splits(list(range(120)))) and list(_splits([7])) == []
+    assert len(list(_splits([1, 2, 3, 4]))) == 3  # two halves of the same size are one split
 
 
 def test_features_that_never_fire_are_not_tested() -> None:

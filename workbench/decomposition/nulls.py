@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.base.display import Shown
+from workbench.base.randomness import derive_seed, generator
 from workbench.maths.signflips import sign_flip_test
 from workbench.maths.statistics import benjamini_hochberg
 
@@ -19,6 +21,9 @@ from .shares import Design, balanced_weights, question_contributions
 
 N_SAME = 512
 """Features that an arm is tested against itself on: exact p for all of them would take longer than all else."""
+MAX_SPLITS = 20
+"""Ways to part the instructions of an arm that an arm is tested against itself in; five instructions have ten."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureTests(Shown):
@@ -53,8 +58,8 @@ def feature_tests(differences: Tensor, *, seed: int = 0, family: bool = True) ->
 def same_against_same(rows: RowCodes, design: Design, *, q_level: float = 0.05) -> dict[str, Any]:
     """A/A: what the sign-flip test finds between two halves of *one* arm's instructions, where there is nothing to find.
 
-    Every way to part the instructions of an arm (ten for five) on 512 features evenly spread over the active ones; BH over
-    them. Returns {n_splits, shares, rate, n_features}: `shares` of the features called different in each split, `rate` the share
+    Every way to part the instructions of an arm (ten for five; of more than 20 ways, 20 at random) on 512 features evenly spread
+    over the active ones; BH over them. Returns {n_splits, shares, rate, n_features}: `shares` of the features called different in each split, `rate` the share
     of the splits in which any is (None without two instructions in an arm). Where nothing differs BH finds something in at
     most `q_level` of the splits; far above it the test over questions takes the wording of an instruction for an effect:
     then only what beats placebo contrasts is the trait's.
@@ -71,17 +76,28 @@ def same_against_same(rows: RowCodes, design: Design, *, q_level: float = 0.05) 
 
 
 def _halves(design: Design) -> Iterator[Design]:
-    """The designs of one half of an arm's instructions against the other, every split once."""
+    """The designs of one half of an arm's instructions against the other, every split once (some, when there are many)."""
     questions = torch.ones(1, int(design.question.max()) + 1, dtype=torch.float64)
     for side in (1, -1):
         arm = design.weights.sign() == side
-        names = design.instruction[arm].unique().tolist()
-        size = len(names) // 2
-        for chosen in combinations(names, size):
-            if not size or (2 * size == len(names) and names[0] not in chosen):
-                continue  # nothing to part, or the same split seen from the other side
+        for chosen in _splits(design.instruction[arm].unique().tolist()):
             inside = torch.isin(design.instruction, torch.tensor(chosen))
             sign = torch.where(inside, 1.0, -1.0).double() * arm
             weights = balanced_weights(sign, design.question, questions, torch.ones(1, len(sign), dtype=torch.float64))[0]
             if weights.any():
                 yield Design(weights.nan_to_num(), design.question, design.instruction)
+
+
+def _splits(names: list[int]) -> Iterator[tuple[int, ...]]:
+    """One half of `names` for every way to part them; of more than `MAX_SPLITS` ways, so many at random."""
+    size = len(names) // 2
+    if not size:
+        return
+    both = 2 * size == len(names)  # then every split is seen from two sides, and one is left out
+    if comb(len(names), size) // (1 + both) <= MAX_SPLITS:
+        yield from (chosen for chosen in combinations(names, size) if not both or names[0] in chosen)
+        return
+    random = generator(derive_seed("splits of instructions", len(names)))
+    for _ in range(MAX_SPLITS):
+        order = torch.randperm(len(names), generator=random)[:size].tolist()
+        yield tuple(names[place] for place in order)

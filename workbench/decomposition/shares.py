@@ -50,15 +50,18 @@ class Design(Shown):
         """Row weights `[n_bootstrap, n]` after resampling questions and instructions with replacement.
 
         Everything is balanced again inside each replicate as in the vector: a question's mean in an arm is over the
-        rows of the drawn instructions (with multiplicity), a question left without rows in one arm drops out, and
-        the remaining questions weigh the same per draw. A replicate without any such question is NaN (rare).
+        rows of the drawn instructions (with multiplicity), in proportion to their weights; a question left without rows
+        in one arm drops out, and the remaining questions weigh per draw what they weigh in the vector (mostly the same
+        each). A replicate without any such question is NaN (rare).
         """
         n_questions, n_instructions = int(self.question.max()) + 1, int(self.instruction.max()) + 1
         used = self.questions
         drawn = torch.zeros(n_bootstrap, n_questions, dtype=torch.float64)
         drawn[:, used] = bootstrap_counts(len(used), n_bootstrap, generator)
         rows = bootstrap_counts(n_instructions, n_bootstrap, generator)[:, self.instruction]
-        return balanced_weights(self.weights.sign(), self.question, drawn, rows)
+        member = torch.nn.functional.one_hot(self.question, n_questions).double()
+        mass = self.weights.clamp_min(0) @ member
+        return balanced_weights(self.weights.sign(), self.question, drawn * mass, rows * self.weights.abs())
 
 
 def balanced_weights(sign: Tensor, question: Tensor, question_counts: Tensor, row_counts: Tensor) -> Tensor:
@@ -66,7 +69,7 @@ def balanced_weights(sign: Tensor, question: Tensor, question_counts: Tensor, ro
 
     w_bi = sign_i (c_bq / sum_q' c_bq') (r_bi / sum of r_b over the rows of question q in the arm of i), where the
     questions q' are those with rows in both arms. `sign [n]` is +1, -1 or 0, `question [n]` codes,
-    `question_counts [B, Q]`, `row_counts [B, n]`. Unit counts give the vector's own weights.
+    `question_counts [B, Q]`, `row_counts [B, n]`. Unit counts weigh each question the same.
     """
     member = torch.nn.functional.one_hot(question, question_counts.shape[1]).double()
     masses = [(row_counts * (sign == side)) @ member for side in (1, -1)]

@@ -68,9 +68,12 @@ def category_codes(values: Sequence[Hashable]) -> Tensor:
     return torch.tensor([seen.setdefault(value, len(seen)) for value in values], dtype=torch.int64)
 
 
-def bootstrap_counts(n_items: int, n_bootstrap: int, generator: torch.Generator) -> Tensor:
-    """How often each of `n_items` is drawn when `n_items` are drawn with replacement: float64 `[n_bootstrap, n_items]`."""
-    drawn = torch.randint(n_items, (n_bootstrap, n_items), generator=generator)
+def bootstrap_counts(n_items: int, n_bootstrap: int, generator: torch.Generator, *, n_drawn: int | None = None) -> Tensor:
+    """How often each of `n_items` is drawn with replacement in `n_drawn` draws (default n_items): float64 `[n_bootstrap, n_items]`.
+
+    With few items n_items - 1 draws keep the variance of a mean from coming out too small by (n_items - 1) / n_items.
+    """
+    drawn = torch.randint(n_items, (n_bootstrap, n_items if n_drawn is None else n_drawn), generator=generator)
     return torch.zeros(n_bootstrap, n_items, dtype=torch.float64).scatter_add_(
         1, drawn, torch.ones_like(drawn, dtype=torch.float64)
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
 from workbench.maths.crossed import crossed_test
-from workbench.maths.statistics import percentile_interval
+from workbench.maths.statistics import bootstrap_counts, percentile_interval
 
 LEVEL = 0.95
 N_BOOTSTRAP = 2000
@@ -110,8 +110,7 @@ def _draws(arm: Measured, n_bootstrap: int, seed: int) -> Callable[[Tensor, str]
 
 def _counts(n: int, n_bootstrap: int, random: torch.Generator) -> Tensor:
     """How often each of n units is drawn, in n - 1 draws (one where there is one): float64 `[n_bootstrap, n]`."""
-    drawn = torch.randint(n, (n_bootstrap, max(1, n - 1)), generator=random)
-    return torch.zeros(n_bootstrap, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    return bootstrap_counts(n, n_bootstrap, random, n_drawn=max(1, n - 1))
 
 
 def _kept(arm: Measured, curve: Sequence[Measured], mean: Callable[[Tensor, str], Tensor]) -> tuple[Tensor, Tensor]:
