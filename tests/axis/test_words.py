@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 
+import numpy as np
 import pytest
 
 from workbench.axis.questions import N_QUESTIONS, bank_hash, question_bank, self_description_questions
@@ -18,6 +19,14 @@ from workbench.axis.roles import (
     jailbreak_personas,
     load_roles,
     role_names,
+)
+from workbench.axis.scripts import (
+    DOMAINS,
+    benign_role_play,
+    load_scripts,
+    reminder,
+    scripts_hash,
+    steadying_sentences,
 )
 from workbench.base.errors import WorkbenchError
 from workbench.personas.traits import SPLITS, list_traits, load_trait
@@ -161,3 +170,39 @@ def test_broken_role_files_are_refused_in_words(tmp_path, content, told):
     (tmp_path / "broken.json").write_text(content)
     with pytest.raises(WorkbenchError, match=told):
         read_roles(tmp_path)
+
+
+def test_every_domain_has_thirty_scripts_for_evaluation_and_four_for_calibration():
+    for domain in DOMAINS:
+        splits = [script.split for script in load_scripts(domain)]
+        assert splits.count("evaluation") >= 30 and splits.count("calibration") == 4
+    scripts = load_scripts()
+    assert len({script.id for script in scripts}) == len(scripts) == len({script.topic for script in scripts})
+    assert all(6 <= len(script.turns) <= 8 for script in scripts)
+    assert scripts_hash(scripts) != scripts_hash(load_scripts(split="evaluation"))
+    assert load_scripts("therapy", split="calibration")[0].hash != load_scripts("coding")[0].hash
+
+
+def test_no_turn_stands_twice_and_all_are_plain_text():
+    turns = [turn for script in load_scripts() for turn in script.turns]
+    assert len({turn.casefold() for turn in turns}) == len(turns)
+    assert all(turn.isascii() and turn == " ".join(turn.split()) for turn in turns)
+
+
+@pytest.mark.parametrize("split", ["calibration", "evaluation"])
+def test_domains_are_equally_long_within_fifteen_percent(split):
+    means = [np.mean([script.n_words for script in load_scripts(domain, split=split)]) for domain in DOMAINS]
+    assert max(means) / min(means) < 1.15
+
+
+def test_role_play_reminder_and_steadying_sentences_are_there():
+    plays = benign_role_play()
+    assert len(plays) == 40 == len({play.system for play in plays}) == len({play.user for play in plays})
+    assert "assistant" in reminder() and 8 <= len(steadying_sentences()) <= 12
+
+
+def test_an_unknown_domain_or_split_is_refused():
+    with pytest.raises(WorkbenchError, match="therapy"):
+        load_scripts("therapist")
+    with pytest.raises(WorkbenchError, match="calibration"):
+        load_scripts(split="calibrate")
