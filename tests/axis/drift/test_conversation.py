@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from tests.tiny import CHATML, QWEN3, tiny_model
-from workbench.axis.drift.conversation import Conversation, Turn, conversation_from, first_in_context, from_messages, opening, told
+from workbench.axis.drift.conversation import (
+    Conversation,
+    Turn,
+    conversation_from,
+    first_in_context,
+    from_messages,
+    opening,
+    told,
+)
 from workbench.axis.drift.passes import CONTEXTS, Place, passes_of
 from workbench.axis.drift.playing import Scripted, play
 from workbench.axis.drift.reading import activations_of
@@ -152,5 +160,5 @@ def test_a_conversation_that_was_had_elsewhere(model):
     [{"role": "user", "content": None}, {"role": "assistant", "content": "x"}],
 ])  # fmt: skip
 def test_what_is_no_conversation_is_refused(model, said):
-    with pytest.raises(WorkbenchError, match="(?i)chat"):
+    with pytest.raises(WorkbenchError, match=r"(?i)chat"):
         from_messages(model, said, name="chat")

@@ -232,5 +232,5 @@ def _pooled(rows: RowCodes, members: Sequence[Sequence[int]]) -> RowCodes:
     pool = sparse.csr_matrix((weights, (owners, columns)), shape=(len(members), len(rows.ids)))
     dense = torch.from_numpy(pool.toarray())
     ids = tuple(f"conversation {i}" for i in range(len(members)))
-    codes = sparse.csc_matrix(pool @ rows.codes)
+    codes = sparse.csc_matrix(pool @ rows.codes, dtype=np.float32)
     return replace(rows, ids=ids, means=dense @ rows.means, errors=dense @ rows.errors, codes=codes)
