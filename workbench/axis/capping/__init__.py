@@ -1,0 +1,1 @@
+"""Activation capping along an axis or along features: limits from rollouts, bands of blocks, controls, and what it costs."""
