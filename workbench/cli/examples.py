@@ -60,6 +60,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "judge list": ("judge list",),
     "judge validate": ("judge validate offline --trait evil", "judge validate offline --plan"),
     "axis roles": ("axis roles", "axis roles ghost reviewer --json"),
+    "axis drift": (
+        "axis drift runs/axis-smollm2-135m-instruct --explain --predict",
+        "axis drift runs/axis-smollm2-135m-instruct --transcripts chats --json",
+        "axis drift runs/axis-smollm2-135m-instruct --levels --conversations 10 --plan",
+    ),
     "features index": (f"features index --rollouts {_RUN} --plan", "features index --tokens 200000"),
     "features show": ("features show 204 1551", "features show 204 --json --ablation 0"),
     "features stats": ("features stats 204",),

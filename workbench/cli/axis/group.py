@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from . import roles
+from . import drift, roles
 
 app = typer.Typer()
 app.command(name="roles")(roles.command)
+app.command(name="drift", no_args_is_help=True)(drift.command)
