@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "pursuit.py"
 
 
+@pytest.mark.stress
 def test_it_prints_its_figures_and_both_sides_agree() -> None:
     sizes = ["--d-model=64", "--d-sae=2048", "--vectors=2", "--atoms=6", "--rounds=1"]
     figures = json.loads(subprocess.run([sys.executable, SCRIPT, *sizes], check=True, capture_output=True, text=True).stdout)

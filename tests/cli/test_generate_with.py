@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from tests.personas.judges import server as http
+from tests.short import short_trait
 from tests.tiny import tiny_model
 from workbench.cli.options import JobFlags
 from workbench.cli.stages import Job
-from workbench.personas.trait_files import write_trait
-from workbench.personas.traits import load_trait
 from workbench.personas.vectors import PersonaVector
 
 KEY = "sk-very-secret-123"
@@ -30,10 +28,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def small_trait(tmp_path):
     """Evil with two of its instructions and 14 of its questions: 76 rollouts."""
-    evil = load_trait("evil")
-    sizes = {"extraction": 10, "verification": 2, "sealed": 2}
-    questions = [question for split, n in sizes.items() for question in evil.questions_of(split)[:n]]
-    return write_trait(replace(evil, instructions=evil.instructions[:2], questions=tuple(questions)), tmp_path / "traits")
+    return short_trait("evil", tmp_path / "traits", n_questions=(10, 2, 2), n_instructions=2)
 
 
 def answer(request: str):

@@ -75,7 +75,7 @@ CONTRAST = """
 
 
 @pytest.mark.browser
-@pytest.mark.slow
+@pytest.mark.stress
 def test_displays_can_be_read_in_the_dark_theme_whatever_the_system_says(tmp_path: Path, page: Any) -> None:
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))

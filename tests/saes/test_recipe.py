@@ -216,6 +216,7 @@ def test_an_sae_that_moves_to_another_site_is_not_taken_for_the_old_one(
         made(sites[1], "a")
 
 
+@pytest.mark.stress
 def test_passes_as_cluster_tasks_make_the_same_saes(tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     from workbench.cluster import on_ray

@@ -19,12 +19,6 @@ def script(monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("saes_evidence", None)
 
 
-def test_a_killed_training_run_ends_identical(script) -> None:
-    found = script.killed(1, seed=3)
-    assert found["identical"] == found["kills"] == 1
-    assert len(found["files"]) == 6
-
-
 @pytest.mark.stress
 def test_training_runs_killed_at_ten_random_steps_end_identical(script) -> None:
     assert script.killed(10, seed=4)["identical"] == 10

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from tests.cli.shelf import write_sae
+from tests.short import short_trait
 from tests.tiny import tiny_model
-from workbench.personas.trait_files import write_trait
-from workbench.personas.traits import load_trait
 
 HOOK = "blocks.1.hook_resid_post"
 SMALL = ("--tokens", "120", "--probe-rows", "24", "--persona-rows", "60", "-q")
@@ -32,10 +30,7 @@ def sae(model, tmp_path):
 @pytest.fixture
 def run(workbench, model, tmp_path):
     """A finished run of evil with two instructions and 14 questions; returns the folder of runs."""
-    evil = load_trait("evil")
-    sizes = {"extraction": 10, "verification": 2, "sealed": 2}
-    questions = [question for split, n in sizes.items() for question in evil.questions_of(split)[:n]]
-    trait = write_trait(replace(evil, instructions=evil.instructions[:2], questions=tuple(questions)), tmp_path / "traits")
+    trait = short_trait("evil", tmp_path / "traits", n_questions=(10, 2, 2), n_instructions=2)
     done = workbench("extract", trait, "--model", model, "--judge", "none", "--max-new-tokens", "4", "--batch-size", "64",
                      "--hook", HOOK, "-q", "--out", tmp_path / "runs" / "evil")  # fmt: skip
     assert done.code == 0, done.err

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.short import short_trait
 from tests.tiny import tiny_model
 from workbench.base.errors import WorkbenchError
 from workbench.cli.saes import training as sae_jobs
 from workbench.cli.saes.training import kept_rollouts, training_job
-from workbench.personas.trait_files import write_trait
 from workbench.personas.traits import load_trait
 from workbench.saes.recipe import DataMix, Recipe
 
@@ -136,10 +136,7 @@ class _Runs:
 
 @pytest.fixture
 def runs(workbench: Any, models: tuple[str, str], tmp_path: Path) -> _Runs:
-    evil = load_trait("evil")
-    sizes = {"extraction": 10, "verification": 2, "sealed": 2}
-    questions = tuple(question for split, n in sizes.items() for question in evil.questions_of(split)[:n])
-    trait = write_trait(replace(evil, instructions=evil.instructions[:2], questions=questions), tmp_path / "traits")
+    trait = short_trait("evil", tmp_path / "traits", n_questions=(10, 2, 2), n_instructions=2)
     done = workbench("extract", trait, "--model", models[0], "--judge", "none", "--max-new-tokens", "4", "--batch-size", "64",
                      "--hook", HOOK, "-q", "--out", tmp_path / "runs" / "evil-tiny")  # fmt: skip
     assert done.code == 0, done.err
@@ -203,6 +200,7 @@ def test_one_that_diverges_is_told_after_the_others_of_every_pass_were_saved(
     assert not (Path.cwd() / "made" / "bad").exists()
 
 
+@pytest.mark.stress
 def test_a_sweep_on_ray_gives_saes_with_their_command(
     workbench: Any, models: tuple[str, str], tmp_path: Path, text: str
 ) -> None:

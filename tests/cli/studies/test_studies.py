@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.short import short_trait
 from tests.tiny import tiny_model
 from workbench.base.tensors import load_tensors
 from workbench.cli.personas import panel as panel_job
@@ -33,10 +34,12 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def few(monkeypatch):
-    """Two traits and three placebos instead of all, so that the path is walked in seconds."""
+def few(workbench, monkeypatch):
+    """Two traits, cut short, and three placebos instead of all, so that the path is walked in seconds."""
     from workbench.personas import placebos, traits
 
+    for name in TRAITS:
+        short_trait(name, Path("traits"))
     every = placebos.list_placebos()
     monkeypatch.setattr(traits, "list_traits", lambda: list(TRAITS))
     monkeypatch.setattr(placebos, "list_placebos", lambda: every[:3])
