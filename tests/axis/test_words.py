@@ -39,7 +39,7 @@ def words(text: str) -> int:
 def test_every_role_has_five_prompts_of_a_dozen_to_thirty_words_and_no_two_are_alike():
     roles = load_roles()
     prompts = list(itertools.chain.from_iterable(role.prompts for role in roles))
-    assert all(len(role.prompts) == 5 for role in roles)
+    assert len(roles) == 275 and all(len(role.prompts) == 5 for role in roles)
     assert len({" ".join(re.findall(r"\w+", prompt.lower())) for prompt in prompts}) == len(prompts)
     assert all(12 <= words(prompt) <= 32 for prompt in prompts)
     assert len({role.description for role in roles}) == len(roles)
