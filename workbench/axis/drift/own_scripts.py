@@ -42,4 +42,5 @@ def _script(entry: Any, where: str) -> Script:
     item = fields(entry, where)
     topic, domain = (item.text(name) if name in item.values else "" for name in ("topic", "domain"))
     split = item.choice("split", SCRIPT_SPLITS) if "split" in item.values else "evaluation"
+    item.value("turns")  # refuses what is missing or empty
     return Script(item.text("id"), domain, topic, item.words("turns"), split)

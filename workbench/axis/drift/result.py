@@ -14,12 +14,18 @@ from torch import Tensor
 
 from workbench.axis.drift.conversation import Conversation, conversation_from
 from workbench.axis.drift.reading import Readings
+from workbench.axis.space.axis import AXIS
 from workbench.base.display import Shown
 from workbench.base.errors import unknown_name
 from workbench.base.tensors import load_artifact, save_artifact
 from workbench.models.hookpoints import HookPoint
 
 KIND, SCHEMA = "drift_study", 1
+
+
+def end_of(axis: str) -> str:
+    """What an axis points toward, in words: the assistant, or a trait."""
+    return "the assistant" if axis == AXIS else axis
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -95,7 +101,7 @@ class DriftStudy(Shown):
         return {
             "axis": self.axis, "model": self.model.get("name"), "hook": str(self.hook), "median_norm": self.median_norm,
             "role_spread": self.role_spread, "n_conversations": len(self.conversations), "n_replies": len(self.readings.row),
-            "unit": "median token norms, positive toward the assistant; the unit of inference is the conversation",
+            "unit": f"median token norms, positive toward {end_of(self.axis)}; the unit of inference is the conversation",
             "drift_speed": self.speeds(), "groups": self.groups, "reference": self.reference, "compared": self.compared,
         }  # fmt: skip
 

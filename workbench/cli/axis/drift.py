@@ -119,7 +119,7 @@ def _show_groups(value: dict[str, Any]) -> None:
     for name, one in value["groups"].items():
         for kind, effect in one["effects"].items():
             rows.append((name, one["n"], kind, signed(effect["value"], 4), interval(effect["interval"], 4), effect.get("p")))
-    table(f"Drift along {value['axis']}, in median token norms; below zero is away from the assistant",
+    table(f"Drift along {value['axis']}; {value['unit'].partition(';')[0]}",
           ("group", "conversations", "what", "value", "95% interval", "p"), rows, right=(1, 3, 5))  # fmt: skip
     for name, kinds in value["compared"].items():
         row = kinds["drift_per_turn"]

@@ -60,6 +60,9 @@ class Said:
         if self.transcripts is not None and (also := [name for name, given in played.items() if given]):
             raise WorkbenchError(f"--transcripts with {', '.join(also)}", "conversations that are read, or conversations to play",
                                  "leave one of the two out")  # fmt: skip
+        if self.alarm and self.turns < 3:
+            raise WorkbenchError(f"--alarm with {self.turns} turns", "at least 3: eight conversations set its threshold",
+                                 "play longer conversations")  # fmt: skip
         if self.levels and self.system:
             raise WorkbenchError("--levels with --system", "one of the two", "the four levels bring their own system prompts")
         if self.endpoint is None and (self.endpoint_model or self.endpoint_url):

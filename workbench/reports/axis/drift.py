@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from workbench.reports.svg import Figure, Scale, drawing, number, signed, tag, words
+from workbench.axis.drift.result import end_of
+from workbench.reports.svg import Figure, Scale, drawing, signed, tag, words
 from workbench.reports.text import clean
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 _WIDTH, _LEFT, _RIGHT = 776, 52, 756
 _SOFT: dict[str, Any] = {"class_": "wbf-soft wbf-num", "font_size": 11}
 _DIAMOND = "M{:.1f} {:.1f}l6 6l-6 6l-6 -6Z"
-UNIT = "median token norms; up is toward the assistant"
 
 
 def conversation_figure(trace: Trace) -> Figure:
@@ -39,15 +39,19 @@ def conversation_figure(trace: Trace) -> Figure:
             if math.isfinite(height := float(level[turn])):
                 body.append(tag("path", d=f"M{x(start):.1f} {y(height):.1f}H{x(start + length):.1f}", class_=line))
         start += length
-    body += [words("turn", _RIGHT, bottom + 36, anchor="end", class_="wbf-soft", font_size=11.5), *_key()]
+    body += [words("turn", _RIGHT, bottom + 36, anchor="end", class_="wbf-soft", font_size=11.5), *_key(trace.axis)]
     spoken = "; ".join(f"turn {i + 1}: {signed(float(with_), 2)}, without history {signed(float(alone), 2)}"
                        for i, (with_, alone) in enumerate(zip(trace.position, trace.alone, strict=True)))  # fmt: skip
     return drawing(_WIDTH, 264, body, title=f"{trace.conversation.id} along {trace.axis}", description=spoken or "no reply")
 
 
-def _key() -> list[str]:
+def _unit(axis: str) -> str:
+    return f"median token norms; up is toward {end_of(axis)}"
+
+
+def _key(axis: str) -> list[str]:
     return [
-        words(UNIT, 4, 14, class_="wbf-soft", font_size=11.5),
+        words(_unit(axis), 4, 14, class_="wbf-soft", font_size=11.5),
         tag("path", d=f"M{_RIGHT - 306} 11h26", class_="wbf-line-a"),
         words("reply in its conversation", _RIGHT - 274, 15, font_size=11.5),
         tag("path", d=f"M{_RIGHT - 130} 11h26", class_="wbf-line-b"),
@@ -66,7 +70,7 @@ def _axes(y: Scale, left: float = _LEFT, right: float = _RIGHT, *, labels: bool 
     for value in y.ticks(5):
         body.append(tag("line", x1=left, x2=right, y1=y(value), y2=y(value), class_="wbf-axis" if value == 0 else "wbf-grid"))
         if labels:
-            said = number(float(round(value, 6))).replace("-", "−")
+            said = f"{round(value, 9):g}".replace("-", "−")
             body.append(words(said, left - 8, y(value) + 4, anchor="end", **_SOFT))
     return body
 
@@ -78,7 +82,7 @@ def turns_figure(study: DriftStudy, name: str = "drift") -> Figure:
     ends = [end for one in means for end in (one["value"], *(one["interval"] or ()))]
     columns = min(4, max(1, len(panels)))
     width, height = (_RIGHT - _LEFT + 14) / columns, 150
-    body = [words(f"{name}, in {UNIT}", 4, 14, class_="wbf-soft", font_size=11.5)]
+    body = [words(f"{name}, in {_unit(study.axis)}", 4, 14, class_="wbf-soft", font_size=11.5)]
     y_of = {row: _vertical([*ends, 0.0], 46 + row * (height + 44) + height, 46 + row * (height + 44))
             for row in range(-(-len(panels) // columns))}  # fmt: skip
     for place, (group, row) in enumerate(panels.items()):
@@ -114,8 +118,8 @@ def speeds_figure(study: DriftStudy, kind: str = "drift_per_turn") -> Figure:
     left, row, top = 150.0, 30, 46.0
     pad = (max([*ends, 0.0]) - min([*ends, 0.0])) * 0.06 or 0.01
     x, bottom = Scale(min([*ends, 0.0]) - pad, max([*ends, 0.0]) + pad, left, 620.0), top + row * max(len(rows), 1)
-    body = [words(f"{kind.replace('_', ' ')}, in median token norms; left is away from the assistant", 4, 14, class_="wbf-soft",
-                  font_size=11.5)]  # fmt: skip
+    unit = f"{kind.replace('_', ' ')}, in median token norms; left is away from {end_of(study.axis)}"
+    body = [words(unit, 4, 14, class_="wbf-soft", font_size=11.5)]
     for value in x.ticks(6):
         body.append(tag("line", x1=x(value), x2=x(value), y1=top - 8, y2=bottom, class_="wbf-axis" if value == 0 else "wbf-grid"))
         said = f"{round(value, 9):g}".replace("-", "−")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.axis.drift.effects import KINDS
+from workbench.axis.drift.result import end_of
 from workbench.base.store import atomic_write
 from workbench.reports.axis.drift import conversation_figure, speeds_figure, turns_figure
 from workbench.reports.svg import Figure, signed
@@ -46,7 +47,7 @@ def render(study: DriftStudy, findings: Findings | None = None, *, n_conversatio
     found = findings or Findings()
     shown = [study.trace(name) for name in furthest(study, n_conversations)]
     return environment().get_template("drift.html.jinja").render(
-        **assets(script=False), study=study, headline=headline(study), names=NAMES,
+        **assets(script=False), study=study, headline=headline(study), end=end_of(study.axis),
         groups=[(name, one["n"], _effects(one["effects"])) for name, one in study.groups.items()],
         speeds=_trusted(speeds_figure(study)), levels=_trusted(speeds_figure(study, "drift")),
         turns=_trusted(turns_figure(study)), raw=_trusted(turns_figure(study, "position")), compared=_compared(study),
@@ -66,7 +67,8 @@ def headline(study: DriftStudy) -> str:
     clear = [(name, one) for name, one in _slopes(study) if one["interval"] and one["interval"][0] * one["interval"][1] > 0]
     if not clear:
         return f"In none of {len(study.groups)} groups does drift along {study.axis} grow from turn to turn beyond chance."
-    told = [f"{'toward' if one['value'] > 0 else 'away from'} the assistant in {name}, by {abs(one['value']):.4f} norms a turn"
+    end = end_of(study.axis)
+    told = [f"{'toward' if one['value'] > 0 else 'away from'} {end} in {name}, by {abs(one['value']):.4f} norms a turn"
             + ("" if one.get("p", 1.0) <= 0.05 else " (no more than along random directions or placebos)")
             for name, one in clear]  # fmt: skip
     return f"Drift grows from turn to turn {'; '.join(told)}. {_ratio(study)}".strip()

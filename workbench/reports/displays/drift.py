@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from workbench.axis.drift.result import end_of
 from workbench.reports.axis.drift import conversation_figure, speeds_figure
 from workbench.reports.displays.frame import Display, ends, listing
 from workbench.reports.svg import percent
@@ -28,7 +29,7 @@ def trace_display(trace: Trace) -> Display:
     columns = zip(trace.conversation.turns, trace.position.tolist(), trace.alone.tolist(), trace.drift.tolist(), strict=True)
     rows = [(number, *figures, turn.user) for number, (turn, *figures) in enumerate(columns, start=1)]
     table = listing(("turn", "position", "alone", "drift", "user"), rows)
-    told = ["In median token norms, positive toward the assistant."]
+    told = [f"In median token norms, positive toward {end_of(trace.axis)}."]
     return Display(f"{trace.conversation.id} along {trace.axis}", told, [table], conversation_figure(trace))
 
 
