@@ -59,7 +59,19 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "decompositions compare": ("decompositions compare runs/first runs/second --out both.json",),
     "judge list": ("judge list",),
     "judge validate": ("judge validate offline --trait evil", "judge validate offline --plan"),
-    "axis roles": ("axis roles", "axis roles ghost reviewer --json"),
+    "axis roles": (
+        "axis roles ghost reviewer",
+        "axis roles --model smollm2-135m-instruct --plan",
+        "axis roles --model gemma3-270m --full --generate-with http://localhost:8000/v1 --plan",
+    ),
+    "axis cap": (
+        "axis cap runs/axis-smollm2-135m-instruct --band 20-24 --percentile 25",
+        "axis cap runs/axis-smollm2-135m-instruct --sweep --requests 30 --plan",
+    ),
+    "axis jailbreak": (
+        "axis jailbreak runs/axis-smollm2-135m-instruct --plan",
+        "axis jailbreak runs/axis-smollm2-135m-instruct --percentile 50 --set harmbench",
+    ),
     "axis drift": (
         "axis drift runs/axis-smollm2-135m-instruct --explain --predict",
         "axis drift runs/axis-smollm2-135m-instruct --transcripts chats --json",

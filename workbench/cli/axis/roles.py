@@ -1,34 +1,80 @@
-"""`workbench axis roles`: the characters, their replies on a model, and their vectors."""
+"""`workbench axis roles`: the characters, what a model answers as each of them, and the vectors of these."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..options import JsonOption, QuietOption
+from ..options import (
+    BatchOption,
+    DeviceOption,
+    DtypeOption,
+    GenerateModelOption,
+    GenerateWithOption,
+    HookOption,
+    JsonOption,
+    JudgeModelOption,
+    JudgeUrlOption,
+    MaxMemoryOption,
+    PlanOption,
+    QuietOption,
+    SeedOption,
+    TokensOption,
+)
 
 
 def command(
-    role: Annotated[list[str] | None, typer.Argument(metavar="[ROLE]", help="Characters by name. [default: all]")] = None,
+    role: Annotated[list[str] | None, typer.Argument(metavar="[ROLE]", help="Characters. [default: the design's]")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Have this model play them, and make their vectors. Without it: a list.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="The paper's design: all characters x 5 prompts x 240 questions.")] = False,
+    n_roles: Annotated[
+        int | None, typer.Option("--roles", min=3, help="How many, those of the published ends first. [default: 60]")
+    ] = None,
+    n_questions: Annotated[int | None, typer.Option("--questions", min=1, help="Questions to each. [default: 12]")] = None,
+    n_prompts: Annotated[int | None, typer.Option("--prompts", min=1, max=5, help="System prompts of each. [default: 2]")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Answers per prompt and question. [default: 1]")] = None,
+    min_count: Annotated[
+        int | None, typer.Option("--min-count", min=1, help="Kept answers that make a vector. [default: 8; 50 with --full]")
+    ] = None,
+    max_new_tokens: TokensOption = None,
+    judge: Annotated[
+        str, typer.Option("--judge", help="Who grades (0 to 3) how fully they are played: offline, openai, anthropic, local, none.")
+    ] = "offline",
+    judge_model: JudgeModelOption = None,
+    judge_url: JudgeUrlOption = None,
+    generate_with: GenerateWithOption = None,
+    generate_model: GenerateModelOption = None,
+    hook: HookOption = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", "--import", help="Character files of your own or published ones, NAME.json.")
+    ] = None,
+    export: Annotated[Path | None, typer.Option("--export", help="Write them as role files and questions.jsonl there.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder. [default: runs/axis-MODEL]")] = None,
+    dtype: DtypeOption = None,
+    batch_size: BatchOption = None,
+    device: DeviceOption = None,
+    max_memory: MaxMemoryOption = None,
+    seed: SeedOption = None,
+    plan: PlanOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """The characters that a model can be asked to play.
+    """The characters that a model can play, and their vectors.
 
-    Each has five system prompts and a rubric.
+    With --model: samples their answers, grades how fully each was played, and makes the role vectors and the assistant axis.
     """
-    from workbench.axis.roles import load_roles
+    from ..console import emit, reserved_output
+    from . import roles_job as job
 
-    from ..console import emit
-
-    value: dict[str, Any] = {"roles": [{"name": one.name, "description": one.description, "n_prompts": len(one.prompts)}
-                                       for one in load_roles(role or None)]}  # fmt: skip
-    emit(value, as_json=as_json, show=lambda: _show(value))
-
-
-def _show(value: dict[str, Any]) -> None:
-    from ..console import table
-
-    table(f"{len(value['roles'])} characters", ("role", "prompts", "who speaks"),
-          [(one["name"], one["n_prompts"], one["description"]) for one in value["roles"]], right=(1,))  # fmt: skip
+    asked = job.Asked(
+        tuple(role or ()), model, full, n_roles, n_questions, n_prompts, samples, min_count, max_new_tokens, judge, judge_model,
+        judge_url, generate_with, generate_model, hook, folder, export, out, dtype, batch_size, device, max_memory,
+        seed or 0,
+    )  # fmt: skip
+    with reserved_output(as_json, quiet):
+        value: dict[str, Any] = job.planned(asked) if plan else job.made(asked)
+    emit(value, as_json=as_json, show=lambda: job.show(value))

@@ -1,0 +1,136 @@
+"""From a model to its role vectors, its axis and its persona space, in one run folder that can be taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.axis.roles import Role, default_role
+from workbench.axis.space.adherence import judge_roles
+from workbench.axis.space.axis import assistant_axis
+from workbench.axis.space.design import RoleDesign
+from workbench.axis.space.role_vectors import RoleVectors, role_vectors
+from workbench.axis.space.rollouts import collect_role_rollouts
+from workbench.axis.space.space import PersonaSpace, persona_space
+from workbench.base.display import Shown
+from workbench.base.errors import WorkbenchError
+from workbench.base.store import content_hash, read_json, read_parquet, write_json, write_parquet
+from workbench.models.hookpoints import HookPoint
+from workbench.models.model import Model
+from workbench.models.servers import ChatServer
+from workbench.personas.judges import Judge
+from workbench.personas.judging import check_judge
+from workbench.personas.placebos import PlaceboVectors
+from workbench.personas.rollouts import Rollouts
+from workbench.personas.vectors import PersonaVector
+
+if TYPE_CHECKING:
+    import pandas
+
+ROLES, VECTOR, SPACE, JUDGED = "roles", "vector", "space", "judged"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RoleRun(Shown):
+    """A finished run: rollouts and the rows as judged (their order), role vectors, the axis. `told`: the filter's figures."""
+
+    folder: Path
+    rollouts: Rollouts
+    judged: pandas.DataFrame
+    told: dict[str, Any]
+    vectors: RoleVectors
+    axis: PersonaVector
+
+
+def map_roles(
+    model: Model,
+    folder: str | Path,
+    *,
+    design: RoleDesign | None = None,
+    judge: str | Judge = "offline",
+    hook: HookPoint | str | None = None,
+    token_hooks: Sequence[HookPoint] | None = None,
+    hooks: Sequence[HookPoint] | None = None,
+    roles: Sequence[Role] | None = None,
+    seed: int = 0,
+    server: ChatServer | None = None,
+) -> RoleRun:
+    """Rollouts, adherence, role vectors and axis of `model`, written to `folder` (`roles/`, `vector/`).
+
+    hook: where vectors are used (default: the middle block); tokens are kept there for a decomposition, unless `token_hooks` says
+    otherwise. roles: instead of the design's. The rest as in `collect_role_rollouts` and `judge_roles`. What is there is kept:
+    rollouts row by row, grades as long as rollouts, roles and judge stay the same.
+    Raises WorkbenchError before anything is sampled for a judge with the weights of `model`.
+    """
+    design, folder = design or RoleDesign(), Path(folder)
+    if not isinstance(judge, str):
+        check_judge(judge, model)
+    elif judge not in ("offline", "none"):
+        raise WorkbenchError(f"the judge {judge!r} by name", "offline, none, or a Judge", "make it with make_judge")
+    where = HookPoint.parse(hook) if hook is not None else HookPoint(model.n_blocks // 2)
+    chosen = tuple(roles if roles is not None else design.roles)
+    rollouts = collect_role_rollouts(
+        model, folder, design=design, roles=chosen, hooks=hooks, seed=seed, server=server,
+        token_hooks=(where,) if token_hooks is None else token_hooks,
+    )  # fmt: skip
+    judged, told = _judged(rollouts, chosen, judge, folder, seed)
+    evidence = {"adherence": told, "design": asdict(design), "judge": told["judge"]["name"]}
+    options: dict[str, Any] = {"hook": where, "min_count": design.min_count, "seed": seed, "evidence": evidence}
+    vectors = role_vectors(rollouts, judged, model, **options)
+    axis = assistant_axis(rollouts, judged, model, **options)
+    vectors.save(folder / ROLES)
+    axis.save(folder / VECTOR)
+    return RoleRun(folder, rollouts, judged, told, vectors, axis)
+
+
+def map_space(
+    folder: str | Path,
+    *,
+    traits: Sequence[PersonaVector] = (),
+    placebos: PlaceboVectors | None = None,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+) -> PersonaSpace:
+    """The persona space of the run in `folder`, written to `space/`. Raises WorkbenchError where it has no role vectors.
+
+    Trait vectors and placebos of other weights are refused.
+    """
+    vectors = read_role_vectors(folder)
+    for one in (*traits, *([placebos] if placebos else [])):
+        if one.model.get("weights_hash") != vectors.model.get("weights_hash"):
+            raise WorkbenchError(
+                f"vectors of {one.model.get('name')} in the space of {vectors.model.get('name')}", "vectors of the same weights",
+                "extract them with this model, or leave them out",
+            )  # fmt: skip
+    space = persona_space(vectors, traits=traits, placebos=placebos, n_bootstrap=n_bootstrap, seed=seed)
+    space.save(Path(folder) / SPACE)
+    return space
+
+
+def read_role_vectors(folder: str | Path) -> RoleVectors:
+    """The role vectors of a run folder. Raises WorkbenchError, with the way to make them, where there are none."""
+    place = Path(folder) / ROLES
+    if not (place / "role_vectors.json").is_file():
+        raise WorkbenchError(f"{folder} holds no role vectors", "the run folder of `workbench axis roles`",
+                             "make them first: workbench axis roles --model MODEL")  # fmt: skip
+    return RoleVectors.load(place)
+
+
+def _judged(
+    rollouts: Rollouts, roles: Sequence[Role], judge: str | Judge, folder: Path, seed: int
+) -> tuple[pandas.DataFrame, dict[str, Any]]:
+    """`judge_roles`, kept beside the rollouts under the hash of all that it depends on."""
+    frame, table, document = rollouts.frame(), folder / f"{JUDGED}.parquet", folder / f"{JUDGED}.json"
+    described = judge if isinstance(judge, str) else judge.description()
+    key = content_hash({"rollouts": rollouts.hash, "roles": [role.hash for role in roles], "judge": described, "seed": seed,
+                        "default": default_role().hash})  # fmt: skip
+    known = read_json(document) if document.is_file() else {}
+    if known.get("key") == key and table.is_file():
+        grades = read_parquet(table).to_pandas().set_index("id").loc[frame["id"]]
+        return frame.assign(**{name: grades[name].to_numpy() for name in ("adherence", "kept")}), known["told"]
+    judged, told = judge_roles(frame, roles, judge, seed=seed)
+    write_parquet(table, judged[["id", "adherence", "kept"]])
+    write_json(document, {"key": key, "told": told})
+    return judged, told
