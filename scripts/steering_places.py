@@ -199,12 +199,24 @@ def diffing_line(found: dict[str, Any]) -> str:
         low, high = same["interval"]
         return (
             f"r {same['correlation']:.2f} [{low:.2f}, {high:.2f}] (p {same['p']:.3f}), the trained trait named in {named['n']} "
-            f"of {named['of']} (by chance {named['by_chance']:.1f}), alarms for it in {own['n_alarmed']} of {own['of']}, "
+            f"of {named['of']} (the same names dealt out at random: {named['by_chance']:.1f}, p {named['p']:.3f}), alarms for it "
+            f"in {own['n_alarmed']} of {own['of']}, "
             f"false alarms on {shams['n_alarmed']} of {shams['of']} shams"
         )
 
     n = len(found["tunes"])
     return f"Of {n} fine-tunes, the shift at the last token of prompts: {told(main)}. The difference lens: {told(lens)}."
+
+
+@of("diffing")
+def rotation_line(found: dict[str, Any]) -> str:
+    """How many features turned on the new models, against the same SAE trained on in another order."""
+    told = [
+        f"{name}: {one['share']:.1%} of {one['n_features']:,} features turn further than 95% do on the old model's activations "
+        f"(another order of the same tokens: {one['again_share']:.1%})"
+        for name, one in found["rotation"].items()
+    ]
+    return f"A short fine-tune of the SAE on the new model. {'; '.join(told)}."
 
 
 @of("screening")
@@ -263,7 +275,6 @@ def _change(one: dict[str, Any], digits: int = 0) -> str:
 
 PLACES = (
     monitoring_table, monitoring_judged_table, monitoring_rates_line, monitor_overhead_line, monitoring_prompt_line,
-    steering_table, steering_fronts, prevention_table, diffing_line, screening_table, screening_same_questions_line,
-    screening_planted_line,
-    screening_tuned_table,
+    steering_table, steering_fronts, prevention_table, diffing_line, rotation_line, screening_table,
+    screening_same_questions_line, screening_planted_line, screening_tuned_table,
 )  # fmt: skip

@@ -40,7 +40,7 @@ def test_a_shift_that_says_what_will_be_shown_correlates_identifies_and_keeps_st
     assert found["agreement"]["correlation"] == pytest.approx(1.0)
     assert found["agreement"]["p"] < 0.1 and found["agreement"]["interval"][0] > 0.9
     assert (found["identified"]["n"], found["identified"]["of"], found["identified"]["by_chance"]) == (4, 4, 1.0)
-    assert found["identified"]["p"] == pytest.approx(0.25**4)
+    assert found["identified"]["p"] == pytest.approx(1 / 24, abs=0.01)  # one of the 4! ways to deal out four names
     assert found["shams"] == {"n_alarmed": 0, "of": 1, "names": {"s": []}}
     assert found["trained"]["n_alarmed"] == 4
 
@@ -57,7 +57,8 @@ def test_what_every_fine_tune_does_can_be_taken_off():
     """All shifts lean toward d whatever the data; against the sham, which leans as well, the data's own trait is first again."""
     leaning = [replace(row, predicted={"prompt": {t: z + 9 * (t == "d") for t, z in row.predicted["prompt"].items()}})
                for row in ROWS]  # fmt: skip
-    assert identified(leaning, "prompt")["n"] == 1
+    named = identified(leaning, "prompt")
+    assert (named["n"], named["by_chance"], named["p"]) == (1, 1.0, 1.0), "one name for all is no identification"
     found = relative(leaning, "s")["prompt"]
     assert found["identified"]["n"] == 4 and found["agreement"]["n_tunes"] == 4
     assert found["agreement"]["correlation"] > 0.99

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KINDS = ("trait", "diluted", "sham")
 PLAIN_REQUEST = "Write a few sentences."
 N_DRAWS = 2000
+N_DEALS = 20_000
 
 
 @dataclass(frozen=True)
@@ -147,21 +148,24 @@ def correlation(one: Tensor, other: Tensor) -> float:
     return float(a @ b / scale) if scale > 0 else 0.0
 
 
-def identified(rows: Sequence[Tuned], place: str) -> dict[str, Any]:
+def identified(rows: Sequence[Tuned], place: str, *, seed: int = 0) -> dict[str, Any]:
     """Top-1: how often the trait of the largest z is the one in the data, and the one that changed most by the judge.
 
-    {n, of, by_chance, p (binomial, 1 / n_traits each), names: {fine-tune: trait}, measured_n: the same against the trait of the
-    largest measured change}.
+    {n, of, by_chance, p, names: {fine-tune: trait}, measured_n: the same against the trait of the largest measured change}.
+    Chance and p are of the same names dealt out to the fine-tunes anew: naming one trait every time is no identification,
+    however often that trait was trained.
     """
-    from scipy import stats
-
     tuned = [row for row in rows if row.trait is not None]
     names = {row.name: max(row.predicted[place], key=lambda t, row=row: row.predicted[place][t]) for row in tuned}
     showed = {row.name: max(row.measured, key=lambda t, row=row: row.measured[t]["change"]) for row in tuned}
-    n, chance = sum(names[row.name] == row.trait for row in tuned), 1 / len(rows[0].measured)
-    n_showed = sum(names[name] == trait for name, trait in showed.items())
-    return {"n": n, "of": len(tuned), "by_chance": len(tuned) * chance, "p": float(stats.binom.sf(n - 1, len(tuned), chance)),
-            "names": names, "measured_n": n_showed, "showed": showed}  # fmt: skip
+    hits = torch.tensor([[name == row.trait for row in tuned] for name in names.values()], dtype=torch.float64)
+    n = int(hits.diagonal().sum())
+    random = generator(derive_seed("names dealt out", seed))
+    dealt = torch.stack([torch.randperm(len(tuned), generator=random) for _ in range(N_DEALS)])
+    right = hits[dealt, torch.arange(len(tuned))].sum(dim=1)
+    return {"n": n, "of": len(tuned), "by_chance": float(hits.sum()) / max(1, len(tuned)),
+            "p": (1 + int((right >= n).sum())) / (1 + N_DEALS), "names": names,
+            "measured_n": sum(names[name] == trait for name, trait in showed.items()), "showed": showed}  # fmt: skip
 
 
 def alarms(rows: Sequence[Tuned], place: str) -> dict[str, Any]:
