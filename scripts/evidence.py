@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import os
 import shutil
 import statistics
@@ -48,7 +49,7 @@ from typing import Any
 from personas_evidence import methods, methods_quick, personas, personas_quick, transfer, transfer_quick
 
 from workbench.base.provenance import made
-from workbench.base.store import read_json, sha256_file, write_json
+from workbench.base.store import plain, read_json, sha256_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -203,6 +204,15 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
 }
 
 
+def rounded(value: Any) -> Any:
+    """The same with fractions to six significant digits: more is noise, and the files are kept."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) and math.isfinite(value) else value
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -215,7 +225,7 @@ def main() -> int:
     full, quick = TOPICS[arguments.topic]
     if arguments.quick:
         return 0 if quick() else 1
-    write_json(EVIDENCE / f"{arguments.topic}.json", full())
+    write_json(EVIDENCE / f"{arguments.topic}.json", rounded(plain(full())))
     print(EVIDENCE / f"{arguments.topic}.json")
     return 0
 

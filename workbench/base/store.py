@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-_FLAT_LIST, _LINE_END = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]"), re.compile(r"\n\s*")
+_LINE = 120
 
 _REASONS = {
     "ENOSPC": "the disk is full",
@@ -126,11 +125,23 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: PathLike, obj: Any, *, private: bool = False) -> Path:
-    """Write `obj` as indented UTF-8 JSON, atomically (NaN and infinities become null); a list of plain values is one line."""
-    text = json.dumps(plain(obj), indent=1, ensure_ascii=False, allow_nan=False)
-    # No string of JSON holds a line end as such, so what is joined are lines of the layout alone.
-    flat = _FLAT_LIST.sub(lambda found: f"[{_LINE_END.sub(' ', found[1])}]", text)
-    return atomic_write(path, flat + "\n", private=private)
+    """Write `obj` as UTF-8 JSON, atomically (NaN and infinities become null), laid out to be read and compared by line."""
+    return atomic_write(path, _laid_out(plain(obj)) + "\n", private=private)
+
+
+def _laid_out(value: Any, depth: int = 0) -> str:
+    """JSON text: what fits into a line is one, and so is a list of plain values; all else has a line per item."""
+    if not value or not isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if isinstance(value, dict):
+        items, ends = [f"{json.dumps(k, ensure_ascii=False)}: {_laid_out(v, depth + 1)}" for k, v in value.items()], "{}"
+    else:
+        items, ends = [_laid_out(item, depth + 1) for item in value], "[]"
+    is_short = depth + sum(map(len, items)) + 2 * len(items) <= _LINE and not any("\n" in item for item in items)
+    if is_short or (ends == "[]" and not any(isinstance(item, (dict, list)) for item in value)):
+        return f"{ends[0]}{', '.join(items)}{ends[1]}"
+    pad = "\n" + " " * (depth + 1)
+    return f"{ends[0]}{pad}{f',{pad}'.join(items)}\n{' ' * depth}{ends[1]}"
 
 
 def read_bytes(path: PathLike) -> bytes:
