@@ -77,6 +77,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "axis drift runs/axis-smollm2-135m-instruct --transcripts chats --json",
         "axis drift runs/axis-smollm2-135m-instruct --levels --conversations 10 --plan",
     ),
+    "axis map": ("axis map", "axis map runs/axis-smollm2-135m-instruct --compare gemma3-270m", "axis map --plan"),
     "features index": (f"features index --rollouts {_RUN} --plan", "features index --tokens 200000"),
     "features show": ("features show 204 1551", "features show 204 --json --ablation 0"),
     "features stats": ("features stats 204",),

@@ -38,6 +38,9 @@ def command(
         list[str] | None,
         typer.Option("--cap", metavar="NAME=NORMS", help="Keep the projection on a vector at most so large; again for more."),
     ] = None,
+    capping: Annotated[
+        Path | None, typer.Option("--capping", help="Put caps in force that `workbench axis cap` wrote, or published ones (.pt).")
+    ] = None,
     feature: Annotated[
         list[int] | None, typer.Option("--feature", min=0, help="A feature to watch as well; again for more.")
     ] = None,
@@ -78,10 +81,12 @@ def command(
         value = job.plan(said, "--prompt")
         return emit(value, as_json=as_json, show=lambda: show_short_plan(value))
     with reserved_output(as_json, quiet):
-        _serve(said, limits, host=host, port=port, others_may=allow_other_machines, as_json=as_json)
+        _serve(said, limits, capping, host=host, port=port, others_may=allow_other_machines, as_json=as_json)
 
 
-def _serve(said: Any, limits: dict[str, float], *, host: str, port: int | None, others_may: bool, as_json: bool) -> None:
+def _serve(
+    said: Any, limits: dict[str, float], capping: Path | None, *, host: str, port: int | None, others_may: bool, as_json: bool
+) -> None:
     from workbench.serving.server import check_host, open_socket
 
     from .console import note
@@ -92,19 +97,39 @@ def _serve(said: Any, limits: dict[str, float], *, host: str, port: int | None, 
     key = _key()
     monitor, model, _ = said.monitor()
     with contextlib.ExitStack() as stack:
-        gateway = _gateway(said, monitor, model, limits, stack)
+        gateway = _gateway(said, monitor, model, limits, stack, capping)
         made = stack.enter_context(contextlib.closing(open_socket(host, port)))
         _run(gateway, made, host, key, as_json=as_json)
     note("Stopped.")
 
 
-def _gateway(said: Any, monitor: Monitor, model: Any, limits: dict[str, float], stack: contextlib.ExitStack) -> Gateway:
+def _gateway(
+    said: Any, monitor: Monitor, model: Any, limits: dict[str, float], stack: contextlib.ExitStack, capping: Path | None = None
+) -> Gateway:
     from workbench.serving.explorer import Limits
     from workbench.serving.gateway import Gateway
     from workbench.steering.monitor.logs import JsonLines
 
     log = None if said.log is None else stack.enter_context(JsonLines(said.log, monitor))
-    return Gateway(model, monitor, cap_edits(monitor, limits), log, Limits(max_new_tokens=said.max_new_tokens))
+    edits = [*cap_edits(monitor, limits), *([] if capping is None else capping_edits(capping, model, said.sae))]
+    return Gateway(model, monitor, edits, log, Limits(max_new_tokens=said.max_new_tokens))
+
+
+def capping_edits(place: Path, model: Any, sae: str | None) -> list[Any]:
+    """The edits of a capping: a folder of `workbench axis cap`, or a published file with one experiment."""
+    from workbench.axis.capping.caps import Capping
+    from workbench.axis.capping.published import read_cappings
+    from workbench.base.errors import WorkbenchError
+    from workbench.saes.registry import load_sae
+
+    from .inputs import find_sae
+
+    found = [Capping.load(place)] if place.is_dir() else list(read_cappings(place).values())
+    if len(found) != 1:
+        raise WorkbenchError(f"{place} holds {len(found)} experiments", "one", "write the wanted one to a file of its own")
+    found[0].check(model)
+    needed = found[0].sae is not None
+    return list(found[0].edits(load_sae(find_sae(sae, model.name).reference) if needed else None))
 
 
 def cap_edits(monitor: Monitor, limits: dict[str, float]) -> list[Any]:

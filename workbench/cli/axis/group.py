@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from . import drift, roles
+from . import cap, drift, jailbreak, map, roles
 
 app = typer.Typer()
 app.command(name="roles")(roles.command)
 app.command(name="drift", no_args_is_help=True)(drift.command)
+app.command(name="cap", no_args_is_help=True)(cap.command)
+app.command(name="jailbreak", no_args_is_help=True)(jailbreak.command)
+app.command(name="map")(map.command)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _WIDTH, _PANEL, _LEFT, _RIGHT, _TOP, _BOTTOM = 776, 372, 60, 560, 40, 316
 _OWN = {"add": "wbf-line-a", "denoised": "wbf-line-b", "incremental": "wbf-line-b"}
 _NULLS = ("random", "random features", "placebo")
+_STARTS = {"neutral": "no system prompt", "persona": "requests behind personas"}
 
 
 def pareto_figure(fronts: Sequence[Front]) -> Figure:
@@ -54,7 +55,7 @@ def _spoken(front: Front) -> str:
 def _panel(front: Front) -> list[str]:
     x, y = _scales(front)
     verb = "more" if front.wanted > 0 else "less"
-    title = f"{front.trait}, {verb} of it: from {'no system prompt' if front.start == 'neutral' else 'the trait’s own prompts'}"
+    title = f"{front.trait}, {verb} of it: from {_STARTS.get(front.start, 'the trait’s own prompts')}"
     body = [words(title, 4, 16, font_weight=600), *_axes(x, y, verb)]
     ends = []
     for method in dict.fromkeys(point.method for point in front.points):

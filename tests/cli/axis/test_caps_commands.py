@@ -1,0 +1,120 @@
+"""`workbench axis cap` and `workbench axis jailbreak` whole, on a tiny model: files, privacy, plans, mistakes."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.shelf import write_sae
+from tests.personas.toy import LexicalJudge, responses
+from tests.tiny import tiny_model
+from workbench.axis.capping.caps import Capping
+from workbench.axis.capping.published import read_cappings
+from workbench.axis.jailbreak.prompts import harmful_prompts
+from workbench.cli.gateway import capping_edits
+from workbench.decomposition.decompose import decompose
+from workbench.models.loading import load_model
+from workbench.personas.extraction import extract
+from workbench.personas.traits import load_trait
+from workbench.saes.registry import load_sae
+
+HOOK = "blocks.1.hook_resid_post"
+SMALL = ("--requests", "4", "--per-prompt", "1", "--documents", "2", "--items", "1", "--max-new-tokens", "5", "--band", "own",
+         "-q")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a tiny model, with model/ and sae/ inside: a vector of written replies at every block, decomposed."""
+    run = tmp_path_factory.mktemp("caps")
+    made = tiny_model(seed=5)
+    made.hf.save_pretrained(run / "model")
+    made.tokenizer.save_pretrained(run / "model")
+    write_sae(run / "sae", model="model", hook=HOOK, d_model=32)
+    model, sae, trait = load_model(str(run / "model")), load_sae(run / "sae"), load_trait("evil")
+    rows = responses(trait, n_extraction=8, n_evaluation=2, n_instructions=2)
+    vector = extract(trait, model, judge=LexicalJudge(), rollouts=rows, out=run, hook=HOOK, token_hooks=[HOOK], n_bootstrap=10,
+                     n_random=20)  # fmt: skip
+    vector.save(run / "vector")
+    decompose(vector, sae, model=model, causal=False, n_bootstrap=20).save(run / "decomposition")
+    return run
+
+
+def arguments(place: Path) -> tuple[Any, ...]:
+    return place, "--model", place / "model", "--sae", place / "sae"
+
+
+def test_a_cap_is_calibrated_written_exported_and_taken_by_the_gateway(workbench: Any, place: Path, tmp_path: Path) -> None:
+    answer = workbench("axis", "cap", *arguments(place), "--band", "0-1", "--percentile", "25", "--out", tmp_path, "--export",
+                       tmp_path / "caps.pt", "--json")  # fmt: skip
+    assert answer.code == 0, answer.err
+    value = answer.json
+    assert [one["hook"] for one in value["limits"]] == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
+    ours, theirs = Capping.load(value["capping_folder"]), next(iter(read_cappings(value["published"]).values()))
+    assert [cap.limit for cap in ours.caps] == [cap.limit for cap in theirs.caps] == [one["tau"] for one in value["limits"]]
+    model = load_model(str(place / "model"))
+    for written in (value["capping_folder"], value["published"]):
+        edits = capping_edits(Path(written), model, None)
+        assert [(edit.kind, edit.scope) for edit in edits] == [("floor", "predicting")] * 2
+    shown = workbench("axis", "cap", *arguments(place), "--band", "own", "--out", tmp_path, "-q")
+    assert shown.code == 0 and "percentile 25" in shown.out and "--capping" in shown.out
+
+
+@pytest.mark.assets
+def test_the_table_is_printed_without_a_word_and_replies_are_for_their_owner(workbench: Any, place: Path, tmp_path: Path):
+    answer = workbench("axis", "jailbreak", *arguments(place), *SMALL, "--calibration", "4", "--out", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    value = answer.json
+    arms = {"direct", "persona", "axis cap", "feature cap", "reminder", "refusal, equal rate", "random 0, equal KL"}
+    assert set(value["rates"]) >= arms
+    assert value["texts"] is None and value["testable"] == (value["why_not"] is None)
+    assert "<svg" in Path(value["figure"]).read_text(encoding="utf-8")
+    requests = [one.text for one in harmful_prompts(n_calibration=4, n_evaluation=4)[1]]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    private = [path for path in written if stat.S_IMODE(path.stat().st_mode) == 0o600]
+    assert private and all(path.is_relative_to(tmp_path / "replies") for path in private)
+    for path in set(written) - set(private):
+        assert not any(text in path.read_text(encoding="utf-8") for text in requests), path
+    assert not any(text in answer.out for text in requests)
+    shown = workbench("axis", "jailbreak", *arguments(place), *SMALL, "--calibration", "4", "--out", tmp_path)
+    assert shown.code == 0 and "AUROC" in shown.out and not any(text in shown.out for text in requests)
+    told = workbench("axis", "jailbreak", *arguments(place), *SMALL, "--calibration", "4", "--out", tmp_path, "--show-text", "--json")
+    assert all(text in json.dumps(told.json["texts"], ensure_ascii=False) for text in requests)
+
+
+@pytest.mark.assets
+def test_a_sweep_holds_a_row_per_cap(workbench: Any, place: Path, tmp_path: Path) -> None:
+    answer = workbench("axis", "cap", *arguments(place), *SMALL, "--sweep", "--out", tmp_path, "--json")
+    assert answer.code == 0, answer.err
+    sweep = answer.json["sweep"]
+    directions = {row["direction"] for row in sweep["capping"]}
+    assert directions >= {"evil", "random 0", "random 1", "refusal"}
+    for row in sweep["capping"]:
+        assert row["capability_interval"][0] <= row["capability"] <= row["capability_interval"][1]
+        assert 0 <= row["harm"] <= 1
+
+
+def test_plans_count_and_change_nothing(workbench: Any, place: Path) -> None:
+    before = sorted(place.rglob("*"))
+    for verb in (("cap", *arguments(place), "--sweep"), ("jailbreak", *arguments(place))):
+        answer = workbench("axis", *verb, "--plan", "--json")
+        assert answer.code == 0, answer.err
+        assert len(answer.json["steps"]) == 4
+    assert sorted(place.rglob("*")) == before
+
+
+def test_mistakes_say_what_to_do(workbench: Any, place: Path, tmp_path: Path) -> None:
+    for given, told in (
+        ((*arguments(place), "--band", "inner"), "FIRST-LAST"), ((*arguments(place), "--unit", "word"), "token"),
+        ((tmp_path / "nothing",), "run folder"),
+    ):  # fmt: skip
+        answer = workbench("axis", "cap", *given, "--out", tmp_path / "out", "-q")
+        assert answer.code == 2 and told in answer.err and "Traceback" not in answer.err
+    answer = workbench("axis", "jailbreak", *arguments(place), "--set", "mybench", "--out", tmp_path / "out", "-q")
+    assert answer.code == 2 and "harmbench" in answer.err and "Traceback" not in answer.err
+    answer = workbench("gateway", place, "--capping", tmp_path / "none.pt", "--port", "0", "-q")
+    assert answer.code == 2 and "Traceback" not in answer.err
