@@ -74,8 +74,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "axis drift": (
         "axis drift runs/axis-smollm2-135m-instruct --explain --predict",
-        "axis drift runs/axis-smollm2-135m-instruct --transcripts chats --json",
-        "axis drift runs/axis-smollm2-135m-instruct --levels --conversations 10 --plan",
+        "axis drift runs/axis-smollm2-135m-instruct --transcripts chats",
+        "axis drift evil --levels --conversations 10 --plan",
     ),
     "axis map": ("axis map", "axis map runs/axis-smollm2-135m-instruct --compare gemma3-270m", "axis map --plan"),
     "features index": (f"features index --rollouts {_RUN} --plan", "features index --tokens 200000"),

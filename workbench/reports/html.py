@@ -114,12 +114,12 @@ def _finalize(value: Any) -> Any:
 
 
 @cache
-def assets(*, script: bool = True) -> dict[str, Any]:
-    """{css, js, policy}: what a page carries. Without `script` its policy runs none."""
+def assets(*, script: bool | str = True) -> dict[str, Any]:
+    """{css, js, policy}: what a page carries. `script` names the file of its code (True: page.js); without, it may run none."""
     from markupsafe import Markup
 
     css = "\n".join(template_text(f"{name}.css") for name in ("tokens", "figure", "components", "page"))
-    code = "\n" + template_text("page.js") if script else ""
+    code = "\n" + template_text(f"{'page' if script is True else script}.js") if script else ""
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     run = f"script-src 'sha256-{digest}'; " if script else ""
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {run}base-uri 'none'; form-action 'none'"

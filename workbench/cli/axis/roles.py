@@ -42,7 +42,7 @@ def command(
     ] = None,
     max_new_tokens: TokensOption = None,
     judge: Annotated[
-        str, typer.Option("--judge", help="Who grades (0 to 3) how fully they are played: offline, openai, anthropic, local, none.")
+        str, typer.Option("--judge", help="Who grades 0 to 3 how fully they are played: offline, openai, anthropic, local, none.")
     ] = "offline",
     judge_model: JudgeModelOption = None,
     judge_url: JudgeUrlOption = None,
