@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +24,9 @@ from workbench.axis.drift.conversation import (
 from workbench.axis.drift.passes import CONTEXTS, Place, passes_of
 from workbench.axis.drift.playing import Scripted, play
 from workbench.axis.drift.reading import activations_of
+from workbench.axis.drift.users import EndpointUser
 from workbench.base.errors import WorkbenchError
+from workbench.models.endpoints import ChatEndpoint, EndpointConfig
 from workbench.models.generation import generate
 from workbench.models.hookpoints import HookPoint
 from workbench.models.sampling import Sampling
@@ -162,3 +167,34 @@ def test_a_conversation_that_was_had_elsewhere(model):
 def test_what_is_no_conversation_is_refused(model, said):
     with pytest.raises(WorkbenchError, match=r"(?i)chat"):
         from_messages(model, said, name="chat")
+
+
+# --------------------------------------------------------------------------------------------- a user behind an endpoint
+
+_file = Path(__file__).parents[2] / "personas" / "judges" / "server.py"
+_spec = importlib.util.spec_from_file_location("drift_test_server", _file)
+assert _spec and _spec.loader
+server = importlib.util.module_from_spec(_spec)
+sys.modules["drift_test_server"] = server
+_spec.loader.exec_module(server)
+
+
+def test_an_endpoint_plays_the_user_and_is_asked_once(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_API_KEY", "sk-secret")
+    opened = Scripted({name: messages[:1] for name, messages in USER.messages.items()})
+
+    def played(endpoint: Any) -> tuple[Conversation, ...]:
+        with ChatEndpoint(EndpointConfig(model="m", base_url=endpoint.url), tmp_path / "cache") as chat:
+            return play(model, beginnings(), EndpointUser(chat, first=opened), tmp_path / "replies", n_turns=3, sampling=SHORT)
+
+    with server.running(lambda prompt: server.completion(f" Heard: {prompt[:20]} ")) as endpoint:
+        first = played(endpoint)
+        n_asked = len(endpoint.bodies)
+        assert played(endpoint) == first and len(endpoint.bodies) == n_asked == 4
+        asked = next(body["messages"] for body in endpoint.bodies if len(body["messages"]) == 6)
+    one = next(one for one in first if one.turns[0].user == asked[2]["content"])
+    assert [turn.user for turn in one.turns[:1]] == [USER.messages[one.script][0]]
+    assert one.turns[1].user == f"Heard: {one.turns[0].reply[:20]}".strip()
+    assert [message["role"] for message in asked] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert asked[5]["content"] == (one.turns[1].reply or "(says nothing)"), "the model's replies are what the user hears"
+    assert "programmer" in asked[0]["content"] or "wonders what the other really is" in asked[0]["content"]

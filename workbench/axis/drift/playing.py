@@ -61,6 +61,19 @@ def scripted(scripts: Sequence[Script]) -> Scripted:
     return Scripted({one.id: tuple(one.turns) for one in scripts})
 
 
+def play_scripts(
+    model: Model, scripts: Sequence[Script], folder: str | Path, *, personas: Sequence[tuple[str, str]] = (("", ""),),
+    user: UserSide | None = None, **options: Any,
+) -> tuple[Conversation, ...]:  # fmt: skip
+    """Every script behind every persona (name, system prompt; by default once, without any), played by `play` with its options.
+
+        talks = play_scripts(model, load_scripts("therapy", split="evaluation"), "replies", personas=[("gardener", prompt)])
+        drift_study(model, axis, talks, "readings").speeds()
+    """
+    beginnings = [one for name, system in personas for one in scenes(scripts, system=system, persona=name)]
+    return play(model, beginnings, user or scripted(scripts), folder, **options)
+
+
 @dataclass(frozen=True)
 class _Row:
     """A reply to come: its place among the conversations, the prompt, and the turn without it."""

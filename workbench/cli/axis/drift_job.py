@@ -171,15 +171,16 @@ def _played(
 ) -> list[Conversation]:
     from dataclasses import replace
 
-    from workbench.axis.drift.playing import SAMPLING, play, scenes
+    from workbench.axis.drift.playing import SAMPLING, play_scripts
 
     if not scripts:
         raise WorkbenchError("no script of that split", "scripts for evaluation (and, for an alarm, for calibration)",
                              "name other scripts")  # fmt: skip
-    beginnings = [one for name, system in personas for one in scenes(scripts, system=system, persona=name)]
     sampling = SAMPLING if said.max_new_tokens is None else replace(SAMPLING, max_new_tokens=said.max_new_tokens)
-    return list(play(model, beginnings, said.user(scripts), folder / "replies", n_turns=said.turns, sampling=sampling,
-                     max_context=said.context, batch_size=said.batch_size or 32, seed=said.seed))  # fmt: skip
+    return list(play_scripts(
+        model, scripts, folder / "replies", personas=personas, user=said.user(scripts), n_turns=said.turns, sampling=sampling,
+        max_context=said.context, batch_size=said.batch_size or 32, seed=said.seed,
+    ))  # fmt: skip
 
 
 def _read(path: Path, model: Model, context: int) -> list[Conversation]:
