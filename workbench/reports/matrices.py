@@ -36,6 +36,7 @@ def heat_map(
             body.append(words(names[0][i], _LEFT - 8, y + cell / 2 + 4, anchor="end"))
         for j, value in enumerate(row):
             body += _cell(value, _LEFT + j * cell, y, cell, written=not large)
+    body.append(_grid(n, m, cell))
     for j, name in enumerate(names[1]):
         if not large or j % 5 == 0:
             body.append(words(name[:9] if not large else name, _LEFT + (j + 0.5) * cell, _TOP - 8, anchor="middle",
@@ -44,17 +45,23 @@ def heat_map(
 
 
 def _cell(value: float | None, x: float, y: float, size: int, *, written: bool) -> list[str]:
-    edge = tag("rect", x=x, y=y, width=size, height=size, class_="wbf-edge", stroke_opacity=0.25)
     if value is None or value != value:
-        return [edge]
+        return []
     colour = "wbf-trait" if value >= 0 else "wbf-other"
     # Paler than full colour, so that the number on it keeps its contrast.
     strength = f"{min(abs(value), 1.0) * (0.55 if written else 1.0):.3f}"
-    drawn = [tag("rect", x=x, y=y, width=size, height=size, class_=colour, fill_opacity=strength), edge]
+    drawn = [tag("rect", x=x, y=y, width=size, height=size, class_=colour, fill_opacity=strength)]
     if written:
         text = f"{value:.2f}".replace("-", "−")
         drawn.append(words(text, x + size / 2, y + size / 2 + 4, anchor="middle", class_="wbf-ink wbf-num", font_size=12))
     return drawn
+
+
+def _grid(n: int, m: int, cell: int) -> str:
+    """The edges of all cells, as one path."""
+    across = [f"M{_LEFT} {_TOP + i * cell}h{m * cell}" for i in range(n + 1)]
+    down = [f"M{_LEFT + j * cell} {_TOP}v{n * cell}" for j in range(m + 1)]
+    return tag("path", d="".join([*across, *down]), class_="wbf-edge", stroke_opacity=0.25)
 
 
 def _spoken(values: Sequence[Sequence[float | None]], names: Sequence[Sequence[str]]) -> str:
