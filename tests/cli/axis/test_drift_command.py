@@ -63,6 +63,7 @@ def test_conversations_are_played_measured_explained_and_kept(workbench: Any, wo
         ("coding", "history"), ("coding", "late"), ("therapy", "history"), ("therapy", "late")]  # fmt: skip
     for one in value["moved"]:
         assert sum(f["part"] for f in one["features"]) + one["rest"] + one["error"] == pytest.approx(one["total"], abs=1e-5)
+    assert len(value["of_conversation"]) == 4 and all(one["n"] == 1 for one in value["of_conversation"].values())
     study = DriftStudy.load(tmp_path / "out" / "study")
     assert study.to_json()["drift_speed"] == value["drift_speed"]
     assert "therapy 1 2" in Path(value["page"]).read_text() and "therapy 2 0" not in Path(value["page"]).read_text()
@@ -89,8 +90,9 @@ def test_personas_are_compared_over_the_same_scripts_and_an_alarm_is_saved(workb
         tmp_path / "plain.txt", "--system", tmp_path / "pirate.txt", "--out", tmp_path / "out", *given(world), "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    assert list(answer.json["groups"]) == ["coding, plain", "coding, pirate"] and answer.json["reference"] == "coding, plain"
-    assert answer.json["compared"]["coding, pirate"]["drift"]["difference"]["paired"]
+    assert list(answer.json["groups"]) == ["coding, plain", "coding, pirate"] and answer.json["reference"] is None
+    row = answer.json["compared"]["coding, pirate"]["drift"]
+    assert row["against"] == "coding, plain" and row["difference"]["paired"] and "coding, plain" not in answer.json["compared"]
     monitor = Monitor.load(answer.json["alarm"]["monitor"])
     assert monitor.names == ["away from assistant-axis"]
     assert monitor.alarms[0].threshold == answer.json["alarm"]["alarm"]["threshold"]

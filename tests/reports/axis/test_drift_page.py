@@ -73,9 +73,9 @@ def test_the_page_holds_all_findings(study):
     alarm = drift_alarm(study_of(calibration, written(calibration, lambda *_: 0.0, noise=0.02)), study)
     found = {"position": {"r2": 0.5, "interval": [0.3, 0.6], "null_q95": 0.1, "group": 0.2, "beyond": 0.3,
                           "beyond_interval": [0.1, 0.4]}}  # fmt: skip
-    page = render(study, Findings([moved()], found, alarm))
+    page = render(study, Findings([moved()], found, alarm, {"therapy-3": moved()}))
     for words in ("sad words", "−0.0500 [−0.0800, −0.0200]", "0.50 [0.30, 0.60]", "An alarm", "Message 2 about therapy 3.",
-                  "Against coding"):  # fmt: skip
+                  "Group against group", "Moved by its history, in norms: sad words −0.050."):  # fmt: skip
         assert words in page, words
     assert "cut off" not in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "") and "<script" not in page

@@ -102,23 +102,20 @@ def replicates(values: Tensor, seed: int, *, n_bootstrap: int = N_BOOTSTRAP) -> 
     return bootstrap_counts(len(values), n_bootstrap, generator(seed)) @ values.double() / len(values)
 
 
-def against(values: Mapping[str, Tensor], reference: str, scripts: Mapping[str, Sequence[str]], seed: int) -> dict[str, Any]:
-    """{group: {difference, ratio, why}} of every group's mean to that of the `reference` group, each a quantity per conversation.
+def against(
+    values: Mapping[str, Tensor], group: str, reference: str, scripts: Mapping[str, Sequence[str]], seed: int
+) -> dict[str, Any]:
+    """{against, difference, ratio, why} of a group's mean to that of its `reference`, both a quantity per conversation.
 
     difference {value, interval, n, paired}: paired where both groups follow the same scripts, else the two are redrawn apart.
     ratio {value, interval}: only where the reference's own interval excludes 0, else None and `why` says so.
     """
-    base = values[reference]
+    own, base = values[group], values[reference]
     stands = told(base, derive_seed("reference", reference, seed))
-    found = {}
-    for group, own in values.items():
-        if group != reference:
-            paired = _paired(own, base, scripts[group], scripts[reference])
-            drawn = derive_seed("paired", group, seed)
-            difference = _apart(own, base, group, seed) if paired is None else told(paired, drawn)
-            difference["paired"] = paired is not None
-            found[group] = {"difference": difference, **_ratio(own, base, stands, reference, group, seed)}
-    return found
+    paired = _paired(own, base, scripts[group], scripts[reference])
+    difference = _apart(own, base, group, seed) if paired is None else told(paired, derive_seed("paired", group, seed))
+    difference["paired"] = paired is not None
+    return {"against": reference, "difference": difference, **_ratio(own, base, stands, reference, group, seed)}
 
 
 def _paired(own: Tensor, base: Tensor, scripts: Sequence[str], others: Sequence[str]) -> Tensor | None:
@@ -128,11 +125,13 @@ def _paired(own: Tensor, base: Tensor, scripts: Sequence[str], others: Sequence[
     return own - base[[place[script] for script in scripts]]
 
 
-def _both(own: Tensor, base: Tensor, combine: Callable[[Tensor, Tensor], Tensor], group: str, seed: int) -> tuple[float, Any]:
+def _both(
+    own: Tensor, base: Tensor, combine: Callable[[Tensor, Tensor], Tensor], group: str, seed: int
+) -> tuple[float | None, Any]:
     """(value, interval) of a function of two means whose conversations are drawn apart; no interval for too few."""
     a, b = own[own.isfinite()], base[base.isfinite()]
     if not (len(a) and len(b)):
-        return torch.nan, None
+        return None, None
     value = float(combine(a.mean(), b.mean()))
     drawn = combine(replicates(a, derive_seed("own", group, seed)), replicates(b, derive_seed("base", group, seed)))
     few = min(len(a), len(b)) < MIN_CONVERSATIONS

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "coding"
 N_RANDOM = 200
+_COMPARED = ("drift_per_turn", "raw_per_turn", "per_1000_tokens", "drift")
 MIN_SAMPLE = 8
 """Replies from which the covariance of the random directions is taken, at the least."""
 
@@ -44,8 +45,9 @@ def domain_of(one: Conversation) -> str:
 
 def drift_study(
     model: Model, axis: PersonaVector, conversations: Sequence[Conversation], folder: str | Path, *,
-    placebos: PlaceboVectors | None = None, roles: RoleVectors | None = None, by: Group = domain_of, reference: str | None = None,
-    contexts: Sequence[str] = CONTEXTS, n_random: int = N_RANDOM, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0,
+    placebos: PlaceboVectors | None = None, roles: RoleVectors | None = None, by: Group = domain_of,
+    reference: str | Mapping[str, str] | None = None, contexts: Sequence[str] = CONTEXTS, n_random: int = N_RANDOM,
+    n_bootstrap: int = N_BOOTSTRAP, seed: int = 0,
 ) -> DriftStudy:  # fmt: skip
     """How far each conversation carries the model along `axis` (any persona vector, at its own hook), beyond its last message.
 
@@ -54,7 +56,8 @@ def drift_study(
     with h_k the mean activation over the tokens of reply k, u the axis' unit direction and m the median token norm: the same
     tokens with and without what came before. The axis points toward the assistant, so drift away from it is negative. `by` groups
     the conversations (default: by domain), `reference` is the group that the others are compared with (default: "coding" where
-    there is one). Finished readings lie in `folder`. Raises WorkbenchError for no reply and for an axis of another model.
+    there is one), or {group: its own reference}. Finished readings lie in `folder`. Raises WorkbenchError for no reply and for an
+    axis of another model.
     """
     played = [one for one in conversations if one.turns]
     if not played:
@@ -92,9 +95,10 @@ def role_spread(roles: RoleVectors, hook: HookPoint, unit: Tensor) -> float:
 
 def analyse(
     conversations: Sequence[Conversation], read: Readings, axis: str, hook: HookPoint, unit: Tensor, norm: float, *,
-    placebos: PlaceboVectors | None, by: Group, reference: str | None, n_random: int, n_bootstrap: int, seed: int,
+    placebos: PlaceboVectors | None, by: Group, reference: str | Mapping[str, str] | None, n_random: int, n_bootstrap: int,
+    seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any], str | None]:  # fmt: skip
-    """({group: figures}, {group: against the reference}, reference).
+    """({group: figures}, {group: {quantity: against its reference}}, the reference if all have the same).
 
     Figures of a group: `n` conversations; `effects` {kind: {value, interval, n, z, p, p_random, p_placebo, random_limit,
     placebo_limit}} (see `effects.KINDS`; in norms, z in standard deviations of a reply's mean along the direction; `p` is the
@@ -102,7 +106,8 @@ def analyse(
     """
     names = [by(one) for one in conversations]
     groups = list(dict.fromkeys(names))
-    reference = reference if reference in groups else REFERENCE if REFERENCE in groups else None
+    reference = REFERENCE if reference is None and REFERENCE in groups else reference
+    beside = dict.fromkeys(groups, reference) if reference is None or isinstance(reference, str) else dict(reference)
     site = _site(read, axis, hook, unit, norm, placebos, n_random, seed)
     vectors = {kind: effect_vectors(read, kind, len(conversations)) for kind in KINDS}
     along = {kind: found @ unit.double() / norm for kind, found in vectors.items()}
@@ -120,8 +125,9 @@ def analyse(
         for group, own in members.items()
     }  # fmt: skip
     scripts = {group: [one.script for one, name in zip(conversations, names, strict=True) if name == group] for group in groups}
-    compared = {} if reference is None else _compared(along, members, reference, scripts, seed)
-    return figures, compared, reference
+    compared = {group: _compared(along, members, group, other, scripts, seed)
+                for group, other in beside.items() if other in groups and other != group}  # fmt: skip
+    return figures, compared, reference if isinstance(reference, str) and reference in groups else None
 
 
 def _site(
@@ -162,12 +168,9 @@ def _turns(read: Readings, own: Tensor, unit: Tensor, norm: float, seed: int, n_
 
 
 def _compared(
-    along: Mapping[str, Tensor], members: Mapping[str, Tensor], reference: str, scripts: Mapping[str, Sequence[str]], seed: int
-) -> dict[str, Any]:
-    """{group: {kind: {difference, ratio, why}}}; the ratio of slopes only, which is what is said of drift elsewhere."""
-    found: dict[str, Any] = {group: {} for group in members if group != reference}
-    for kind in ("drift_per_turn", "raw_per_turn", "per_1000_tokens", "drift"):
-        values = {group: along[kind][own] for group, own in members.items()}
-        for group, row in against(values, reference, scripts, seed).items():
-            found[group][kind] = row
-    return found
+    along: Mapping[str, Tensor], members: Mapping[str, Tensor], group: str, reference: str,
+    scripts: Mapping[str, Sequence[str]], seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """{kind: {against, difference, ratio, why}} of a group."""
+    values = {kind: {name: along[kind][own] for name, own in members.items()} for kind in _COMPARED}
+    return {kind: against(found, group, reference, scripts, seed) for kind, found in values.items()}

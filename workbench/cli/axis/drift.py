@@ -125,7 +125,7 @@ def _show_groups(value: dict[str, Any]) -> None:
         row = kinds["drift_per_turn"]
         if row["ratio"]:
             ends = "" if not row["ratio"]["interval"] else " [{:.1f}, {:.1f}]".format(*row["ratio"]["interval"])
-            say(f"{name} drifts {row['ratio']['value']:.1f}{ends} times as fast as {value['reference']}")
+            say(f"{name} drifts {row['ratio']['value']:.1f}{ends} times as fast as {row['against']}")
         else:
             say(f"{name}: {row['why']}")
 

@@ -146,17 +146,19 @@ def made(said: Said) -> dict[str, Any]:
     talks, placebos = _conversations(said, model, folder), _placebos(said, model)
     grouping: dict[str, Any] = {"by": lambda one: f"{one.domain}, {one.persona}"} if len(said.personas()) > 1 else {}
     if grouping:
-        grouping["reference"] = f"{talks[0].domain}, {talks[0].persona}"
+        first = said.personas()[0][0]  # within a domain every persona is compared with the first one
+        grouping["reference"] = {f"{one.domain}, {one.persona}": f"{one.domain}, {first}" for one in talks}
     study = drift_study(model, axis, talks, folder / "readings", placebos=placebos, roles=_roles(said, axis), seed=said.seed,
                         **grouping)  # fmt: skip
     study.save(folder / "study")
-    moved = _moved(said, model, axis, study, placebos, grouping) if said.explain else []
+    moved, alone = _moved(said, model, axis, study, placebos, grouping) if said.explain else ([], {})
     prediction = _prediction(study, said.seed, grouping) if said.predict else {}
     alarm = _alarm(said, model, axis, study, folder) if said.alarm else None
-    page = save(study, folder / "drift.html", Findings(moved, prediction, alarm))
+    page = save(study, folder / "drift.html", Findings(moved, prediction, alarm, alone))
     told = None if alarm is None else {**alarm.to_json(), "monitor": str(folder / "monitor")}
-    return {**study.to_json(), "headline": headline(study), "moved": [one.to_json() for one in moved], "prediction": prediction,
-            "alarm": told, "folder": str(folder), "page": str(page)}  # fmt: skip
+    apart = {name: one.to_json() for name, one in alone.items()}
+    return {**study.to_json(), "headline": headline(study), "moved": [one.to_json() for one in moved], "of_conversation": apart,
+            "prediction": prediction, "alarm": told, "folder": str(folder), "page": str(page)}  # fmt: skip
 
 
 def _conversations(said: Said, model: Model, folder: Path, split: str = "evaluation") -> list[Conversation]:
@@ -226,12 +228,14 @@ def _roles(said: Said, axis: PersonaVector) -> Any:
 
 def _moved(
     said: Said, model: Model, axis: PersonaVector, study: DriftStudy, placebos: PlaceboVectors | None, grouping: dict[str, Any]
-) -> list[Any]:
+) -> tuple[list[Any], dict[str, Any]]:
+    """What moved in every group, and in each of the conversations that the page shows."""
     from dataclasses import replace
 
     from workbench.axis.drift.attribution import WHAT, read_codes, what_moved
     from workbench.axis.drift.study import domain_of
     from workbench.labeling.files.store import load_labels
+    from workbench.reports.axis.drift_page import furthest
     from workbench.saes.registry import load_sae
 
     from ..inputs import find_sae
@@ -244,8 +248,11 @@ def _moved(
     for row, one in enumerate(study.conversations):
         if len(one.turns) > 1:
             groups.setdefault(by(one), []).append(row)
-    return [what_moved(codes, what=what, group=name, members=rows, placebos=placebos, labels=labels, seed=said.seed)
-            for name, rows in groups.items() for what in WHAT]  # fmt: skip
+    options: dict[str, Any] = {"placebos": placebos, "labels": labels, "seed": said.seed}
+    found = [what_moved(codes, what=what, group=name, members=rows, **options) for name, rows in groups.items() for what in WHAT]
+    place = {one.id: row for row, one in enumerate(study.conversations) if len(one.turns) > 1}
+    alone = {name: what_moved(codes, group=name, members=[place[name]], **options) for name in furthest(study) if name in place}
+    return found, alone
 
 
 def _prediction(study: DriftStudy, seed: int, grouping: dict[str, Any]) -> dict[str, Any]:

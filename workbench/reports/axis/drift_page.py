@@ -38,6 +38,8 @@ class Findings:
     moved: Sequence[Moved] = ()
     prediction: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     alarm: DriftAlarm | None = None
+    of_conversation: Mapping[str, Moved] = field(default_factory=dict)
+    """By a conversation's id, what moved in it alone."""
 
 
 def render(study: DriftStudy, findings: Findings | None = None, *, n_conversations: int = N_CONVERSATIONS) -> str:
@@ -53,7 +55,8 @@ def render(study: DriftStudy, findings: Findings | None = None, *, n_conversatio
         turns=_trusted(turns_figure(study)), raw=_trusted(turns_figure(study, "position")), compared=_compared(study),
         moved=[_moved(one) for one in found.moved],
         prediction=found.prediction, alarm=None if found.alarm is None else found.alarm.to_json(),
-        talks=[_talk(trace, place) for place, trace in enumerate(shown)], signed=signed, provenance=flat_rows(study.provenance),
+        talks=[_talk(trace, place, found.of_conversation.get(trace.conversation.id)) for place, trace in enumerate(shown)],
+        signed=signed, provenance=flat_rows(study.provenance),
     )  # fmt: skip
 
 
@@ -89,7 +92,7 @@ def _ratio(study: DriftStudy) -> str:
     return f"Against {study.reference}: {', '.join(known)}."
 
 
-def furthest(study: DriftStudy, n: int) -> list[str]:
+def furthest(study: DriftStudy, n: int = N_CONVERSATIONS) -> list[str]:
     """The ids of the n conversations of each group whose last reply lies furthest from where it would lie alone, away first."""
     drift, read = study.positions() - study.positions("alone"), study.readings
     last = {int(row): i for i, row in enumerate(read.row.tolist())}
@@ -118,16 +121,16 @@ def _ends(interval: Sequence[float] | None, digits: int) -> str:
     return "" if not interval else f" [{signed(interval[0], digits)}, {signed(interval[1], digits)}]"
 
 
-def _compared(study: DriftStudy) -> list[tuple[str, str, str, str]]:
-    """(group, quantity, difference, ratio or why there is none)."""
+def _compared(study: DriftStudy) -> list[tuple[str, str, str, str, str]]:
+    """(group, its reference, quantity, difference, ratio or why there is none)."""
     rows = []
     for group, kinds in study.compared.items():
         for kind, one in kinds.items():
             difference = one["difference"]
             ratio = f"{one['ratio']['value']:.2f}{_ends(one['ratio']['interval'], 2)}" if one["ratio"] else one["why"]
-            if difference["value"] is not None and math.isfinite(difference["value"]):
+            if difference["value"] is not None:
                 shown = signed(difference["value"], 4) + _ends(difference["interval"], 4)
-                rows.append((group, NAMES[kind], shown, ratio))
+                rows.append((group, one["against"], NAMES[kind], shown, ratio))
     return rows
 
 
@@ -141,7 +144,7 @@ def _moved(one: Moved) -> dict[str, Any]:
             "error": signed(one.error, 4) + _ends(one.intervals.get("error"), 4), "sae": one.sae}  # fmt: skip
 
 
-def _talk(trace: Trace, place: int) -> dict[str, Any]:
+def _talk(trace: Trace, place: int, moved: Moved | None) -> dict[str, Any]:
     """A conversation with its figure, and every reply's tokens shaded by how far they lie from the assistant."""
     known = [value for values in trace.values for value in values.tolist() if math.isfinite(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
@@ -150,8 +153,9 @@ def _talk(trace: Trace, place: int) -> dict[str, Any]:
         pieces = [_piece(text, value, low, high) for text, value in zip(trace.tokens[k], trace.values[k].tolist(), strict=True)]
         figures = [signed(float(value), 3) or "–" for value in (trace.position[k], trace.alone[k], trace.drift[k])]
         turns.append({"user": turn.user, "pieces": pieces, "cut": turn.first, "figures": figures})
-    one = trace.conversation
+    one, features = trace.conversation, () if moved is None else moved.features[:6]
     return {"id": one.id, "slug": f"talk-{place}", "domain": one.domain, "topic": one.topic, "system": one.system,
+            "moved": [(f.label or f"feature {f.feature}", signed(f.part, 3)) for f in features],
             "picture": _trusted(conversation_figure(trace)), "turns": turns}  # fmt: skip
 
 
