@@ -198,3 +198,14 @@ def test_an_endpoint_plays_the_user_and_is_asked_once(model, tmp_path, monkeypat
     assert [message["role"] for message in asked] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert asked[5]["content"] == (one.turns[1].reply or "(says nothing)"), "the model's replies are what the user hears"
     assert "programmer" in asked[0]["content"] or "wonders what the other really is" in asked[0]["content"]
+
+
+def test_a_chat_that_is_longer_than_the_context_loses_its_beginning_for_good(model):
+    said = [{"role": role, "content": f"{role} {k} " + "word " * 6} for k in range(6) for role in ("user", "assistant")]
+    one = from_messages(model, said, name="chat", max_context=160)
+    firsts = [turn.first for turn in one.turns]
+    assert firsts == sorted(firsts) and firsts[0] == 0 < firsts[-1]
+    for k, turn in enumerate(one.turns):
+        assert len(told(model, "", one.turns[turn.first : k + 1]).ids) <= 160
+    with pytest.raises(WorkbenchError, match="a reply of"):
+        from_messages(model, said, name="chat", max_context=10)

@@ -100,11 +100,12 @@ def _with_ids(chat: ChatTokens, turns: Sequence[Turn]) -> ChatTokens:
 
 
 def first_in_context(model: Model, system: str, before: Sequence[Turn], user: str, n_tokens: int) -> int:
-    """The oldest of the turns `before` with which prompt and history take at most `n_tokens` tokens: the oldest go first.
+    """The oldest of the turns `before` with which prompt and history take at most `n_tokens` tokens: the oldest go first, and
+    what was cut off at the last of them stays cut off.
 
     Raises WorkbenchError when the message alone is longer.
     """
-    for first in range(len(before) + 1):
+    for first in range(before[-1].first if before else 0, len(before) + 1):
         length = len(opening(model, system, before[first:], user).ids)
         if length <= n_tokens:
             return first
@@ -125,7 +126,9 @@ def from_messages(
     ids = _ids_of(model, system, said)
     turns: list[Turn] = []
     for (user, reply), own in zip(said, ids, strict=True):
-        first = first_in_context(model, system, turns, user, max(1, max_context - len(own)))
+        if len(own) >= max_context:
+            raise WorkbenchError(f"{name} has a reply of {len(own)} tokens", f"less than {max_context}", "raise the context")
+        first = first_in_context(model, system, turns, user, max_context - len(own))
         turns.append(Turn(user, reply, own, first))
     return Conversation(name, domain, tuple(turns), system, **{"script": name, **facts})
 

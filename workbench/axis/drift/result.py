@@ -96,13 +96,19 @@ class DriftStudy(Shown):
         found = {name: one["effects"][kind] for name, one in self.groups.items() if kind in one["effects"]}
         return {name: [one["value"], *(one["interval"] or (None, None))] for name, one in found.items()}
 
+    def _in_spreads(self) -> dict[str, list[float | None]]:
+        """The speeds in standard deviations of the roles' positions."""
+        scale = self.role_spread or math.nan
+        return {name: [end if end is None else end / scale for end in ends] for name, ends in self.speeds().items()}
+
     def to_json(self) -> dict[str, Any]:
         """The figures, without what was said."""
         return {
             "axis": self.axis, "model": self.model.get("name"), "hook": str(self.hook), "median_norm": self.median_norm,
             "role_spread": self.role_spread, "n_conversations": len(self.conversations), "n_replies": len(self.readings.row),
             "unit": f"median token norms, positive toward {end_of(self.axis)}; the unit of inference is the conversation",
-            "drift_speed": self.speeds(), "groups": self.groups, "reference": self.reference, "compared": self.compared,
+            "drift_speed": self.speeds(), "drift_speed_in_role_spreads": self.role_spread and self._in_spreads(),
+            "groups": self.groups, "reference": self.reference, "compared": self.compared,
         }  # fmt: skip
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -132,8 +138,3 @@ class DriftStudy(Shown):
 
 
 _PLAIN = ("axis", "model", "median_norm", "role_spread", "groups", "compared", "reference", "provenance")
-
-
-def known(value: float | None) -> bool:
-    """Whether a figure is a number."""
-    return value is not None and math.isfinite(value)
