@@ -79,9 +79,11 @@ def plan_job(config: JobConfig, folder: Path, *, upto: str, prober: Prober | Non
 
     Names are checked as the job itself would; nothing is created, fetched or loaded.
     """
-    from .stages import STAGES, Job
+    from .given_run import job_of
+    from .stages import STAGES
 
-    job = Job(config, folder, sae_needed=upto != "vector")
+    job = job_of(config, folder, sae_needed=upto != "vector")
+    config = job.config
     job.check_names()
     names = STAGES[: STAGES.index(upto) + 1]
     done = [_is_done(job, folder, stage) for stage in names]

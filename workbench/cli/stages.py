@@ -54,8 +54,10 @@ def check_trait(name: str) -> str:
 
 
 def run_folder_of(config: JobConfig, out: Path | None) -> Path:
-    """The job's run folder: `out`, or runs/<trait>-<model>."""
-    return out if out is not None else default_run_folder(config.trait, config.model)
+    """The job's run folder: `out`, or runs/<trait>-<model>; a run folder in the trait's place is its own."""
+    from .given_run import given_folder
+
+    return out if out is not None else given_folder(config.trait) or default_run_folder(config.trait, config.model)
 
 
 def main_job(config: JobConfig, folder: Path, *, upto: str = "report") -> JobResult:
@@ -63,13 +65,15 @@ def main_job(config: JobConfig, folder: Path, *, upto: str = "report") -> JobRes
 
     Raises WorkbenchError for unknown names before anything is created or loaded.
     """
+    from .given_run import job_of
+
     started = time.perf_counter()
-    job = Job(config, folder, sae_needed=upto != "vector")
+    job = job_of(config, folder, sae_needed=upto != "vector")
     job.check_names()
     ran: list[str] = []
     summaries: dict[str, dict[str, Any]] = {}
     with RunFolder.open(folder) as run:
-        record_job(run, config, upto, meant=job.meant())
+        record_job(run, job.config, upto, meant=job.meant())
         for stage in STAGES[: STAGES.index(upto) + 1]:
             key = job.key(stage)
             if not is_current(run, stage, key):

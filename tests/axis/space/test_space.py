@@ -19,6 +19,7 @@ from workbench.axis.space.components import (
     noise_floor,
     standardised_cosine,
 )
+from workbench.axis.space.design import RoleDesign
 from workbench.axis.space.ends import axis_positions, ends_agreement
 from workbench.axis.space.placing import place_vectors
 from workbench.axis.space.role_vectors import role_vectors
@@ -76,7 +77,7 @@ def test_more_roles_need_more_components_so_that_counts_must_be_equal():
 def test_a_default_at_the_end_of_the_first_component_is_extreme_among_the_roles_and_one_in_the_middle_is_not():
     roles = torch.stack(list(PLACES.values())) + 0.2 * drawn(N, D)
     ahead = axis_and_first(roles, DEFAULT, n_bootstrap=50)
-    assert ahead["cos"] > 0.95 and ahead["interval"][0] > 0.8 and ahead["interval"][0] <= ahead["cos"]
+    assert ahead["cos"] > 0.95 and 0.8 < ahead["interval"][0] < ahead["cos"] < ahead["interval"][1] <= 1
     beside = axis_and_first(roles, 6 * UNIT[20], n_bootstrap=50)
     assert beside["cos"] < 0.3 and beside["percentile"] < 0.5 < beside["p"]
     first, axis = components(roles).directions[0], DEFAULT - roles.mean(dim=0)
@@ -180,3 +181,11 @@ def test_an_axis_off_the_span_of_the_roles_cannot_be_carried():
 def test_models_without_common_roles_are_refused(vectors):
     with pytest.raises(WorkbenchError, match="5 roles have vectors in both models"):
         compare_spaces(vectors, vectors.only(NAMES[:5]))
+
+
+def test_what_a_notebook_shows_has_the_map_and_both_ends(space, vectors):
+    shown = space._repr_html_() or ""
+    assert "<svg" in shown and "first component" in shown and NAMES[0] in shown and NAMES[-1] in shown and len(shown) < 60_000
+    assert "18 role vectors" in (vectors._repr_html_() or "") and "tensor(" not in repr(vectors) + repr(space)
+    assert "cosine of the axes" in (compare_spaces(vectors, vectors.only(NAMES[:9]))._repr_html_() or "")
+    assert "characters" in (RoleDesign()._repr_html_() or "")

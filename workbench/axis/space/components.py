@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
-from workbench.maths.statistics import percentile_interval, rank_p
+from workbench.maths.statistics import rank_p
 
 WANTED_SHARE = 0.7
 N_BOOTSTRAP = 200
@@ -106,9 +106,11 @@ def axis_and_first(
 ) -> dict[str, Any]:
     """|cos| of the axis (default - mean role) and the first component of the roles, beside the axes of single roles.
 
-    {cos, interval (roles drawn again, both recomputed), null_q95, percentile, p}. Null: for each role i its axis role_i -
-    mean(others) and the first component of the others: what a character that stands nowhere special has. percentile: share of
-    the roles below the default; p = (1 + #{role >= default}) / (1 + n). Source: rule 9 of rigour; Lu et al. 2026, section 3.
+    {cos, interval, null_q95, percentile, p}. Interval: 95%, cos on Fisher's scale +- 1.96 standard deviations of bootstrap
+    replicates (roles drawn again, both recomputed; where roles repeat the replicates lie lower, which is left out). Null: for
+    each role i its axis role_i - mean(others) and the first component of the others: what a character that stands nowhere
+    special has. percentile: share of the roles below the default; p = (1 + #{role >= default}) / (1 + n).
+    Source: Lu et al. 2026 (arXiv 2601.10387), section 3, for the cosine.
     """
     points = torch.cat([roles, default[None]]).double()
     points = points - points.mean(dim=0)  # large common parts cost digits
@@ -118,9 +120,12 @@ def axis_and_first(
     null = torch.tensor([_cosine(gram, torch.cat([everyone[:i], everyone[i + 1 :]]), i) for i in range(n)])
     random = generator(derive_seed("axis and first component", seed))
     drawn = [torch.randint(n, (n,), generator=random) for _ in range(n_bootstrap)]
-    low, high = percentile_interval(torch.tensor([_cosine(gram, places, n) for places in drawn]).double())
+    replicates = torch.tensor([_cosine(gram, places, n) for places in drawn]).double()
+    half = 1.96 * replicates.clamp(max=1 - 1e-9).atanh().std()
+    middle = torch.tensor(min(found, 1 - 1e-9)).double().atanh()
+    ends = [max(0.0, float((middle - half).tanh())), float((middle + half).tanh())]
     return {
-        "cos": found, "interval": [float(low), float(high)], "null_q95": float(torch.quantile(null, 0.95)),
+        "cos": found, "interval": ends, "null_q95": float(torch.quantile(null, 0.95)),
         "percentile": float((null < found).double().mean()), "p": float(rank_p(found, null)),
     }  # fmt: skip
 

@@ -59,7 +59,7 @@ def made(asked: Asked) -> dict[str, Any]:
 
     vectors = read_role_vectors(asked.folder)
     other = None if asked.compare is None else read_role_vectors(_other(asked.compare))
-    traits, placebos = _traits(asked, vectors), _placebos(asked, vectors)
+    traits, placebos = traits_beside(asked, vectors), placebos_beside(asked, vectors)
     space = map_space(asked.folder, traits=traits, placebos=placebos, n_bootstrap=asked.n_bootstrap, seed=asked.seed)
     compared = None if other is None else compare_spaces(vectors, other, seed=asked.seed)
     if compared is not None:
@@ -87,7 +87,7 @@ def _other(name: str) -> Path:
     return path if (path / "roles").is_dir() else default_run_folder(NAME, name)
 
 
-def _traits(asked: Asked, vectors: RoleVectors) -> list[PersonaVector]:
+def traits_beside(asked: Asked, vectors: RoleVectors) -> list[PersonaVector]:
     """The trait vectors of the same weights that have the role vectors' hook, from the runs beside this one."""
     from workbench.base.store import read_json
     from workbench.personas.vectors import PersonaVector
@@ -105,7 +105,8 @@ def _traits(asked: Asked, vectors: RoleVectors) -> list[PersonaVector]:
     return found
 
 
-def _placebos(asked: Asked, vectors: RoleVectors) -> PlaceboVectors | None:
+def placebos_beside(asked: Asked, vectors: RoleVectors) -> PlaceboVectors | None:
+    """The placebo contrasts of the same weights that have the role vectors' hook, where there are some."""
     from workbench.personas.placebos import PlaceboVectors
 
     from ..inputs import placebos_hash

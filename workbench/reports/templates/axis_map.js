@@ -2,7 +2,7 @@
 (() => {
 const stage = document.getElementById("stage"), told = document.getElementById("told"), hits = document.getElementById("hits");
 const points = [...stage.querySelectorAll(".pt")], view = document.getElementById("view"), find = document.getElementById("find");
-document.querySelector(".bar").hidden = false;
+document.querySelector(".walk").hidden = false;
 const place = point => point.getAttribute("data-" + view.value).split(",").map(Number);
 const tell = point => { told.textContent = point.getAttribute("aria-label"); };
 const raise = point => { point.parentNode.appendChild(point); };
