@@ -102,7 +102,7 @@ def validate_success(judge: Judge) -> dict[str, Any]:
 
     rows = _human_rows()
     labels = torch.tensor([one.human >= ACHIEVED for _, one in rows])
-    scores = _held_out(rows) if isinstance(judge, ObjectiveJudge) else _asked(judge, rows)
+    scores = _held_out() if isinstance(judge, ObjectiveJudge) else _asked(judge, rows)
     known = scores.isfinite()
     scores, labels = scores[known], labels[known]
     answered = scores >= 0
@@ -139,8 +139,10 @@ def _scores(head: Any, answers: Sequence[str]) -> list[float]:
     return (100 * head.predict_proba([_opening(answer) for answer in answers])[:, 1]).tolist()
 
 
-def _held_out(rows: Sequence[tuple[str, HumanScored]]) -> torch.Tensor:
-    """Scores [n] with each category left out of the fit; -1 for a refusal."""
+@cache
+def _held_out() -> torch.Tensor:
+    """Scores [n] of the human-marked replies with each category left out of the fit; -1 for a refusal."""
+    rows = _human_rows()
     found = torch.zeros(len(rows), dtype=torch.float64)
     for category in dict.fromkeys(name for name, _ in rows):
         mine = [place for place, (name, _) in enumerate(rows) if name == category]

@@ -1,0 +1,67 @@
+"""Who the default model says it is when it is pushed along the axis, both ways: a part of docs/evidence/axis.json.
+
+    python scripts/axis_map.py                        # the axis, under runs/axis-smollm2-135m-instruct
+    python scripts/axis_self_description.py           # some 25 CPU minutes on two slow cores, bfloat16
+    python scripts/axis_self_description.py --base    # gemma3-270m along its own axis, if runs/axis-gemma3-270m is there
+
+20 questions x 2 samples at six doses (.1, .2, .3 token norms, both ways), and two covariance-matched random directions at the
+same norm and at the same KL. Every batch of replies is kept under runs/axis-MODEL/self_description and taken up again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import axis_capping as capping
+
+N_SAMPLES, N_RANDOM, TOKENS = 2, 2, 48
+BASE = "gemma3-270m"
+
+
+def part() -> dict[str, Any]:
+    """{self_description: {base, doses, helpers, validation, ...}, self_description_base: the same of the base model, or null
+    where its axis is not there}: what docs/evidence/axis.json holds of it. Runs what is missing."""
+    instruct = capping.kept("instruct", lambda: _study(capping.MODEL, capping.RUN), _place(capping.RUN))
+    run = _base_run()
+    has = (run / "vector" / "persona_vector.json").is_file()
+    base = capping.kept("base", lambda: _study(BASE, run), _place(run)) if has else None
+    return {"self_description": instruct, "self_description_base": base}
+
+
+def _study(name: str, run: Path) -> dict[str, Any]:
+    from workbench.axis.capping.arms import N_COVARIANCE
+    from workbench.axis.capping.controls import random_axes
+    from workbench.axis.capping.projections import reply_chats, sampled_activations
+    from workbench.axis.jailbreak.harness import ReplyBench, Trying
+    from workbench.axis.questions import self_description_questions
+    from workbench.axis.self_description.study import self_description
+    from workbench.models.loading import load_model
+    from workbench.models.sampling import Sampling
+    from workbench.personas.vectors import PersonaVector
+
+    axis = PersonaVector.load(run / "vector")
+    model = capping.model() if name == capping.MODEL else load_model(name, dtype=capping.DTYPE)
+    rows: Any = axis.rows
+    spread = sampled_activations(model, reply_chats(model, rows[rows["weight"] != 0], n=N_COVARIANCE), [axis.hook])
+    randoms = random_axes(axis, spread, N_RANDOM, seed=capping.SEED)
+    bench = ReplyBench(model, _place(run), Trying(Sampling(TOKENS, temperature=0.7, top_p=0.9), batch_size=64, seed=capping.SEED))
+    questions = self_description_questions()
+    return self_description(bench, axis, questions, randoms, n_samples=N_SAMPLES, seed=capping.SEED).to_dict()
+
+
+def _place(run: Path) -> Path:
+    return run / "self_description"
+
+
+def _base_run() -> Path:
+    return capping.ROOT / "runs" / f"axis-{BASE}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", action="store_true", help="the base model alone")
+    found = _study(BASE, _base_run()) if parser.parse_args().base else part()
+    print(json.dumps(found, indent=1))
