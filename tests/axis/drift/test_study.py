@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from tests.axis.drift.world import D_MODEL, HOOK, UNIT, axis_of, spoken, study_of, written
+from tests.axis.drift.world import D_MODEL, HOOK, NORM, UNIT, axis_of, spoken, study_of, written
 from tests.tiny import tiny_model
 from workbench.axis.drift.conversation import Conversation
 from workbench.axis.drift.reading import read_replies
@@ -173,3 +174,21 @@ def test_an_axis_of_another_model_and_silence_are_refused(model, tmp_path):
         drift_study(model, axis, a_few(), tmp_path)
     with pytest.raises(WorkbenchError, match="No conversation"):
         drift_study(model, axis_of(model, torch.ones(model.d_model)), [Conversation("x", "coding")], tmp_path)
+
+
+def test_the_mean_slope_is_the_fixed_effect_of_a_mixed_model():
+    """Balanced data: random intercepts and slopes change the standard error's model, not the estimate."""
+    import pandas
+    import statsmodels.formula.api as formulas
+
+    talks = [spoken("therapy", number) for number in range(15)]
+    read = written(talks, lambda one, k: -0.05 * k * (1 + 0.3 * (int(one.script[8:]) % 4)), noise=0.1)
+    drift = ((read.means["history"] - read.means["alone"]) @ UNIT / NORM)[read.turn > 0]
+    table = pandas.DataFrame({"drift": drift, "turn": read.turn[read.turn > 0], "talk": read.row[read.turn > 0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its variances lie near 0
+        fitted = formulas.mixedlm("drift ~ turn", table, groups="talk", re_formula="~turn").fit()
+    ours = study_of(talks, read).groups["therapy"]["effects"]["drift_per_turn"]
+    assert ours["value"] == pytest.approx(float(fitted.params["turn"]), abs=1e-4)
+    low, high = fitted.conf_int().loc["turn"]
+    assert ours["interval"][1] - ours["interval"][0] == pytest.approx(high - low, rel=0.35)
