@@ -72,6 +72,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "axis jailbreak runs/axis-smollm2-135m-instruct --plan",
         "axis jailbreak runs/axis-smollm2-135m-instruct --percentile 50 --set harmbench",
     ),
+    "axis place": (
+        "axis place --system-prompt gardener-soul --expect editor,artisan",
+        "axis place --system-prompt my_persona.txt --plan",
+    ),
     "axis drift": (
         "axis drift runs/axis-smollm2-135m-instruct --explain --predict",
         "axis drift runs/axis-smollm2-135m-instruct --transcripts chats",

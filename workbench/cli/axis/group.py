@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import cap, drift, jailbreak, map, roles
+from . import cap, drift, jailbreak, map, place, roles
 
 app = typer.Typer()
 app.command(name="roles")(roles.command)
@@ -12,3 +12,4 @@ app.command(name="drift", no_args_is_help=True)(drift.command)
 app.command(name="cap", no_args_is_help=True)(cap.command)
 app.command(name="jailbreak", no_args_is_help=True)(jailbreak.command)
 app.command(name="map")(map.command)
+app.command(name="place")(place.command)
