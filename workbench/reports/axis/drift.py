@@ -144,4 +144,4 @@ def _effect(group: str, one: Mapping[str, Any], limit: float, x: Scale, y: float
         low, high = (x(end) for end in one["interval"])
         body.append(tag("path", d=f"M{low:.1f} {y:.1f}H{high:.1f}", class_="wbf-whisker"))
     body.append(tag("path", d=_DIAMOND.format(x(one["value"]), y - 6), class_="wbf-mark"))
-    return [*body, words(signed(one["value"], 4), 640, y + 4, class_="wbf-num", font_size=12)]
+    return [*body, words(signed(one["value"], 4), 640, y + 4, class_="wbf-ink wbf-num", font_size=12)]
