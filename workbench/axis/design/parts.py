@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from workbench.axis.drift.conversation import Conversation
-from workbench.axis.drift.playing import play, scenes, scripted
+from workbench.axis.drift.playing import play_scripts
 from workbench.axis.drift.study import drift_study
 from workbench.axis.scripts import Script, load_scripts
 from workbench.base.store import plain
@@ -93,10 +93,8 @@ def drift_risk(
     personas {name: system prompt}: the one that is placed, then the one with an addition, if any. In median token norms, negative
     away from the assistant; the unit is the conversation. difference: steadied - own drift per turn, paired by script.
     """
-    scripts = _scripts(design.conversations)
-    beginnings = [one for name, system in personas.items() for one in scenes(scripts, system=system, persona=name)]
-    played = play(model, beginnings, scripted(scripts), folder / "replies", sampling=design.sampling,
-                  batch_size=design.batch_size, seed=seed)  # fmt: skip
+    played = play_scripts(model, _scripts(design.conversations), folder / "replies", personas=list(personas.items()),
+                          sampling=design.sampling, batch_size=design.batch_size, seed=seed)  # fmt: skip
     name, *others = personas
     own = [one for one in played if one.persona == name]
     options: dict[str, Any] = {"placebos": placebos, "roles": vectors, "seed": seed}

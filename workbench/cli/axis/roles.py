@@ -53,6 +53,16 @@ def command(
         Path | None, typer.Option("--folder", "--import", help="Character files of your own or published ones, NAME.json.")
     ] = None,
     export: Annotated[Path | None, typer.Option("--export", help="Write them as role files and questions.jsonl there.")] = None,
+    write: Annotated[
+        str | None, typer.Option("--write", help="Let a chat model write a new character of this name, into --folder or roles/.")
+    ] = None,
+    describe: Annotated[str | None, typer.Option("--describe", help="Who that is and how it speaks, in a sentence.")] = None,
+    endpoint_model: Annotated[
+        str | None, typer.Option("--endpoint-model", help="The model that writes. [default: the setting judge_model]")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Its OpenAI-compatible endpoint. [default: the setting base_url]")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder. [default: runs/axis-MODEL]")] = None,
     dtype: DtypeOption = None,
     batch_size: BatchOption = None,
@@ -76,5 +86,9 @@ def command(
         seed or 0,
     )  # fmt: skip
     with reserved_output(as_json, quiet):
-        value: dict[str, Any] = job.planned(asked) if plan else job.made(asked)
+        value: dict[str, Any]
+        if write is not None:
+            value = job.written(write, describe, folder, endpoint_model, base_url)
+        else:
+            value = job.planned(asked) if plan else job.made(asked)
     emit(value, as_json=as_json, show=lambda: job.show(value))

@@ -130,6 +130,19 @@ def _listed(asked: Asked) -> dict[str, Any]:
     return value
 
 
+def written(
+    name: str, describe: str | None, folder: Path | None, endpoint_model: str | None, base_url: str | None
+) -> dict[str, Any]:
+    """A new character by a chat model, as a role file."""
+    from workbench.axis.writing import write_new_role
+
+    if not (describe or "").strip():
+        raise WorkbenchError("--write without --describe", "a sentence to write from", 'add --describe "..."')
+    found = write_new_role(name, str(describe), out=folder or "roles", model=endpoint_model, base_url=base_url)
+    role = {"name": found.role.name, "description": found.role.description, "prompts": list(found.role.prompts)}
+    return {"roles": [role], "written": str(found.file), "asked_again": found.asked_again}
+
+
 def _run(asked: Asked) -> dict[str, Any]:
     from workbench.axis.space.mapping import map_roles
     from workbench.base.runs import RunFolder
