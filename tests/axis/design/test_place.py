@@ -77,7 +77,7 @@ def test_a_placement_is_saved_read_again_and_taken_up_without_sampling(placed, r
     again = Placement.load(run / "place" / "gardener")
     assert again.to_json() == placed.to_json()
     monkeypatch.setattr("workbench.personas.rollouts.generate", lambda *a, **k: pytest.fail("sampled again"))
-    answers = collect_answers(model, run / "place" / "gardener", [*default_prompts(model), PROMPT], DESIGN.questions("sealed"),
+    answers = collect_answers(model, run / "place" / "answers", [*default_prompts(model), PROMPT], DESIGN.questions("sealed"),
                               hook=HookPoint.parse(placed.hook), design=DESIGN)  # fmt: skip
     shifts, spoken = shift_of(answers, PROMPT, default_prompts(model))
     assert len(shifts) == 8 and len(spoken) == 5 * 8

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from workbench.models.servers import ChatServer
     from workbench.saes.interface import SparseAutoencoder
 
+PLACES, ANSWERS = "place", "answers"
+
 
 def place(
     model: Model,
@@ -63,23 +65,25 @@ def place(
     scripted therapy and philosophy talk; each sentence of the prompt left out in turn; and sentences that might be added
     (`additions` {name: sentence}, default: `steadying_sentences`), of which the one that moves the prompt most toward the
     assistant on one split of the questions is chosen and reported on the other, with the drift that it leaves. `expected`: roles
-    that were named beforehand as near. Everything lies in `folder` (default: run/place/NAME) and is taken up again.
+    that were named beforehand as near. Everything lies in `folder` (default: run/place/NAME, and the answers of all prompts
+    together in run/place/answers) and is taken up again.
 
     Raises WorkbenchError for a prompt that is empty or the default's own, and for role vectors of another model.
     """
     design, vectors = design or PlaceDesign(), read_role_vectors(run)
     _check(model, prompt, vectors)
-    place = Path(folder) if folder is not None else Path(run) / "place" / name
+    place = Path(folder) if folder is not None else Path(run) / PLACES / name
+    store = place / ANSWERS if folder is not None else Path(run) / PLACES / ANSWERS
     shared: dict[str, Any] = {"hook": vectors.hook, "design": design, "seed": seed, "server": server}
     default, questions = default_prompts(model), design.questions(REPORTING)
-    answers = collect_answers(model, place, [*default, prompt], questions, token_hooks=(sae.hook,) if sae else (), **shared)
+    answers = collect_answers(model, store, [*default, prompt], questions, token_hooks=(sae.hook,) if sae else (), **shared)
     shifts, spoken = shift_of(answers, prompt, default)
     vector = role_vector(answers.rollouts, answers.frame(name, prompt, default), model, name, hook=vectors.hook, seed=seed)
     vector.save(place / VECTOR)
     axis, stood = vectors.axis(), standing(shifts, vectors, seed=seed)
     features = prompt_features(vector, sae, vectors, labels, model, place / "decomposition", seed) if sae else {}
-    sentences = _sentences(model, prompt, answers, place, axis, shared)
-    changed = _additions(model, prompt, answers, place, axis, additions or steadying_sentences(), shared)
+    sentences = _sentences(model, prompt, answers, axis, shared)
+    changed = _additions(model, prompt, answers, axis, additions or steadying_sentences(), shared)
     personas = {name: prompt} | ({f"{name}, steadied": changed["chosen"]["prompt"]} if changed.get("chosen") else {})
     toward = PersonaVector.load(Path(run) / VECTOR)
     drift = drift_risk(model, toward, vectors, personas, place / "drift", placebos, design, seed) if design.conversations else {}
@@ -115,33 +119,33 @@ def shift_of(answers: Answers, prompt: str, default: Sequence[str]) -> tuple[Ten
 
 
 def _sentences(
-    model: Model, prompt: str, answers: Answers, place: Path, axis: Tensor, shared: dict[str, Any]
+    model: Model, prompt: str, answers: Answers, axis: Tensor, shared: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """What each sentence of the prompt moves along the axis: with all of it - without the sentence, on the same questions."""
-    parts = pieces(prompt, shared["design"].most_pieces)
+    parts, store = pieces(prompt, shared["design"].most_pieces), answers.rollouts.folder
     if len(parts) < 2:
         return []
     without = without_each(parts)
-    left = collect_answers(model, place, without, answers.questions, **shared)
+    left = collect_answers(model, store, without, answers.questions, **shared)
     changes = [answers.of(prompt) - left.of(one) for one in without]
     return moves([one.strip() for one in parts], _known(changes), axis, seed=shared["seed"])
 
 
 def _additions(
-    model: Model, prompt: str, answers: Answers, place: Path, axis: Tensor, sentences: Mapping[str, str], shared: dict[str, Any]
+    model: Model, prompt: str, answers: Answers, axis: Tensor, sentences: Mapping[str, str], shared: dict[str, Any]
 ) -> dict[str, Any]:
     """{measured: what each sentence moves on the choosing questions, chosen: the best of them on the reporting questions}."""
-    design, seed = shared["design"], shared["seed"]
+    design, seed, store = shared["design"], shared["seed"], answers.rollouts.folder
     longer = {key: added(prompt, sentence) for key, sentence in sentences.items()}
     if not longer:
         return {}
-    tried = collect_answers(model, place, [prompt, *longer.values()], design.questions(CHOOSING), **shared)
+    tried = collect_answers(model, store, [prompt, *longer.values()], design.questions(CHOOSING), **shared)
     measured = moves(list(longer), _known([tried.of(text) - tried.of(prompt) for text in longer.values()]), axis, seed=seed)
     best = best_addition(measured)
     if best is None:
         return {"measured": measured, "chosen": None}
     text, key = longer[best["name"]], best["name"]
-    again = collect_answers(model, place, [text], answers.questions, **shared)
+    again = collect_answers(model, store, [text], answers.questions, **shared)
     (told,) = moves([key], _known([again.of(text) - answers.of(prompt)]), axis, seed=seed)
     default = default_prompts(model)
     mean = sum((answers.of(one) for one in default[1:]), answers.of(default[0])) / len(default)

@@ -118,7 +118,7 @@ def made(asked: Asked) -> dict[str, Any]:
     sae = _sae(asked.sae, model.name, [str(hook) for hook in vectors.hooks])
     labels = load_labels(sae.id, sae_hash=sae.weights_hash) if sae else None
     found = place(
-        model, prompt, asked.folder, name=asked.name, folder=asked.place, design=design, traits=traits, placebos=placebos,
+        model, prompt, asked.folder, name=asked.name, folder=asked.out, design=design, traits=traits, placebos=placebos,
         sae=sae, labels=labels, expected=expected, seed=config.seed, server=config.server,
     )  # fmt: skip
     page = save(found, asked.place / "place.html")
