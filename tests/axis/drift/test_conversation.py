@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import CHATML, QWEN3, tiny_model
+from tests.tiny import CHATML, GPT_OSS, LLAMA3, NO_SYSTEM, QWEN2, QWEN3, tiny_model
 from workbench.axis.drift.conversation import (
     Conversation,
     Turn,
@@ -29,6 +29,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.models.endpoints import ChatEndpoint, EndpointConfig
 from workbench.models.generation import generate
 from workbench.models.hookpoints import HookPoint
+from workbench.models.prompts import PLAIN_TEMPLATE
 from workbench.models.sampling import Sampling
 
 HOOK = HookPoint(1)
@@ -91,6 +92,20 @@ def test_a_whole_conversation_is_one_pass_and_otherwise_one_per_turn(model, play
     for k, one in enumerate(apart):
         (start, end), = one.replies.values()
         assert one.ids[start:end] == turns[k].ids and end == len(one.ids)
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA3, QWEN2, NO_SYSTEM, GPT_OSS, PLAIN_TEMPLATE])
+def test_what_was_said_begins_as_the_prompt_did_under_every_template(template):
+    other = tiny_model(chat_template=template)
+    space = other.tokenizer(" word", add_special_tokens=False)["input_ids"]
+    turns = tuple(Turn(f"Question {k}", " word", (*space, 280 + k)) for k in range(3))
+    for k in range(3):
+        prompt = opening(other, "Be kind.", turns[:k], turns[k].user)
+        whole = told(other, "Be kind.", turns[: k + 1])
+        start, end = whole.spans["response"][-1]
+        assert whole.ids[: len(prompt.ids)] == prompt.ids and whole.ids[start:end] == turns[k].ids and end == len(whole.ids)
+        assert template == GPT_OSS or start == len(prompt.ids), "the reply follows the prompt at once"
+    assert len(list(passes_of(other, [Conversation("x", "", turns, "Be kind.")], ["history"]))) == 1
 
 
 def test_contexts_keep_the_message_and_the_reply(model, played):

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from workbench.models.model import Model
 
 MAX_CONTEXT = 2048
-_STAND_IN = "Yes"
-"""What stands in a chat where the ids of a reply are put: one word, which no tokenizer joins with the template around it."""
+_STAND_IN = "the"
+"""What stands in a chat where the ids of a reply are put: a word of one token, with and without a space before it, that no
+tokenizer joins with the template around it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def opening(model: Model, system: str, before: Sequence[Turn], user: str) -> Cha
 
 def told(model: Model, system: str, turns: Sequence[Turn]) -> ChatTokens:
     """Finished turns with their sampled tokens, up to the last token of the last reply; span "response" has one range per turn
-    (an empty one for a reply without tokens)."""
+    (an empty one for a reply without tokens). Thinking is left out, as templates leave it out of what was said before."""
     chat = _with_ids(tokenize_chat(model, _messages(system, turns)), turns)
     return ChatTokens(chat.ids[: chat.spans["response"][-1][1]], chat.spans)
 

@@ -86,10 +86,14 @@ def _ratio(study: DriftStudy) -> str:
     if study.reference is None or not rows:
         return ""
     if all(row["ratio"] is None for row in rows.values()):
-        return f"{next(iter(rows.values()))['why'].capitalize()}."
+        return f"{_minus(next(iter(rows.values()))['why'].capitalize())}."
     known = [f"{row['ratio']['value']:.1f} times in {name}{_ends(row['ratio']['interval'], 1)}"
              for name, row in rows.items() if row["ratio"]]  # fmt: skip
     return f"Against {study.reference}: {', '.join(known)}."
+
+
+def _minus(text: str) -> str:
+    return text.replace("[-", "[−").replace(", -", ", −")
 
 
 def furthest(study: DriftStudy, n: int = N_CONVERSATIONS) -> list[str]:
@@ -127,7 +131,7 @@ def _compared(study: DriftStudy) -> list[tuple[str, str, str, str, str]]:
     for group, kinds in study.compared.items():
         for kind, one in kinds.items():
             difference = one["difference"]
-            ratio = f"{one['ratio']['value']:.2f}{_ends(one['ratio']['interval'], 2)}" if one["ratio"] else one["why"]
+            ratio = f"{one['ratio']['value']:.2f}{_ends(one['ratio']['interval'], 2)}" if one["ratio"] else _minus(one["why"])
             if difference["value"] is not None:
                 shown = signed(difference["value"], 4) + _ends(difference["interval"], 4)
                 rows.append((group, one["against"], NAMES[kind], shown, ratio))
