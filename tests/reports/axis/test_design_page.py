@@ -72,7 +72,7 @@ def test_without_findings_the_headline_claims_none(placement):
 def test_drawings_say_their_figures_aloud(placement):
     drawn = nearest_figure(placement)
     assert "editor 0.70" in repr(drawn) and "coral reef" in drawn.inline and drawn.inline.count("wbf-whisker") == 3
-    assert drawn.inline.count("stroke-dasharray") == 2
+    assert drawn.inline.count("wbf-line-a") == drawn.inline.count("wbf-line-b") == 1
     assert "Prune. −0.30" in repr(moves_figure(placement.sentences, "What each sentence moves"))
 
 

@@ -73,8 +73,12 @@ class Placement(Shown):
 
 def headline(placement: Placement) -> str:
     """Position, nearest roles with what chance gives, drift risk and what would change it, in plain sentences."""
-    parts = [_where(placement), _near(placement), *_expected(placement), *_risk(placement), *_change(placement)]
-    return " ".join(parts)
+    return " ".join([in_short(placement), *_expected(placement), *_risk(placement), *_change(placement)])
+
+
+def in_short(placement: Placement) -> str:
+    """Position and nearest roles alone."""
+    return f"{_where(placement)} {_near(placement)}"
 
 
 def _where(placement: Placement) -> str:

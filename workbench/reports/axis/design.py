@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.axis.design.result import headline
+from workbench.axis.design.result import in_short
 from workbench.base.store import atomic_write
 from workbench.reports.svg import Figure, Scale, drawing, percent, signed, tag, words
 from workbench.reports.tables import flat_rows
@@ -21,13 +21,13 @@ _SMALL: dict[str, Any] = {"font_size": 11.5}
 
 
 def nearest_figure(placement: Placement) -> Figure:
-    """The nearest characters with the cosine and its interval; the dotted line is where a character's own other half lies in the
-    middle of cases, the band how near the nearest other character comes to it in 95%."""
+    """The nearest characters with the cosine and its interval; the solid line is where a character's own other half lies in the
+    middle of cases, the dashed one how near the nearest other character comes to it in 95%."""
     shown, retrieval = placement.standing["nearest"][:N_NEAREST], placement.retrieval
     rows = [(one["role"].replace("_", " "), one["cos"], one["low"], one["high"]) for one in shown]
     limits = [retrieval["self_cos"][1], retrieval["other_cos_95"]]
     described = "; ".join(f"{name} {signed(value, 2)}" for name, value, *_ in rows[:5])
-    key = "whisker: 95%; dotted: a character's own other half; dashed: the nearest other character, 95% below"
+    key = "whisker: 95%; blue line: a character's own other half; dashed: the nearest other character, 95% below"
     return _rows(rows, f"Characters nearest to {placement.name}", described, key, limits)
 
 
@@ -50,8 +50,8 @@ def _rows(
         kind = "wbf-axis" if abs(value) < 1e-9 else "wbf-grid"
         body.append(tag("line", x1=x(value), x2=x(value), y1=top - 6, y2=bottom, class_=kind))
         body.append(words(signed(value, 2), x(value), bottom + 16, anchor="middle", class_="wbf-soft wbf-num", font_size=11))
-    for limit, dashes in zip(limits, ("2 4", "7 4"), strict=False):
-        body.append(tag("line", x1=x(limit), x2=x(limit), y1=top - 6, y2=bottom, class_="wbf-line-b", stroke_dasharray=dashes))
+    for limit, kind in zip(limits, ("wbf-line-a", "wbf-line-b"), strict=False):
+        body.append(tag("line", x1=x(limit), x2=x(limit), y1=top - 6, y2=bottom, class_=kind))
     for place, (name, value, low, high) in enumerate(rows):
         y = top + _ROW * (place + 0.5)
         body.append(words(_cut(name), _LEFT, y + 4, **_SMALL))
@@ -73,7 +73,7 @@ def render(placement: Placement) -> str:
     chosen = placement.additions.get("chosen")
     measured = placement.additions.get("measured", [])
     return environment().get_template("place.html.jinja").render(
-        **assets(script=False), found=placement, headline=headline(placement), position=_ends(placement.position, 2),
+        **assets(script=False), found=placement, headline=in_short(placement), position=_ends(placement.position, 2),
         nearest=_trusted(nearest_figure(placement)), listed=[_near(one) for one in placement.standing["nearest"][:N_NEAREST]],
         traits=[_trait(one) for one in placement.traits], features=_features(placement.features), drift=_drift(placement.drift),
         sentences=_drawn(placement.sentences, "What each sentence moves"), moves=[_move(one) for one in placement.sentences],
