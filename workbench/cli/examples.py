@@ -62,7 +62,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "axis roles": (
         "axis roles ghost reviewer",
         "axis roles --model smollm2-135m-instruct --plan",
-        "axis roles --model gemma3-270m --full --generate-with http://localhost:8000/v1 --plan",
+        "axis roles --model gemma3-270m --full --plan",
     ),
     "axis cap": (
         "axis cap runs/axis-smollm2-135m-instruct --band 20-24 --percentile 25",
@@ -81,7 +81,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "axis drift runs/axis-smollm2-135m-instruct --transcripts chats",
         "axis drift evil --levels --conversations 10 --plan",
     ),
-    "axis map": ("axis map", "axis map runs/axis-smollm2-135m-instruct --compare gemma3-270m", "axis map --plan"),
+    "axis map": ("axis map", "axis map --compare gemma3-270m", "axis map --plan"),
     "features index": (f"features index --rollouts {_RUN} --plan", "features index --tokens 200000"),
     "features show": ("features show 204 1551", "features show 204 --json --ablation 0"),
     "features stats": ("features stats 204",),

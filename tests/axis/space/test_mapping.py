@@ -111,9 +111,19 @@ def test_a_judge_that_reads_rubrics_grades_whole_numbers_and_its_failures_are_co
     assert (judged.loc[roles & spoken & ~odd, "adherence"] == 1).all()
     assert (judged.loc[roles & ~spoken, "adherence"] == 0).all()
     assert (judged["kept"] == ((judged["adherence"] == 3) | ~roles)).all()
+    assert told["keep"] == 3
+    loose, told_loosely = judge_roles(frame, ROLES, WordJudge(), keep=1)
+    assert told_loosely["keep"] == 1 and (loose["kept"] == ((loose["adherence"] >= 1) | ~roles)).all()
     counts = told["counts"]["ghost"]
     assert counts["rows"] == 16 == sum(counts[f"grade_{grade}"] for grade in range(4)) + counts["failed"]
     assert 0 <= told["validation"]["rate_default"] <= 1 and told["judge"] == {"name": "words"}
+
+
+def test_where_more_than_fully_played_answers_are_kept_those_alone_are_told_beside(run, tiny_model):
+    loose = map_roles(tiny_model, run.folder, design=DESIGN, judge=WordJudge(), keep=0, hook=sae_of(tiny_model).hook, roles=ROLES)
+    strict = loose.told["strict"]
+    assert 3 <= strict["n_roles"] <= 4 and 0 < strict["cos_axis"] < 1 and -1 <= strict["positions"] <= 1
+    assert loose.vectors.evidence["adherence"]["strict"] == strict and "strict" not in run.told
 
 
 def test_what_breaks_a_role_is_seen_and_what_plays_one_is_not():

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas
 
 FULLY = 3
+KEEP_OFFLINE = 1
+"""The offline grades cannot tell a role that is near the assistant from the assistant: only what breaks a role is dropped."""
 N_VALIDATION = 400
 
 
@@ -28,27 +30,34 @@ def judge_roles(
     roles: Sequence[Role],
     judge: str | Judge = "offline",
     *,
+    keep: int | None = None,
     embedder: Embedder | None = None,
     seed: int = 0,
 ) -> tuple[pandas.DataFrame, dict[str, Any]]:
-    """(`rows` with the columns `adherence` (0 to 3) and `kept`, {judge, counts, validation}).
+    """(`rows` with the columns `adherence` (0 to 3) and `kept`, {judge, keep, counts, validation}).
 
     judge: "offline" (see `offline_adherence`), "none" (every reply counts as played), or a Judge that reads the role's rubric
     (an endpoint or a local model): its whole number is the grade. The default assistant is not graded: it gets a 0 and is kept.
-    A judge's failure is counted and not kept. Validation: the rate of 3 that other texts get, see `validation`.
-    Source: Lu et al. 2026 (arXiv 2601.10387), section 3: 0 to 3, of which 3 is kept.
+    keep: the lowest grade that is kept (default: 3, as in the paper; offline 1). A judge's failure is counted and not kept.
+    Validation: the rate of 3 that a role's own answers, those of other roles and the default's get, on questions that calibrate
+    nothing. Source: Lu et al. 2026 (arXiv 2601.10387), section 3.
     """
+    validation: dict[str, Any] | None = None
     if judge == "none":
-        graded = rows.assign(adherence=[0.0 if arm == DEFAULT_ARM else 3.0 for arm in rows["arm"]], kept=True)
-        return graded, {"judge": {"name": "none"}, "counts": counts_by_role(graded), "validation": None}
-    if isinstance(judge, str):
+        found, told = [0.0 if arm == DEFAULT_ARM else 3.0 for arm in rows["arm"]], {"name": "none"}
+    elif isinstance(judge, str):
         found, validation, told = _offline(rows, roles, embedder or Embedder(), seed)
     else:
         found, told = _by_rubric(rows, roles, judge), judge.description()
         validation = _rubric_validation(rows, roles, judge, seed)
-    graded = rows.assign(adherence=found)
-    graded = graded.assign(kept=(graded["arm"] == DEFAULT_ARM) | (graded["adherence"] == FULLY))
-    return graded, {"judge": told, "counts": counts_by_role(graded), "validation": validation}
+    least = keep if keep is not None else KEEP_OFFLINE if judge == "offline" else FULLY
+    graded = keeping(rows.assign(adherence=found), least)
+    return graded, {"judge": told, "keep": least, "counts": counts_by_role(graded), "validation": validation}
+
+
+def keeping(graded: pandas.DataFrame, least: int) -> pandas.DataFrame:
+    """The rows with the column `kept`: the default's, and those of roles with a grade of at least `least`."""
+    return graded.assign(kept=(graded["arm"] == DEFAULT_ARM) | (graded["adherence"] >= least))
 
 
 def counts_by_role(graded: pandas.DataFrame) -> dict[str, dict[str, int]]:

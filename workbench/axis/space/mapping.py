@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from workbench.axis.roles import Role, default_role
-from workbench.axis.space.adherence import judge_roles
+from workbench.axis.space.adherence import FULLY, judge_roles, keeping
 from workbench.axis.space.axis import assistant_axis
 from workbench.axis.space.design import RoleDesign
-from workbench.axis.space.role_vectors import RoleVectors, role_vectors
+from workbench.axis.space.ends import axis_positions
+from workbench.axis.space.role_vectors import MIN_ROLES, RoleVectors, role_vectors
 from workbench.axis.space.rollouts import collect_role_rollouts
 from workbench.axis.space.space import PersonaSpace, persona_space
 from workbench.base.display import Shown
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     import pandas
 
 ROLES, VECTOR, SPACE, JUDGED = "roles", "vector", "space", "judged"
+GRADING_RULE = 2
+"""Raised when the offline grades or what they keep change: kept grades are then made again."""
+MIN_STRICT = 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +56,7 @@ def map_roles(
     *,
     design: RoleDesign | None = None,
     judge: str | Judge = "offline",
+    keep: int | None = None,
     hook: HookPoint | str | None = None,
     token_hooks: Sequence[HookPoint] | None = None,
     hooks: Sequence[HookPoint] | None = None,
@@ -61,7 +68,8 @@ def map_roles(
 
     hook: where vectors are used (default: the middle block); tokens are kept there for a decomposition, unless `token_hooks` says
     otherwise. roles: instead of the design's. The rest as in `collect_role_rollouts` and `judge_roles`. What is there is kept:
-    rollouts row by row, grades as long as rollouts, roles and judge stay the same.
+    rollouts row by row, grades as long as rollouts, roles and judge stay the same. Where less than fully played answers are
+    kept, `told["strict"]` says what those alone would give.
     Raises WorkbenchError before anything is sampled for a judge with the weights of `model`.
     """
     design, folder = design or RoleDesign(), Path(folder)
@@ -75,14 +83,36 @@ def map_roles(
         model, folder, design=design, roles=chosen, hooks=hooks, seed=seed, server=server,
         token_hooks=(where,) if token_hooks is None else token_hooks,
     )  # fmt: skip
-    judged, told = _judged(rollouts, chosen, judge, folder, seed)
+    judged, told = _judged(rollouts, chosen, judge, keep, folder, seed)
     evidence = {"adherence": told, "design": asdict(design), "judge": told["judge"]["name"]}
     options: dict[str, Any] = {"hook": where, "min_count": design.min_count, "seed": seed, "evidence": evidence}
     vectors = role_vectors(rollouts, judged, model, **options)
+    if told["keep"] < FULLY:
+        told["strict"] = _strict(rollouts, judged, model, vectors)
     axis = assistant_axis(rollouts, judged, model, **options)
     vectors.save(folder / ROLES)
     axis.save(folder / VECTOR)
     return RoleRun(folder, rollouts, judged, told, vectors, axis)
+
+
+def _strict(rollouts: Rollouts, judged: pandas.DataFrame, model: Model, vectors: RoleVectors) -> dict[str, Any] | None:
+    """What only fully played answers (grade 3) would give: {n_roles, cos_axis, positions}; None where too few roles have any.
+
+    cos_axis: with the axis of the kept answers, over the same roles. positions: Spearman correlation of the roles' positions.
+    """
+    from scipy.stats import spearmanr
+
+    try:
+        strict = role_vectors(rollouts, keeping(judged, FULLY), model, hook=vectors.hook, min_count=MIN_STRICT)
+    except WorkbenchError:
+        return None
+    shared = [name for name in strict.names if name in vectors.names]
+    if len(shared) < MIN_ROLES:
+        return None
+    one, other = strict.only(shared), vectors.only(shared)
+    placed = [axis_positions(side.at(), side.at().mean(dim=0), side.axis()).numpy() for side in (one, other)]
+    cosine, agreed = float(torch.cosine_similarity(one.axis(), other.axis(), dim=0)), spearmanr(placed[0], placed[1])
+    return {"n_roles": len(shared), "cos_axis": cosine, "positions": float(agreed[0])}  # pyright: ignore[reportArgumentType]
 
 
 def map_space(
@@ -119,18 +149,18 @@ def read_role_vectors(folder: str | Path) -> RoleVectors:
 
 
 def _judged(
-    rollouts: Rollouts, roles: Sequence[Role], judge: str | Judge, folder: Path, seed: int
+    rollouts: Rollouts, roles: Sequence[Role], judge: str | Judge, keep: int | None, folder: Path, seed: int
 ) -> tuple[pandas.DataFrame, dict[str, Any]]:
     """`judge_roles`, kept beside the rollouts under the hash of all that it depends on."""
     frame, table, document = rollouts.frame(), folder / f"{JUDGED}.parquet", folder / f"{JUDGED}.json"
     described = judge if isinstance(judge, str) else judge.description()
     key = content_hash({"rollouts": rollouts.hash, "roles": [role.hash for role in roles], "judge": described, "seed": seed,
-                        "default": default_role().hash})  # fmt: skip
+                        "default": default_role().hash, "keep": keep, "rule": GRADING_RULE})  # fmt: skip
     known = read_json(document) if document.is_file() else {}
     if known.get("key") == key and table.is_file():
         grades = read_parquet(table).to_pandas().set_index("id").loc[frame["id"]]
         return frame.assign(**{name: grades[name].to_numpy() for name in ("adherence", "kept")}), known["told"]
-    judged, told = judge_roles(frame, roles, judge, seed=seed)
+    judged, told = judge_roles(frame, roles, judge, keep=keep, seed=seed)
     write_parquet(table, judged[["id", "adherence", "kept"]])
     write_json(document, {"key": key, "told": told})
     return judged, told

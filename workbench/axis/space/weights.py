@@ -15,9 +15,12 @@ DEFAULT_ARM, ROLE_ARM = "positive", "negative"
 
 
 def vector_rows(rows: pandas.DataFrame, *, filter: bool = True) -> Mask:
-    """The rows that vectors are made from: those of extraction questions with tokens, of roles only those `kept`."""
-    used = usable_mask(rows) & (rows["split"] == "extraction")
-    return used & (rows["kept"] | (rows["arm"] == DEFAULT_ARM)) if filter else used
+    """The rows that vectors are made from: extraction questions that the default answered, with tokens; of roles those `kept`."""
+    usable = usable_mask(rows) & (rows["split"] == "extraction")
+    default = usable & (rows["arm"] == DEFAULT_ARM)
+    asked = list(set(rows.loc[default, "question_id"]))
+    played = usable & (rows["arm"] == ROLE_ARM) & rows["question_id"].isin(asked)
+    return default | (played & rows["kept"] if filter else played)
 
 
 def axis_weights(rows: pandas.DataFrame, used: Mask, roles: Sequence[str]) -> Any:
@@ -28,12 +31,11 @@ def axis_weights(rows: pandas.DataFrame, used: Mask, roles: Sequence[str]) -> An
 
         w_i = m_q / n_q      m_q = the roles' weight on question q,  n_q = the default's rows on it
 
-    so that no question weighs more on one side than on the other (after a filter it otherwise would). Rows of a question that
-    the default has no row of weigh nothing. Raises WorkbenchError when nothing is left on a side.
+    so that no question weighs more on one side than on the other (after a filter it otherwise would). used: `vector_rows`.
+    Raises WorkbenchError when nothing is left on a side.
     """
     default = used & (rows["arm"] == DEFAULT_ARM)
-    asked = list(set(rows.loc[default, "question_id"]))
-    role = used & (rows["arm"] == ROLE_ARM) & rows["trait"].isin(list(roles)) & rows["question_id"].isin(asked)
+    role = used & (rows["arm"] == ROLE_ARM) & rows["trait"].isin(list(roles))
     names: Any = rows.loc[role, "trait"]
     if not default.any() or names.empty:
         side = "the default assistant" if not default.any() else "any of the roles"

@@ -44,6 +44,9 @@ def command(
     judge: Annotated[
         str, typer.Option("--judge", help="Who grades 0 to 3 how fully they are played: offline, openai, anthropic, local, none.")
     ] = "offline",
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=0, max=3, help="Lowest grade that is kept. [default: 3; 1 with offline]")
+    ] = None,
     judge_model: JudgeModelOption = None,
     judge_url: JudgeUrlOption = None,
     generate_with: GenerateWithOption = None,
@@ -81,8 +84,8 @@ def command(
     from . import roles_job as job
 
     asked = job.Asked(
-        tuple(role or ()), model, full, n_roles, n_questions, n_prompts, samples, min_count, max_new_tokens, judge, judge_model,
-        judge_url, generate_with, generate_model, hook, folder, export, out, dtype, batch_size, device, max_memory,
+        tuple(role or ()), model, full, n_roles, n_questions, n_prompts, samples, min_count, max_new_tokens, judge, keep,
+        judge_model, judge_url, generate_with, generate_model, hook, folder, export, out, dtype, batch_size, device, max_memory,
         seed or 0,
     )  # fmt: skip
     with reserved_output(as_json, quiet):

@@ -36,6 +36,7 @@ class Asked:
     min_count: int | None
     max_new_tokens: int | None
     judge: str
+    keep: int | None
     judge_model: str | None
     judge_url: str | None
     generate_with: str | None
@@ -152,8 +153,8 @@ def _run(asked: Asked) -> dict[str, Any]:
     placed: dict[str, Any] = {"device_map": "auto"} if config.device == "auto" else {"device": config.device}
     with RunFolder.open(asked.run_folder):
         model = load_model(config.model, dtype=config.dtype, max_memory=config.memory_budget, **placed)
-        run = map_roles(model, asked.run_folder, design=design, judge=judge, hook=hook, roles=roles, seed=config.seed,
-                        server=config.server)  # fmt: skip
+        run = map_roles(model, asked.run_folder, design=design, judge=judge, keep=asked.keep, hook=hook, roles=roles,
+                        seed=config.seed, server=config.server)  # fmt: skip
     vectors, counts = run.vectors, run.told["counts"]
     kept = dict(zip(vectors.names, vectors.n_kept, strict=True))
     return {
@@ -161,6 +162,7 @@ def _run(asked: Asked) -> dict[str, Any]:
         "n_default": vectors.n_default, "judge": run.told["judge"], "validation": run.told["validation"],
         "roles": [{"name": name, **count, "has_vector": name in kept} for name, count in counts.items()],
         "left_out": dict(vectors.left_out), "cosine_filtered_unfiltered": run.axis.evidence["cosine_filtered_unfiltered"],
+        "keep": run.told["keep"], "strict": run.told.get("strict"),
         "axis_norm": float(run.axis.direction.norm()), "folder": str(run.folder),
     }  # fmt: skip
 
@@ -241,6 +243,10 @@ def _show_run(value: dict[str, Any]) -> None:
     if found := value["validation"]:
         rates = [f"{found[f'rate_{name}']:.0%} {said}" for name, said in _RATES.items() if f"rate_{name}" in found]
         say(f"counted as fully played (grade 3): {', '.join(rates)}")
+    say(f"kept: grade {value['keep']} and more")
+    if found := value["strict"]:
+        say(f"of grade 3 alone: {found['n_roles']} roles, cosine of the axes {found['cos_axis']:.3f}, positions correlate "
+            f"{found['positions']:+.2f} by rank")  # fmt: skip
     say(f"axis with the filter and without it: cosine {value['cosine_filtered_unfiltered']:.3f}")
     say(f"next: workbench axis map {value['folder']}")
 

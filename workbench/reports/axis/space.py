@@ -71,12 +71,15 @@ def cautions(space: PersonaSpace) -> list[str]:
     if noise and noise["reliability"] < 0.7:
         told.append(f"Halves of the questions place the characters differently (reliability {noise['reliability']:.2f}): much of "
                     "their spread is sampling noise.")  # fmt: skip
-    found = filtered.get("validation")
+    found, strict = filtered.get("validation"), filtered.get("strict")
     if found and found.get("rate_own") is not None and found["rate_own"] < 2 * found["rate_default"]:
-        told.append("The filter keeps the characters’ own answers hardly more often than the default’s: it says little here.")
-    if (filtered.get("judge") or {}).get("name") == "offline":
-        told.append("The filter takes answers that moved away from the default assistant, which lengthens the axis; the run "
-                    "gives the cosine with the axis of all answers.")  # fmt: skip
+        told.append("The grades tell the characters’ own answers hardly from the default assistant’s.")
+    if filtered.get("keep") == 3:
+        told.append("Only answers graded 3 count; a filter by distance from the default assistant would lengthen the axis.")
+    elif filtered.get("keep") is not None:
+        alone = f" The axis of those graded 3 has cosine {strict['cos_axis']:.2f} with this one." if strict else ""
+        told.append(f"All answers graded {filtered['keep']} or more count, those that do not break their character: whether they "
+                    f"play it fully is not known.{alone}")  # fmt: skip
     if space.clusters["k"] == 1:
         told.append("The gap statistic finds no clusters: five groups are a cut through one cloud.")
     return told
