@@ -27,7 +27,7 @@ def nearest_figure(placement: Placement) -> Figure:
     rows = [(one["role"].replace("_", " "), one["cos"], one["low"], one["high"]) for one in shown]
     limits = [retrieval["self_cos"][1], retrieval["other_cos_95"]]
     described = "; ".join(f"{name} {signed(value, 2)}" for name, value, *_ in rows[:5])
-    key = "whisker: 95%; blue line: a character's own other half; dashed: the nearest other character, 95% below"
+    key = "whisker: 95%; line: a character's own other half; dashed: the nearest other character, 95% below"
     return _rows(rows, f"Characters nearest to {placement.name}", described, key, limits)
 
 
@@ -58,7 +58,7 @@ def _rows(
         if math.isfinite(low) and math.isfinite(high):
             body.append(tag("path", d=f"M{x(low):.1f} {y:.1f}H{x(high):.1f}", class_="wbf-whisker"))
         body.append(tag("path", d=f"M{x(value):.1f} {y - 6:.1f}l6 6l-6 6l-6 -6Z", class_="wbf-mark"))
-        body.append(words(signed(value, 2), _WIDTH - 8, y + 4, anchor="end", class_="wbf-num", **_SMALL))
+        body.append(words(signed(value, 2), _WIDTH - 8, y + 4, anchor="end", class_="wbf-ink wbf-num", **_SMALL))
     return drawing(_WIDTH, bottom + 26, body, title=title, description=described or "nothing to show")
 
 
