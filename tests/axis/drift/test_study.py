@@ -17,6 +17,8 @@ from workbench.axis.drift.result import DriftStudy
 from workbench.axis.drift.study import drift_study
 from workbench.base.errors import WorkbenchError
 from workbench.personas.placebos import PlaceboVectors
+from workbench.steering.apply import steered
+from workbench.steering.edits import Edit
 
 DOMAINS = ("coding", "therapy")
 MANY = [spoken(domain, number) for domain in DOMAINS for number in range(12)]
@@ -166,6 +168,18 @@ def test_along_the_drift_itself_the_drift_is_its_length(model, tmp_path):
         found = study.groups["all"]["effects"]["drift"]["value"]
         assert found == pytest.approx(sign * float(shift.norm()) / study.median_norm, rel=1e-3)
         assert study.tokens[0] == tuple(model.tokenizer.convert_ids_to_tokens(few[0].turns[0].ids))
+
+
+def test_a_push_along_the_axis_moves_positions_by_its_dose_and_no_drift(model, tmp_path):
+    axis = axis_of(model, torch.linspace(-1, 1, model.d_model))
+    plain = drift_study(model, axis, a_few(), tmp_path / "plain", n_bootstrap=50)
+    with steered(model, Edit.add(axis, 0.25, scope="all")):
+        pushed = drift_study(model, axis, a_few(), tmp_path / "pushed", n_bootstrap=50)
+    for context in ("history", "alone", "shuffled", "swapped"):
+        gap = pushed.positions(context) - plain.positions(context)
+        torch.testing.assert_close(gap[gap.isfinite()], torch.full_like(gap[gap.isfinite()], 0.25), atol=1e-4, rtol=0)
+    assert pushed.groups["coding"]["effects"]["drift"]["value"] == pytest.approx(
+        plain.groups["coding"]["effects"]["drift"]["value"], abs=1e-4)  # fmt: skip
 
 
 def test_an_axis_of_another_model_and_silence_are_refused(model, tmp_path):
