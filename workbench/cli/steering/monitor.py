@@ -34,7 +34,7 @@ def command(
     system: Annotated[str | None, typer.Option("--system", help="The system prompt of --prompt.")] = None,
     transcript: Annotated[
         Path | None,
-        typer.Option("--transcript", help='Read what was said already: JSONL, JSON or a folder of {"messages": [...]}, tools too.'),
+        typer.Option("--transcript", help='What was said already: JSONL, JSON or a folder of {"messages": [...]}, tools too.'),
     ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Set alarm thresholds on neutral replies, and save the monitor.")
