@@ -8,9 +8,11 @@ import torch
 from tests.axis.space.planted import HOOKS, judged_rows, planted_rows, stored
 from workbench.axis.space.axis import AXIS, assistant_axis, role_vector, thinned
 from workbench.axis.space.role_vectors import RoleVectors, role_vectors
+from workbench.axis.space.tensors import write_tensors
 from workbench.axis.space.weights import axis_weights, vector_rows
 from workbench.base.errors import WorkbenchError
 from workbench.decomposition.shares import Design
+from workbench.personas.formats import read_vectors
 from workbench.personas.vectors import PersonaVector
 
 D = 32
@@ -128,3 +130,16 @@ def test_a_bootstrap_of_the_axis_keeps_the_weight_of_roles_and_questions(rollout
 def test_too_few_roles_are_refused_with_a_way_out(rollouts, judged, tiny_model):
     with pytest.raises(WorkbenchError, match="2 of 4 roles have 12 or more"):
         role_vectors(rollouts, judged, tiny_model, min_count=12)
+
+
+def test_published_tensors_are_written_row_by_block_and_read_again(vectors, tmp_path):
+    files = write_tensors(vectors, tmp_path)
+    axis = read_vectors(tmp_path / "axis.pt", model=vectors.model)
+    assert [file.name for file in files] == ["axis.pt", "reviewer.pt", "poet.pt", "judge.pt", "default.pt"]
+    for place, hook in enumerate(HOOKS):
+        assert torch.allclose(axis.at(hook), vectors.axis(hook).float(), atol=1e-5)
+        assert torch.equal(axis.extras["default_mean"][place], vectors.default[place])
+    raw = torch.load(tmp_path / "vectors" / "poet.pt", weights_only=True)
+    assert raw["role"] == "poet" and torch.equal(raw["vector"], vectors.means[1]) and axis.hook == HOOKS[1]
+    # Read back, the axis is a persona vector that points to the assistant.
+    assert axis.persona_vector().direction @ (DEFAULT - PLACES["judge"]) > 0

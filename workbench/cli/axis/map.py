@@ -25,6 +25,9 @@ def command(
         Path | None, typer.Option("--placebos", help="Placebo contrasts. [default: placebos-MODEL among those runs]")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The page. [default: RUN/space/map.html]")] = None,
+    tensors: Annotated[
+        Path | None, typer.Option("--tensors", help="Write axis and role vectors there as assistant-axis .pt files.")
+    ] = None,
     n_bootstrap: Annotated[int, typer.Option("--bootstrap", min=10, help="Replicates behind the intervals.")] = 200,
     seed: SeedOption = None,
     plan: PlanOption = False,
@@ -39,7 +42,7 @@ def command(
     from ..console import emit, reserved_output
     from . import map_job as job
 
-    asked = job.Asked(run, model, compare, traits, placebos, out, n_bootstrap, seed or 0)
+    asked = job.Asked(run, model, compare, traits, placebos, out, n_bootstrap, seed or 0, tensors)
     with reserved_output(as_json, quiet):
         value: dict[str, Any] = job.planned(asked) if plan else job.made(asked)
     emit(value, as_json=as_json, show=lambda: job.show(value))

@@ -34,6 +34,7 @@ class Asked:
     out: Path | None
     n_bootstrap: int
     seed: int
+    tensors: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -54,6 +55,7 @@ def made(asked: Asked) -> dict[str, Any]:
     """The figures of the space, after it and its page are written."""
     from workbench.axis.space.comparison import compare_spaces
     from workbench.axis.space.mapping import map_space, read_role_vectors
+    from workbench.axis.space.tensors import write_tensors
     from workbench.base.store import write_json
     from workbench.reports.axis.space import answer, cautions, save
 
@@ -65,7 +67,9 @@ def made(asked: Asked) -> dict[str, Any]:
     if compared is not None:
         write_json(asked.folder / "space" / COMPARISON, compared.to_json())
     page = save(space, asked.page, compared)
+    files = [] if asked.tensors is None else write_tensors(vectors, asked.tensors)
     return {**figures(space, vectors), "answer": answer(space), "cautions": cautions(space), "page": str(page),
+            "tensors": [str(file) for file in files],
             "comparison": None if compared is None else compared.to_json(), "folder": str(asked.folder)}  # fmt: skip
 
 
@@ -172,6 +176,8 @@ def show(value: dict[str, Any]) -> None:
         say(f"{one['trait']}: cos {one['cos_axis']:+.2f} with the axis{p}; nearest: {near}")
     if found := value["comparison"]:
         _show_comparison(found)
+    if value["tensors"]:
+        say(f"{value['tensors'][0]} and {len(value['tensors']) - 1} role vectors")
     say(value["page"])
 
 
