@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.axis.questions import question_bank
-from workbench.axis.roles import default_role
+from workbench.axis.roles import DEFAULT, default_role
 from workbench.axis.space.design import spread
 from workbench.axis.space.rollouts import every_block
 from workbench.axis.space.sums import group_sums
@@ -88,7 +88,7 @@ class Answers(Shown):
         own = [row.system == prompt for row in self.rows]
         spoken = [row.system in set(default) for row in self.rows]
         return self.rollouts.frame().assign(
-            trait=[name if mine else "default" for mine in own], arm=[ROLE_ARM if mine else DEFAULT_ARM for mine in own],
+            trait=[name if mine else DEFAULT for mine in own], arm=[ROLE_ARM if mine else DEFAULT_ARM for mine in own],
             split=["extraction" if mine or theirs else "sealed" for mine, theirs in zip(own, spoken, strict=True)],
             kept=True, adherence=[3.0 if mine else 0.0 for mine in own],
         )  # fmt: skip
