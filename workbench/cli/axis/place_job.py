@@ -100,8 +100,9 @@ class Asked:
 
 def made(asked: Asked) -> dict[str, Any]:
     """Place the prompt and write its page."""
-    from workbench.axis.design.place import place
+    from workbench.axis.design.place import PLACES, place
     from workbench.axis.space.mapping import read_role_vectors
+    from workbench.base.runs import RunFolder
     from workbench.labeling.files.store import load_labels
     from workbench.models.loading import load_model
     from workbench.reports.axis.design import save
@@ -117,10 +118,11 @@ def made(asked: Asked) -> dict[str, Any]:
     model = load_model(config.model, dtype=config.dtype, max_memory=config.memory_budget, **placed)
     sae = _sae(asked.sae, model.name, [str(hook) for hook in vectors.hooks])
     labels = load_labels(sae.id, sae_hash=sae.weights_hash) if sae else None
-    found = place(
-        model, prompt, asked.folder, name=asked.name, folder=asked.out, design=design, traits=traits, placebos=placebos,
-        sae=sae, labels=labels, expected=expected, seed=config.seed, server=config.server,
-    )  # fmt: skip
+    with RunFolder.open(asked.out or asked.folder / PLACES):  # the answers of all prompts lie together
+        found = place(
+            model, prompt, asked.folder, name=asked.name, folder=asked.out, design=design, traits=traits, placebos=placebos,
+            sae=sae, labels=labels, expected=expected, seed=config.seed, server=config.server,
+        )  # fmt: skip
     page = save(found, asked.place / "place.html")
     value = found.to_json()
     return {**value, "nearest": found.nearest, "axis_position": found.position, "drift_risk": drift_risk(value),
