@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import content_hash, read_json
 
+from . import stages
 from .judge_choice import JudgeChoice
-from .stages import Job
+from .options import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from .config import JobConfig
@@ -25,24 +26,28 @@ def given_folder(name: str) -> Path | None:
     return folder if (folder / VECTOR).is_file() and not (folder / "trait.yaml").is_file() else None
 
 
-def job_of(config: JobConfig, folder: Path, *, sae_needed: bool = True) -> Job:
+def job_of(config: JobConfig, folder: Path, *, sae_needed: bool = True) -> stages.Job:
     """The work on a trait, or on the vector that lies in a run folder already."""
     given = given_folder(config.trait)
-    return Job(config, folder, sae_needed=sae_needed) if given is None else GivenJob(config, folder, given, sae_needed=sae_needed)
+    if given is None:
+        return stages.Job(config, folder, sae_needed=sae_needed)
+    return GivenJob(config, folder, given, sae_needed=sae_needed)
 
 
-class GivenJob(Job):
-    """The later stages of the job on the vector that lies in `given`, which is taken as it is, with its own model.
+class GivenJob(stages.Job):
+    """The later stages of the job on the vector that lies in `given`, which is taken as it is; the model is the vector's own, by
+    its name or by the one that is given for it.
 
     There are no contrast pairs and no sub-traits to sort labels by: both are left out, as for any trait without them.
-    Raises WorkbenchError for another folder or model.
+    Raises WorkbenchError for another folder.
     """
 
     def __init__(self, config: JobConfig, folder: Path, given: Path, *, sae_needed: bool = True) -> None:
         if folder.resolve() != given.resolve():
             raise WorkbenchError(f"--out {folder} for the run in {given}", "its own folder", "leave --out away, or copy the run")
         self.told = read_json(given / VECTOR)
-        model = str(self.told["model"].get("name") or config.model)
+        own = str(self.told["model"].get("name") or config.model)
+        model = own if config.model == DEFAULT_MODEL else config.model
         super().__init__(replace(config, model=model), folder, sae_needed=sae_needed)
 
     @cached_property
