@@ -77,7 +77,7 @@ def test_reading_gives_the_activations_of_the_generation_itself(model, played):
     whole = replace(one, turns=(*one.turns[:2], Turn("What is it like?", made.text, made.response_ids)))
     passes = list(passes_of(model, [whole], ["history"]))
     read = {place.turn: (start, tokens) for place, start, tokens in activations_of(model, passes, HOOK)}
-    assert len(passes) == 1 and read[2][0] == len(prompt.ids)
+    assert made.means is not None and len(passes) == 1 and read[2][0] == len(prompt.ids)
     torch.testing.assert_close(read[2][1].mean(dim=0), made.means[0], atol=1e-5, rtol=1e-4)
 
 

@@ -11,7 +11,9 @@ import torch
 
 from tests.axis.drift.world import D_MODEL, HOOK, NORM, UNIT, axis_of, spoken, study_of, written
 from tests.tiny import tiny_model
+from workbench.axis.drift import study as studying
 from workbench.axis.drift.conversation import Conversation
+from workbench.axis.drift.effects import effect_vectors
 from workbench.axis.drift.reading import read_replies
 from workbench.axis.drift.result import DriftStudy
 from workbench.axis.drift.study import drift_study
@@ -206,3 +208,16 @@ def test_the_mean_slope_is_the_fixed_effect_of_a_mixed_model():
     assert ours["value"] == pytest.approx(float(fitted.params["turn"]), abs=1e-4)
     low, high = fitted.conf_int().loc["turn"]
     assert ours["interval"][1] - ours["interval"][0] == pytest.approx(high - low, rel=0.35)
+
+
+def test_an_axis_that_is_no_axis_is_called_special_no_more_often_than_stated():
+    """Directions with the replies' own covariance take the axis' place: p is uniform, whatever moves."""
+    talks = MANY[12:]
+    read = written(talks, away, noise=0.3)
+    sample, random = read.means["alone"], torch.Generator().manual_seed(3)
+    vectors, found = effect_vectors(read, "drift", len(talks)), []
+    for seed in range(30):
+        direction = torch.randn(len(sample), generator=random) @ (sample - sample.mean(dim=0))
+        site = studying._site(read, "none", HOOK, direction / direction.norm(), NORM, None, 39, seed)
+        found.append(studying._nulls(site, vectors, 1)["p_random"])
+    assert sum(p <= 0.05 for p in found) <= 5 and sum(p <= 0.5 for p in found) in range(7, 24)
