@@ -33,7 +33,7 @@ def _table(chosen: dict[str, Any]) -> dict[str, Any]:
 
     one, bench = capping.materials(), capping.bench()
     at = {"percentile": chosen["percentile"], "feature_percentile": chosen["feature_percentile"]}
-    arms = table_arms(one, bench.neutral, label=chosen["band"], **at)
+    arms = table_arms(one, bench.kl, label=chosen["band"], **at)
     used = {"calibrated_on": one.calibrated_on, "seed": capping.SEED, "told": one.told()}
     found = jailbreak_table(bench, arms, one.direct(), one.behind(), **used)
     jailbreak_figure(found).save(capping.IMAGES / "axis_jailbreak.svg")

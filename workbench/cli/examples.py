@@ -65,12 +65,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "axis roles --model gemma3-270m --full --plan",
     ),
     "axis cap": (
-        "axis cap runs/axis-smollm2-135m-instruct --band 20-24 --percentile 25",
-        "axis cap runs/axis-smollm2-135m-instruct --sweep --requests 30 --plan",
+        "axis cap runs/axis-smollm2-135m-instruct --band 20-24",
+        "axis cap runs/axis-smollm2-135m-instruct --sweep --plan",
     ),
     "axis jailbreak": (
         "axis jailbreak runs/axis-smollm2-135m-instruct --plan",
-        "axis jailbreak runs/axis-smollm2-135m-instruct --percentile 50 --set harmbench",
+        "axis jailbreak runs/axis-smollm2-135m-instruct --percentile 50",
     ),
     "axis place": (
         "axis place --system-prompt gardener-soul --expect editor,artisan",

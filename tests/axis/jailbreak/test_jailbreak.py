@@ -18,8 +18,10 @@ from workbench.axis.jailbreak.harness import REDACTED, AttackBench, Outcomes, Tr
 from workbench.axis.jailbreak.prompts import HarmfulPrompt
 from workbench.axis.jailbreak.rates import Rate, lift, not_testable, rate, reduction
 from workbench.axis.roles import Role
+from workbench.base.display import html_for
 from workbench.base.errors import WorkbenchError
 from workbench.personas.judges import Judgement
+from workbench.reports.axis.jailbreak import jailbreak_figure
 from workbench.steering.cost.capability import Exam
 
 CANARY = "canary-7f31"
@@ -62,7 +64,8 @@ def test_replies_are_kept_for_their_owner_alone_and_no_table_holds_a_word(bench)
     assert files and all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
     assert any(CANARY in file.read_text() for file in files)
     assert not any(CANARY in file.read_text() for file in (bench.folder / "verdicts").rglob("*.json"))
-    for shown in (found.redacted(), [dict(row) for row in found.replies().rows], shown_rows(found.rows), repr(found)):
+    words = [repr(found), repr(attempts()[0]), repr(PROMPTS[0])]
+    for shown in (found.redacted(), [dict(row) for row in found.replies().rows], shown_rows(found.rows), words):
         assert CANARY not in json.dumps(shown)
     assert shown_rows(found.rows)[0]["response"] == REDACTED
     assert CANARY in json.dumps(shown_rows(found.rows, text=True))
@@ -102,6 +105,10 @@ def test_the_table_holds_rates_with_intervals_capability_and_no_words(bench, mon
     assert value["capability"]["capped"]["losses"]["surprise"]["loss"] != 0
     assert value["n"] == {"direct": 6, "persona": 12, "capped": 12}
     assert CANARY not in json.dumps(value)
+    drawn = jailbreak_figure(found).svg
+    assert all(arm in drawn for arm in value["jailbreak"]) and CANARY not in drawn
+    assert value["testable"] or "not testable here" in drawn
+    assert CANARY not in (html_for(found) or CANARY)
     with pytest.raises(WorkbenchError, match="one role"):
         from workbench.axis.capping.calibration import text_hash
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tests.tiny import tiny_model
 from workbench.axis.capping.caps import Capping
 from workbench.axis.capping.published import read_cappings
 from workbench.axis.jailbreak.prompts import harmful_prompts
+from workbench.cli.axis import jailbreak
 from workbench.cli.gateway import capping_edits
 from workbench.decomposition.decompose import decompose
 from workbench.models.loading import load_model
@@ -22,6 +22,8 @@ from workbench.personas.extraction import extract
 from workbench.personas.traits import load_trait
 from workbench.saes.registry import load_sae
 
+SWEPT = ("--sweep", "--sweep-band", "own", "--sweep-percentile", "50")
+FEW = ("--calibration", "4", "--benign", "2")
 HOOK = "blocks.1.hook_resid_post"
 SMALL = ("--requests", "4", "--per-prompt", "1", "--documents", "2", "--items", "1", "--max-new-tokens", "5", "--band", "own",
          "-q")  # fmt: skip
@@ -46,8 +48,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_question_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Capability on documents alone: which sets an untrained model can answer takes long to find out, and is known."""
+    """Capability on documents alone (which sets an untrained model can answer takes long to find out), KL on two sentences."""
     monkeypatch.setattr("workbench.steering.cost.capability.question_sets", lambda: ())
+    few = ("The weather in the north is cold.", "The rivers are long.")
+    monkeypatch.setattr("workbench.steering.cost.matching.neutral_snippets", lambda: few)
 
 
 def arguments(place: Path) -> tuple[Any, ...]:
@@ -71,8 +75,10 @@ def test_a_cap_is_calibrated_written_exported_and_taken_by_the_gateway(workbench
 
 
 @pytest.mark.assets
-def test_the_table_is_printed_without_a_word_and_replies_are_for_their_owner(workbench: Any, place: Path, tmp_path: Path):
-    answer = workbench("axis", "jailbreak", *arguments(place), *SMALL, "--calibration", "4", "--out", tmp_path, "--json")
+def test_the_table_is_printed_without_a_word_and_replies_are_for_their_owner(
+    workbench: Any, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = workbench("axis", "jailbreak", *arguments(place), *SMALL, *FEW, "--out", tmp_path, "--json")
     assert answer.code == 0, answer.err
     value = answer.json
     arms = {"direct", "persona", "axis cap", "feature cap", "reminder", "refusal, equal rate", "random 0, equal KL"}
@@ -86,20 +92,21 @@ def test_the_table_is_printed_without_a_word_and_replies_are_for_their_owner(wor
     for path in set(written) - set(private):
         assert not any(text in path.read_text(encoding="utf-8") for text in requests), path
     assert not any(text in answer.out for text in requests)
-    shown = workbench("axis", "jailbreak", *arguments(place), *SMALL, "--calibration", "4", "--out", tmp_path)
-    assert shown.code == 0 and "AUROC" in shown.out and not any(text in shown.out for text in requests)
-    shows = ("--calibration", "4", "--out", tmp_path, "--show-text", "--json")
-    told = workbench("axis", "jailbreak", *arguments(place), *SMALL, *shows)
-    assert all(text in json.dumps(told.json["texts"], ensure_ascii=False) for text in requests)
+    jailbreak._show(value)
+    shown = capsys.readouterr().out
+    assert "AUROC" in shown and "axis cap" in shown and not any(text in shown for text in requests)
+    told = workbench("axis", "jailbreak", *arguments(place), *SMALL, *FEW, "--out", tmp_path, "--show-text")
+    assert told.code == 0 and "== axis cap" in told.out
+    assert all(any(text[:40] in line for line in told.out.splitlines()) for text in requests)
 
 
 @pytest.mark.assets
 def test_a_sweep_holds_a_row_per_cap(workbench: Any, place: Path, tmp_path: Path) -> None:
-    answer = workbench("axis", "cap", *arguments(place), *SMALL, "--sweep", "--out", tmp_path, "--json")
+    answer = workbench("axis", "cap", *arguments(place), *SMALL, *SWEPT, "--out", tmp_path, "--json")
     assert answer.code == 0, answer.err
     sweep = answer.json["sweep"]
     directions = {row["direction"] for row in sweep["capping"]}
-    assert directions >= {"evil", "random 0", "random 1", "refusal"}
+    assert directions >= {"evil", "random 0", "random 1", "refusal", "features"}
     for row in sweep["capping"]:
         assert row["capability_interval"][0] <= row["capability"] <= row["capability_interval"][1]
         assert 0 <= row["harm"] <= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from workbench.models.model import Model
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.interface import SparseAutoencoder
-    from workbench.steering.cost.matching import NeutralShift
+    from workbench.steering.edits import Edit
 
     from .features import FeatureLimits
 
@@ -53,12 +53,14 @@ class Limits(Shown):
                 "band": band, "blocks": [hook.block for hook in hooks], "direction": name}  # fmt: skip
         return Arm(f"{name} at {percentile:g}" + (f", {band}" if band else ""), capping.edits(), told=told)
 
-    def at_kl(self, name: str, hooks: Sequence[HookPoint], kl: float, neutral: NeutralShift, *, band: str = "") -> Arm:
-        """The same at the percentile whose cap moves neutral text by `kl` nats per token, or as near as it comes."""
+    def at_kl(
+        self, name: str, hooks: Sequence[HookPoint], kl: float, shift: Callable[[Sequence[Edit]], float], *, band: str = ""
+    ) -> Arm:
+        """The same at the percentile whose cap moves neutral text by `kl` nats per token (`shift`), or as near as it comes."""
         def edits_at(percentile: float):
             return self.arm(name, hooks, percentile).edits
 
-        percentile, reached = percentile_at_kl(neutral, edits_at, kl)
+        percentile, reached = percentile_at_kl(shift, edits_at, kl)
         arm = self.arm(name, hooks, percentile, band=band)
         return Arm(f"{name} at equal KL", arm.edits, told={**arm.told, "method": f"{name}, equal KL", "wanted_kl": kl,
                                                           "reached_kl": reached})  # fmt: skip
@@ -84,13 +86,14 @@ def make_limits(
 def feature_arm(limits: FeatureLimits, sae: SparseAutoencoder, percentile: float, *, name: str = "features") -> Arm:
     """Caps on the features that carry the axis, at `percentile` of the assistant's own activations."""
     capping = limits.capping(percentile)
-    told = {"method": name, "level": percentile, "percentile": percentile, "blocks": [sae.hook.block], **capping.source}
+    told = {**capping.source, "method": name, "direction": name, "level": percentile, "percentile": percentile,
+            "blocks": [sae.hook.block]}  # fmt: skip
     return Arm(f"{name} at {percentile:g}", capping.edits(sae), told=told)
 
 
 def reminder_arm(text: str, *, name: str = "reminder") -> Arm:
     """Words after the system prompt, and nothing else."""
-    return Arm(name, reminder=text, told={"method": name, "level": None})
+    return Arm(name, reminder=text, told={"method": name, "direction": name, "level": None})
 
 
 def _kept(axis: PersonaVector) -> Any:

@@ -20,7 +20,6 @@ from workbench.personas.vectors import PersonaVector, empty_rows
 
 if TYPE_CHECKING:
     from workbench.models.model import Model
-    from workbench.steering.cost.matching import NeutralShift
     from workbench.steering.edits import Edit
 
 _LAST = "last"
@@ -82,19 +81,19 @@ def refusal_axis(
 
 
 def percentile_at_kl(
-    neutral: NeutralShift, edits_at: Callable[[float], Sequence[Edit]], kl: float, *, most: float = 100.0
+    shift: Callable[[Sequence[Edit]], float], edits_at: Callable[[float], Sequence[Edit]], kl: float, *, most: float = 100.0
 ) -> tuple[float, float]:
     """(percentile, KL reached) of the cap that moves neutral text by `kl` nats per token; the largest percentile, with what it
     reaches, where none moves it so far.
 
-    KL grows with the limit: bisection, to a hundredth of the range or 5% of the KL.
+    `shift(edits)` is the mean KL on neutral text (`ReplyBench.kl`). It grows with the limit: ten steps of bisection, or to 5%.
     """
-    low, high, reached = 0.0, most, neutral(edits_at(most))
+    low, high, reached = 0.0, most, shift(edits_at(most))
     if reached <= kl:
         return most, reached
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        reached = neutral(edits_at(middle))
+        reached = shift(edits_at(middle))
         if abs(reached - kl) <= 0.05 * kl:
             return middle, reached
         low, high = (middle, high) if reached < kl else (low, middle)

@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from workbench.axis.jailbreak.attempts import Arm, Attempt, crossed, direct_attempts
-from workbench.axis.jailbreak.prompts import SOURCES, HarmfulPrompt, harmful_prompts
+from workbench.axis.jailbreak.prompts import SOURCES, HarmfulPrompt, harmful_prompts, in_the_wild
 from workbench.axis.questions import question_bank
-from workbench.axis.roles import jailbreak_personas
+from workbench.axis.roles import Role, jailbreak_personas
 from workbench.axis.scripts import benign_role_play, reminder
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
@@ -25,13 +25,12 @@ from .calibration import text_hash
 from .controls import placebo_axes, refusal_axis
 
 if TYPE_CHECKING:
-    from workbench.axis.roles import Role
     from workbench.models.hookpoints import HookPoint
     from workbench.models.model import Model
     from workbench.personas.placebos import PlaceboVectors
     from workbench.personas.vectors import PersonaVector
     from workbench.saes.interface import SparseAutoencoder
-    from workbench.steering.cost.matching import NeutralShift
+    from workbench.steering.edits import Edit
 
     from .features import FeatureLimits
 
@@ -57,6 +56,8 @@ class Design:
     control_percentiles: tuple[float, ...] = (25.0, 75.0)
     n_random: int = 2
     n_placebo: int = 1
+    n_wild: int = 0
+    """Jailbreak texts that people posted, as personas beside ours."""
     unit: str = "token"
     """Of the limits: percentiles over tokens, or over replies."""
     seed: int = 0
@@ -99,9 +100,9 @@ class Materials(Shown):
         each = min(self.design.per_prompt, len(self.personas))
         return crossed(chosen, self.personas, per_prompt=each, seed=self.design.seed)
 
-    def benign(self) -> tuple[Attempt, ...]:
-        """Harmless role-play."""
-        return benign_attempts([(one.id, one.system, one.user) for one in benign_role_play()])
+    def benign(self, n: int | None = None) -> tuple[Attempt, ...]:
+        """Harmless role-play, the first `n` requests."""
+        return benign_attempts([(one.id, one.system, one.user) for one in benign_role_play()[:n]])
 
     def told(self) -> dict[str, Any]:
         """For tables and provenance (JSON types, no words)."""
@@ -128,8 +129,15 @@ def make_materials(
         others += placebo_axes(placebos, axis, hooks, design.n_placebo, seed=design.seed)
     how: dict[str, Any] = {"n_random": design.n_random, "unit": design.unit, "seed": design.seed, "rows": rows}
     limits = make_limits(model, axis, hooks, others=others, **how)
-    personas = tuple(one for one in jailbreak_personas() if one.group != CONTROL)
+    personas = tuple(one.called(model.name) for one in jailbreak_personas() if one.group != CONTROL)
+    personas += wild_personas(design.n_wild, seed=design.seed)
     return Materials(design, limits, chosen, calibration, evaluation, personas, sae, features)
+
+
+def wild_personas(n: int, *, seed: int = 0) -> tuple[Role, ...]:
+    """`n` jailbreak texts that people posted, as system prompts (fetched, never kept in the repository)."""
+    texts = in_the_wild(n, seed=seed) if n else ()
+    return tuple(Role(f"wild-{text_hash(text)[:8]}", (text,), "a text that people posted", "", "wild") for text in texts)
 
 
 def sweep_arms(one: Materials) -> list[Arm]:
@@ -143,21 +151,22 @@ def sweep_arms(one: Materials) -> list[Arm]:
 
 
 def table_arms(
-    one: Materials, neutral: NeutralShift, *, label: str, percentile: float, feature_percentile: float | None = None
-) -> list[Arm]:
+    one: Materials, shift: Callable[[Sequence[Edit]], float], *, label: str, percentile: float,
+    feature_percentile: float | None = None,
+) -> list[Arm]:  # fmt: skip
     """The arms of the jailbreak table: the chosen cap, every control at the same percentile of the same texts (so that as many
-    calibration tokens change) and at the same KL on neutral text, the feature cap, and the reminder."""
+    calibration tokens change) and at the same KL on neutral text (`shift`: `ReplyBench.kl`), the feature cap, the reminder."""
     hooks = one.hooks[label]
     cap = one.limits.arm(one.limits.axis.trait, hooks, percentile, band=label)
     arms = [Arm("axis cap", cap.edits, told=cap.told)]
     if feature_percentile is not None:
         arms += [Arm("feature cap", arm.edits, told=arm.told) for arm in _feature_arms(one, [feature_percentile])]
     arms.append(reminder_arm(reminder()))
-    kl = neutral(cap.edits)
+    kl = shift(cap.edits)
     for control in one.controls:
         same = one.limits.arm(control, hooks, percentile, band=label)
         arms.append(Arm(f"{control}, equal rate", same.edits, told=same.told))
-        matched = one.limits.at_kl(control, hooks, kl, neutral, band=label)
+        matched = one.limits.at_kl(control, hooks, kl, shift, band=label)
         arms.append(Arm(f"{control}, equal KL", matched.edits, told=matched.told))
     return arms
 

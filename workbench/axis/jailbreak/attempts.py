@@ -28,8 +28,8 @@ class Attempt:
     """The request's id."""
     persona: str
     """The persona's name; "" for none."""
-    system: str
-    user: str
+    system: str = field(repr=False)
+    user: str = field(repr=False)
     sample: int = 0
 
 

@@ -26,6 +26,7 @@ from workbench.steering.cost import capability as exams
 from workbench.steering.cost.matching import NeutralShift
 from workbench.steering.cost.replies import Replies
 from workbench.steering.cost.sweep import Cell
+from workbench.steering.cost.treatments import edits_key
 
 from .attempts import Arm, Attempt
 from .judging import verdicts
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from workbench.models.prompts import ChatTokens
     from workbench.personas.judges import Judge
     from workbench.steering.cost.capability import Capability, Exam
+    from workbench.steering.edits import Edit
 
 WORDS = ("system", "question", "response", "response_ids", "lead_ids")
 """Columns that hold what was asked and said."""
@@ -87,7 +89,11 @@ class ReplyBench:
 
     def __init__(self, model: Model, folder: str | Path, trying: Trying | None = None) -> None:
         self.model, self.folder, self.trying = model, Path(folder), trying or Trying()
-        self._replies = AnswerCache(self.folder / "replies", private=True)
+        self._replies, self._shifts = AnswerCache(self.folder / "replies", private=True), AnswerCache(self.folder / "shifts")
+
+    def kl(self, edits: Sequence[Edit]) -> float:
+        """How far edits move neutral text, nats per token; kept."""
+        return kept(self._shifts, [self._model_key, edits_key(edits)], lambda: self.neutral(edits)) if edits else 0.0
 
     @cached_property
     def neutral(self) -> NeutralShift:
@@ -166,7 +172,7 @@ class AttackBench(ReplyBench):
             with steered(self.model, edits):
                 before = f"{arm.reminder}\n\n" if arm.reminder else ""
                 measured = exams.capability(self.model, self.exam, before=before).to_dict()
-        return {"capability": measured, "kl": self.neutral(arm.edits) if arm.edits else 0.0}
+        return {"capability": measured, "kl": self.kl(arm.edits)}
 
 
 def shown_rows(rows: Sequence[dict[str, Any]], *, text: bool = False) -> list[dict[str, Any]]:
@@ -187,9 +193,9 @@ def kept(cache: AnswerCache, key: Any, make: Callable[[], Any]) -> Any:
 
 def _row(arm: Arm, asked: Attempt, one: Generated) -> dict[str, Any]:
     place = {"prompt": asked.prompt, "persona": asked.persona, "sample": asked.sample}
-    words = {"system": arm.system(asked), "question": asked.user, "response": one.text, "response_ids": list(one.response_ids)}
-    thought = {"lead_ids": list(one.lead_ids)} if one.lead_ids else {}
-    return {**place, "n_tokens": len(one.response_ids), "finished": one.finished, **words, **thought}
+    words = {"system": arm.system(asked), "question": asked.user, "response": one.text}
+    ids = {"response_ids": list(one.response_ids), "lead_ids": list(one.lead_ids)}
+    return {**place, "n_tokens": len(one.response_ids), "finished": one.finished, **words, **ids}
 
 
 def _everywhere(edit: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.axis.capping.calibration import text_hash
@@ -21,7 +21,7 @@ class HarmfulPrompt:
 
     id: str
     source: str
-    text: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True)

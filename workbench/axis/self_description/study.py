@@ -83,7 +83,7 @@ def self_description(
         for dose in doses:
             arm = Arm(f"dose {dose:+g}", (_add(axis, axis, dose),))
             mine = _measured(bench, arm, attempts)
-            kl = bench.neutral(arm.edits)
+            kl = bench.kl(arm.edits)
             helpers[f"{dose:+g}"] = _trades(mine)
             theirs = {EQUAL_NORM: _pooled(bench, axis, randoms, [dose] * len(randoms), attempts)}
             if equal_kl and kl > 1e-5:

@@ -34,6 +34,7 @@ from .caps_options import (
     SuccessModelOption,
     SuccessUrlOption,
     UnitOption,
+    WildOption,
 )
 
 
@@ -45,9 +46,16 @@ def command(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Measure percentiles x bands and controls: harm behind personas, capability, KL.")
     ] = False,
+    sweep_band: Annotated[
+        list[str] | None, typer.Option("--sweep-band", help="Again for more. [default: around, published, middle]")
+    ] = None,
+    sweep_percentile: Annotated[
+        list[float] | None, typer.Option("--sweep-percentile", help="Again for more. [default: 10, 25, 50, 75]")
+    ] = None,
     sets: SetOption = None,
     requests: Annotated[int, typer.Option("--requests", min=2, help="Harmful requests of the sweep.")] = 40,
     per_prompt: PerPromptOption = 2,
+    wild: WildOption = 0,
     judge: SuccessJudgeOption = "objective",
     judge_model: SuccessModelOption = None,
     judge_url: SuccessUrlOption = None,
@@ -81,9 +89,12 @@ def command(
     from ..console import emit, reserved_output
     from . import caps_job as job
 
-    said = job.Said(axis, percentile, band, unit, tuple(sets or ()), 1, requests, per_prompt, None, judge, judge_model, judge_url,
-                    documents, items, placebos, sae, hook, model, max_new_tokens, batch_size, out, dtype, device, max_memory,
-                    seed or 0)  # fmt: skip
+    bands = tuple(sweep_band or ("around", "published", "middle"))
+    said = job.Said(
+        axis, percentile, band, unit, tuple(sets or ()), 1, requests, per_prompt, wild, 0, bands, tuple(sweep_percentile or ()),
+        None, judge, judge_model, judge_url, documents, items, placebos, sae, hook, model, max_new_tokens, batch_size, out, dtype,
+        device, max_memory, seed or 0,
+    )  # fmt: skip
     with reserved_output(as_json, quiet):
         value = job.plan(said, "cap", measured=sweep) if plan else job.capped(said, export=export, sweep=sweep)
     emit(value, as_json=as_json, show=lambda: _show(value))

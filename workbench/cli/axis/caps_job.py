@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from workbench.saes.interface import SparseAutoencoder
 
 RESULT, FIGURE = "result.json", "figure.svg"
-SWEEP_ARMS, TABLE_ARMS = 26, 13
+TABLE_ARMS = 13
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Said:
     requests: int = 60
     calibration: int = 40
     per_prompt: int = 2
+    wild: int = 0
+    benign: int = 40
+    sweep_bands: tuple[str, ...] = ()
+    sweep_percentiles: tuple[float, ...] = ()
     feature_percentile: float | None = None
     judge: str = "objective"
     judge_model: str | None = None
@@ -92,11 +96,10 @@ class Said:
         from workbench.axis.capping.experiment import Design
 
         known = Design()
-        bands = tuple(dict.fromkeys((self.band, *known.band_names)))
-        percentiles = tuple(sorted({self.percentile, *known.percentiles}))
+        bands = self.sweep_bands or (self.band,)
         return Design(sets=self.sets or known.sets, n_calibration=self.calibration, n_evaluation=self.requests,
-                      per_prompt=self.per_prompt, percentiles=percentiles, band_names=bands, unit=self.unit,
-                      seed=self.seed)  # fmt: skip
+                      per_prompt=self.per_prompt, percentiles=self.sweep_percentiles or known.percentiles, band_names=bands,
+                      n_wild=self.wild, unit=self.unit, seed=self.seed)  # fmt: skip
 
     @cached_property
     def loaded(self) -> Model:
@@ -207,10 +210,10 @@ def jailbroken(said: Said, *, show_text: bool) -> dict[str, Any]:
 
     bench, one = said.bench(), said.materials()
     at: dict[str, Any] = {"percentile": said.percentile, "feature_percentile": said.feature_percentile}
-    arms = table_arms(one, bench.neutral, label=said.band, **at)
+    arms = table_arms(one, bench.kl, label=said.band, **at)
     used: dict[str, Any] = {"calibrated_on": one.calibrated_on, "seed": said.seed, "told": one.told()}
     found = jailbreak_table(bench, arms, one.direct(), one.behind(), **used)
-    blocked = over_blocking(bench, arms, one.benign(), seed=said.seed)
+    blocked = over_blocking(bench, arms, one.benign(said.benign), seed=said.seed)
     figure = jailbreak_figure(found).save(said.folder / FIGURE)
     value = {**found.to_dict(), "over_blocking": blocked, "sentences": jailbreak_sentences(found), "figure": str(figure)}
     write_json(said.folder / RESULT, value)
@@ -232,9 +235,9 @@ def plan(said: Said, what: str, *, measured: bool) -> dict[str, Any]:
     steps = [step("start, load the model", 2 * IMPORT_SECONDS),
              step("limits from 200 replies, and controls", counted_reading(264, tokens, scale)["seconds"])]  # fmt: skip
     if measured:
-        n_arms = TABLE_ARMS if table else SWEEP_ARMS
+        n_arms = TABLE_ARMS if table else 12 + len(said.design.percentiles) * len(said.design.band_names)
         attempts = (said.requests if table else said.calibration) * said.per_prompt
-        groups = [attempts] * n_arms + ([40] * n_arms if table else [])
+        groups = [attempts] * n_arms + ([said.benign] * n_arms if table else [])
         sampled, read = counted_sampling(groups, batch, tokens, scale), counted_reading(6 * said.documents * n_arms, 64, scale)
         steps.append(step(f"{sum(groups):,} replies under {n_arms} arms", sampled["seconds"]))
         steps.append(step("perplexity, right answers and KL of each", read["seconds"]))

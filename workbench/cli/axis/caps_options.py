@@ -19,6 +19,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="harmbench, strongreject, advbench; again for more. [default: all]")
 ]
 PerPromptOption = Annotated[int, typer.Option("--per-prompt", min=1, help="Personas behind each request.")]
+WildOption = Annotated[
+    int, typer.Option("--in-the-wild", min=0, help="Jailbreak texts that people posted, as personas beside ours.")
+]
 SuccessJudgeOption = Annotated[
     str, typer.Option("--judge", help="objective, openai, anthropic or local: who says whether an attack worked.")
 ]

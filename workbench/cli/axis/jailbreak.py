@@ -34,6 +34,7 @@ from .caps_options import (
     SuccessModelOption,
     SuccessUrlOption,
     UnitOption,
+    WildOption,
 )
 
 
@@ -50,6 +51,8 @@ def command(
     requests: Annotated[int, typer.Option("--requests", min=2, help="Harmful requests that are tried.")] = 60,
     calibration: Annotated[int, typer.Option("--calibration", min=2, help="Other requests, for the refusal direction.")] = 40,
     per_prompt: PerPromptOption = 2,
+    wild: WildOption = 0,
+    benign: Annotated[int, typer.Option("--benign", min=1, max=40, help="Harmless requests to play a part.")] = 40,
     judge: SuccessJudgeOption = "objective",
     judge_model: SuccessModelOption = None,
     judge_url: SuccessUrlOption = None,
@@ -82,7 +85,7 @@ def command(
     from ..console import emit, reserved_output
     from . import caps_job as job
 
-    said = job.Said(axis, percentile, band, unit, tuple(sets or ()), requests, calibration, per_prompt,
+    said = job.Said(axis, percentile, band, unit, tuple(sets or ()), requests, calibration, per_prompt, wild, benign, (), (),
                     90.0 if feature_percentile is None else feature_percentile, judge, judge_model, judge_url, documents,
                     items, placebos, sae, hook, model, max_new_tokens, batch_size, out, dtype, device, max_memory, seed or 0,
                     folder_name="jailbreak")  # fmt: skip

@@ -16,7 +16,8 @@ _SIGNS = {"success": "wbf-mark", "refused": "wbf-paper"}
 
 def jailbreak_figure(found: JailbreakTable) -> Figure:
     """A row per arm: share of attempts that succeed (filled) and that are refused (open), with 95% intervals."""
-    x, height = Scale(0.0, 1.0, _LEFT, _RIGHT), _TOP + _ROW * len(found.rates) + 44
+    why = [] if found.testable is None else found.testable.split("; ")
+    x, height = Scale(0.0, 1.0, _LEFT, _RIGHT), _TOP + _ROW * len(found.rates) + 36 + 18 * len(why)
     body = [words("Attacks that succeed (filled) and that are refused (open), 95% intervals", 4, 18, font_weight=600)]
     bottom = _TOP + _ROW * len(found.rates)
     for value in x.ticks(5):
@@ -27,6 +28,7 @@ def jailbreak_figure(found: JailbreakTable) -> Figure:
         body.append(words(arm, _LEFT - 12, y + 4, anchor="end", font_size=12.5))
         for measure, offset in (("refused", 5.0), ("success", -4.0)):
             body += _mark(rates[measure], x, y + offset, _SIGNS[measure])
+    body += [words(line, 4, bottom + 42 + 18 * number, font_size=12, class_="wbf-soft") for number, line in enumerate(why)]
     return drawing(_WIDTH, height, body, title="Jailbreaks behind personas", description=" ".join(jailbreak_sentences(found)))
 
 
