@@ -200,6 +200,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "steering_cost": script("steering_cost"),
     "prevention": script("prevention"),
     "steering": script("steering_evidence"),
+    "axis": script("axis_evidence"),
     "peer_formats": script("peer_formats"),
 }
 
