@@ -39,7 +39,8 @@ def test_parts_and_error_sum_to_the_drift(codes, what):
     assert found.total == pytest.approx(sum(one.part for one in found.features) + found.rest + found.error, abs=1e-6)
     assert abs(found.features[0].part) == max(abs(one.part) for one in found.features)
     for one in found.features:
-        assert one.interval is not None and one.interval[0] <= one.part <= one.interval[1] and 1 / 201 <= one.p_random <= 1 and one.p_placebo is None
+        assert one.interval is not None and one.interval[0] <= one.part <= one.interval[1]
+        assert 1 / 201 <= one.p_random <= 1 and one.p_placebo is None
         assert one.share == pytest.approx(one.part / found.total)
     assert found.installed is not None
     assert found.installed.shares_total + found.installed.error == pytest.approx(1, abs=1e-5)

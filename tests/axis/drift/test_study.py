@@ -188,6 +188,8 @@ def test_an_axis_of_another_model_and_silence_are_refused(model, tmp_path):
     axis = axis_of(tiny_model(seed=5), torch.ones(model.d_model))
     with pytest.raises(WorkbenchError, match="Choose an axis"):
         drift_study(model, axis, a_few(), tmp_path)
+    with pytest.raises(WorkbenchError, match="sideways"):
+        drift_study(model, axis_of(model, torch.ones(model.d_model)), a_few(), tmp_path, contexts=["sideways"])
     with pytest.raises(WorkbenchError, match="No conversation"):
         drift_study(model, axis_of(model, torch.ones(model.d_model)), [Conversation("x", "coding")], tmp_path)
 

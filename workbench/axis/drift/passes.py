@@ -13,6 +13,7 @@ from itertools import count, groupby
 from typing import TYPE_CHECKING
 
 from workbench.axis.drift.conversation import Conversation, Turn, told
+from workbench.base.errors import unknown_name
 from workbench.base.randomness import derive_seed
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def passes_of(
 ) -> Iterator[Pass]:
     """The passes for every reply in these contexts. A context that a reply does not have (no two earlier turns to shuffle, no
     conversation about something else) is left out."""
+    if unknown := [context for context in contexts if context not in CONTEXTS]:
+        raise unknown_name("context", unknown[0], CONTEXTS)
     lengths = [[len(turn.ids) + len(turn.user) // 4 for turn in one.turns] for one in conversations]
     for row, one in enumerate(conversations):
         if "history" in contexts:

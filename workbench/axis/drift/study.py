@@ -56,15 +56,16 @@ def drift_study(
     with h_k the mean activation over the tokens of reply k, u the axis' unit direction and m the median token norm: the same
     tokens with and without what came before. The axis points toward the assistant, so drift away from it is negative. `by` groups
     the conversations (default: by domain), `reference` is the group that the others are compared with (default: "coding" where
-    there is one), or {group: its own reference}. Finished readings lie in `folder`. Raises WorkbenchError for no reply and for an
-    axis of another model.
+    there is one), or {group: its own reference}. `contexts` beside "history" and "alone" are controls; an unknown one is refused.
+    Finished readings lie in `folder`. Raises WorkbenchError for no reply and for an axis of another model.
     """
     played = [one for one in conversations if one.turns]
     if not played:
         raise WorkbenchError("no conversation with a reply", "conversations that were played or imported", "play them first")
     _check(model, axis)
     hook, unit = axis.hook, axis.direction / axis.direction.norm()
-    read = read_replies(model, played, hook, unit, folder, contexts=contexts, seed=seed)
+    wanted = tuple(dict.fromkeys(("history", "alone", *contexts)))
+    read = read_replies(model, played, hook, unit, folder, contexts=wanted, seed=seed)
     norm = float(model.norm_medians([hook])[0])
     spread = None if roles is None else role_spread(roles, hook, unit) / norm
     groups, compared, reference = analyse(
