@@ -107,6 +107,11 @@ class PartStore:
         write_parquet(self._table_path(number), described)
         return header
 
+    def remove(self, number: int) -> None:
+        """Remove one part: its table first, so that what an interruption leaves counts as not committed."""
+        self._table_path(number).unlink(missing_ok=True)
+        self._tensor_path(number).unlink(missing_ok=True)
+
     def remove_uncommitted(self) -> list[Path]:
         """Remove what an interrupted writer left: temporary files, tensors without table, unreadable
         tables."""

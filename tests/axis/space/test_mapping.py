@@ -14,6 +14,7 @@ from workbench.axis.space.adherence import judge_roles
 from workbench.axis.space.design import FULL, RoleDesign, chosen_roles, plan_role_rows, spread
 from workbench.axis.space.mapping import map_roles, map_space
 from workbench.axis.space.offline_adherence import OfflineAdherence, breaks_role
+from workbench.axis.space.shards import Shard, sample_in_shards, sample_shard
 from workbench.base.errors import WorkbenchError
 from workbench.decomposition.decompose import decompose
 from workbench.models.generation import Sampling
@@ -92,6 +93,23 @@ def test_the_space_of_a_run_is_kept_beside_it_and_foreign_vectors_are_refused(ru
         map_space(run.folder, traits=[foreign])
     with pytest.raises(WorkbenchError, match="holds no role vectors"):
         map_space(tmp_path)
+
+
+def test_shares_of_a_run_give_its_rollouts_and_what_is_there_is_not_sampled_again(run, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: tiny_model)
+    shards = [Shard("tiny", str(tmp_path), i, 3, DESIGN, ROLES, str(sae_of(tiny_model).hook)) for i in range(3)]
+    sample_shard(shards[1])  # one share was done before an interruption
+    sample_in_shards(shards)
+    assert not list(tmp_path.glob("shards/*/rollouts/part-*"))
+
+    def never(*args, **kwargs):
+        raise AssertionError("nothing is missing")
+
+    monkeypatch.setattr("workbench.personas.rollouts.generate", never)
+    sample_in_shards(shards)
+    again = map_roles(tiny_model, tmp_path, design=DESIGN, judge="none", hook=sae_of(tiny_model).hook, roles=ROLES)
+    assert again.rollouts.table.column("response").equals(run.rollouts.table.column("response"))
+    assert torch.allclose(again.axis.directions, run.axis.directions, atol=1e-4) and again.axis.tokens is not None
 
 
 def test_large_designs_keep_no_tokens(monkeypatch, tiny_model):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cli.shelf import write_sae
 from tests.tiny import tiny_model
+from workbench.personas.vectors import PersonaVector
 
 HOOK = "blocks.1.hook_resid_post"
 NAMES = ("ghost", "poet", "reviewer", "supervisor")
@@ -29,7 +31,8 @@ def place(tmp_path_factory) -> Path:
 
 def asked(folder: Path, *more: str) -> list[str]:
     return ["axis", "roles", *NAMES, "--model", str(folder / "model"), "--out", str(folder / "axis-tiny"), "--hook", HOOK,
-            "--judge", "none", "--questions", "8", "--prompts", "1", "--max-new-tokens", "4", "--min-count", "2", "-q", *more]  # fmt: skip
+            "--judge", "none", "--questions", "8", "--prompts", "1", "--max-new-tokens", "4", "--min-count", "2", "-q",
+            *more]  # fmt: skip
 
 
 def test_a_finished_run_says_again_what_it_has_and_names_the_next_step(workbench, place):
@@ -63,3 +66,13 @@ def test_the_published_tensors_are_written_on_demand(workbench, place):
     answer = workbench("axis", "map", place / "axis-tiny", "--bootstrap", "10", "--tensors", "files", "-q")
     assert answer.code == 0 and "axis.pt and 5 role vectors" in answer.out
     assert sorted(file.name for file in Path("files/vectors").iterdir()) == sorted(f"{name}.pt" for name in (*NAMES, "default"))
+
+
+@pytest.mark.stress
+def test_shares_on_ray_give_the_same_vectors(workbench, place):
+    pytest.importorskip("ray")
+    there = [*asked(place, "--engine", "ray", "--shares", "2", "--address", "local"), "--out", str(place / "axis-shares")]
+    answer = workbench(*there, "--json")
+    assert answer.code == 0, answer.err
+    found, expected = (PersonaVector.load(place / run / "vector").directions for run in ("axis-shares", "axis-tiny"))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -67,6 +67,11 @@ def command(
         str | None, typer.Option("--base-url", help="Its OpenAI-compatible endpoint. [default: the setting base_url]")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder. [default: runs/axis-MODEL]")] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option("--engine", help="Where answers are sampled: here, or in shares on a Ray cluster.")
+    ] = "local",
+    shares: Annotated[int, typer.Option("--shares", min=1, help="How many shares with --engine ray.")] = 8,
+    address: Annotated[str | None, typer.Option("--address", help="The Ray cluster's. [default: RAY_ADDRESS, or local]")] = None,
     dtype: DtypeOption = None,
     batch_size: BatchOption = None,
     device: DeviceOption = None,
@@ -86,7 +91,7 @@ def command(
     asked = job.Asked(
         tuple(role or ()), model, full, n_roles, n_questions, n_prompts, samples, min_count, max_new_tokens, judge, keep,
         judge_model, judge_url, generate_with, generate_model, hook, folder, export, out, dtype, batch_size, device, max_memory,
-        seed or 0,
+        seed or 0, engine, shares, address,
     )  # fmt: skip
     with reserved_output(as_json, quiet):
         value: dict[str, Any]

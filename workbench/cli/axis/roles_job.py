@@ -50,6 +50,9 @@ class Asked:
     device: str | None
     max_memory: str | None
     seed: int
+    engine: str = "local"
+    shares: int = 8
+    address: str | None = None
 
     def config(self) -> JobConfig:
         """The settings of a job that are shared with the other commands."""
@@ -151,7 +154,11 @@ def _run(asked: Asked) -> dict[str, Any]:
 
     config, design, roles, hook, judge = asked.config(), asked.design(), asked.roles(), asked.where(), asked.make_judge()
     placed: dict[str, Any] = {"device_map": "auto"} if config.device == "auto" else {"device": config.device}
+    if asked.engine == "ray" and config.server:
+        raise WorkbenchError("--engine ray and --generate-with", "one of them", "a server needs no shares: leave --engine out")
     with RunFolder.open(asked.run_folder):
+        if asked.engine == "ray":
+            _sample_on_ray(asked, roles, None if hook is None else str(hook), placed)
         model = load_model(config.model, dtype=config.dtype, max_memory=config.memory_budget, **placed)
         run = map_roles(model, asked.run_folder, design=design, judge=judge, keep=asked.keep, hook=hook, roles=roles,
                         seed=config.seed, server=config.server)  # fmt: skip
@@ -165,6 +172,21 @@ def _run(asked: Asked) -> dict[str, Any]:
         "keep": run.told["keep"], "strict": run.told.get("strict"),
         "axis_norm": float(run.axis.direction.norm()), "folder": str(run.folder),
     }  # fmt: skip
+
+
+def _sample_on_ray(asked: Asked, roles: tuple[Role, ...], hook: str | None, placed: dict[str, Any]) -> None:
+    """The rollouts in shares, as Ray tasks; each gets a GPU of its own where the model's device is one."""
+    from functools import partial
+
+    from workbench.axis.space.shards import Shard, sample_in_shards
+    from workbench.cluster import on_ray
+
+    config, n = asked.config(), asked.shares
+    on_gpu = "device_map" in placed or str(placed.get("device") or "").startswith("cuda")
+    loading = {"dtype": config.dtype, "max_memory": config.memory_budget, **({"device": "cuda"} if on_gpu else placed)}
+    run = str(asked.run_folder.resolve())
+    shards = [Shard(config.model, run, i, n, asked.design(), roles, hook, config.seed, loading) for i in range(n)]
+    sample_in_shards(shards, partial(on_ray, address=asked.address, gpus_per_task=1 if on_gpu else 0))
 
 
 def planned(asked: Asked) -> dict[str, Any]:
