@@ -60,15 +60,27 @@ class Cells(Shown):
         float64. A role left without rollouts is NaN. Of n units n - 1 are drawn (of one, one), so that few prompts do not make
         the variance too small.
         """
-        n_roles, n_questions = int(self.role.max()), int(self.question.max()) + 1
-        questions = _drawn(n_questions, n_bootstrap, generator)
+        questions = _drawn(int(self.question.max()) + 1, n_bootstrap, generator)
         prompts = self._drawn_prompts(n_bootstrap, generator)
-        sums, count = self.sums.double(), self.count.double()
         for drawn, chosen in zip(questions, prompts, strict=True):
-            weight = drawn[self.question] * chosen[self.prompt]
-            totals = torch.zeros(n_roles + 1, sums.shape[1], dtype=torch.float64).index_add_(0, self.role, sums * weight[:, None])
-            by_role = torch.zeros(n_roles + 1, dtype=torch.float64).index_add_(0, self.role, count * weight)
-            yield totals[:-1] / by_role[:-1, None], self._default(sums, count * weight, by_role, n_questions)
+            yield self._weighted(drawn[self.question] * chosen[self.prompt])
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """(means `[n_roles, d_model]`, default), float64, as they are."""
+        return self._weighted(torch.ones(len(self.role), dtype=torch.float64))
+
+    def half(self, which: int) -> Cells:
+        """The cells of every other question: `which` is 0 or 1; the two have no reply in common."""
+        own = self.question % 2 == which
+        parts = {name: getattr(self, name)[own] for name in (*_NAMES, "sums")}
+        return Cells(**{**parts, "question": parts["question"] // 2})
+
+    def _weighted(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        n_roles, n_questions = int(self.role.max()), int(self.question.max()) + 1
+        sums, count = self.sums.double(), self.count.double()
+        totals = torch.zeros(n_roles + 1, sums.shape[1], dtype=torch.float64).index_add_(0, self.role, sums * weight[:, None])
+        by_role = torch.zeros(n_roles + 1, dtype=torch.float64).index_add_(0, self.role, count * weight)
+        return totals[:-1] / by_role[:-1, None], self._default(sums, count * weight, by_role, n_questions)
 
     def _default(self, sums: Tensor, weight: Tensor, by_role: Tensor, n_questions: int) -> Tensor:
         """The default's mean with the weights that the roles' questions have in this draw."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.axis.roles import ASSISTANT_END, FAR_END
 from workbench.axis.space.role_vectors import RoleVectors
 from workbench.base.randomness import derive_seed, generator
-from workbench.maths.statistics import percentile_interval, rank_p
+from workbench.maths.statistics import basic_interval, rank_p
 
 N_BOOTSTRAP = 300
 N_PERMUTATIONS = 10_000
@@ -26,14 +26,15 @@ def axis_positions(points: Tensor, centre: Tensor, axis: Tensor) -> Tensor:
 def positions(vectors: RoleVectors, *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -> list[dict[str, Any]]:
     """[{role, position, low, high, n_kept}] at the chosen hook, nearest to the assistant first.
 
-    Intervals (95%): questions, crossed with prompts, are drawn again, and centre, axis and role are all recomputed.
+    Intervals (95%): questions, crossed with prompts, are drawn again, and centre, axis and role are all recomputed; basic ones,
+    because a replicate's axis is noisier than the axis, which pulls its positions toward 0.
     """
     roles, default = vectors.at(), vectors.default_at()
     centre = roles.mean(dim=0)
     found = axis_positions(roles, centre, default - centre)
     random = generator(derive_seed("positions on the axis", seed))
     drawn = torch.stack([_drawn(some, spoken) for some, spoken in vectors.cells.replicates(n_bootstrap, random)])
-    low, high = percentile_interval(drawn)
+    low, high = basic_interval(drawn, found)
     order = found.argsort(descending=True).tolist()
     return [
         {"role": vectors.names[i], "position": float(found[i]), "low": float(low[i]), "high": float(high[i]),

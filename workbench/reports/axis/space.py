@@ -116,7 +116,7 @@ def map_figure(space: PersonaSpace) -> Figure:
     nearest = _nearest(space)
     for i, name in enumerate(space.names):
         places = {view: f"{x(views[view][i][0]):.1f},{y(views[view][i][1]):.1f}" for view, (x, y) in scales.items()}
-        body.append(_point(space, name, places, nearest[i]))
+        body.append(_point(space, name, places, nearest[i], crowded=_crowded(i, space.names, views["axis"], scales["axis"])))
     ends = [f"{row['role'].replace('_', ' ')} {signed(row['position'], 2)}" for row in space.ranking[:3] + space.ranking[-3:]]
     told = f"Nearest to the assistant and farthest: {'; '.join(ends)}"
     return drawing(_WIDTH, _HEIGHT, body, title=f"{len(space.names)} characters", description=told)
@@ -126,14 +126,22 @@ def _scales(places: Sequence[tuple[float, float]], *besides: float) -> tuple[Sca
     return _scale([x for x, _ in places], _LEFT, _RIGHT, *besides), _scale([y for _, y in places], _BOTTOM, _TOP)
 
 
-def _point(space: PersonaSpace, name: str, places: dict[str, str], near: list[str]) -> str:
+def _crowded(i: int, names: Sequence[str], places: Sequence[tuple[float, float]], scales: tuple[Scale, Scale]) -> bool:
+    """Whether another name that is always shown would be written over this one's."""
+    shown = [(scales[0](x), scales[1](y)) for name, (x, y) in zip(names, places, strict=True) if kind_of(name) != "other"]
+    left, top = scales[0](places[i][0]), scales[1](places[i][1])
+    return any(0 < x - left < 70 and abs(y - top) < 11 for x, y in shown)
+
+
+def _point(space: PersonaSpace, name: str, places: dict[str, str], near: list[str], *, crowded: bool) -> str:
     outline, colour = _MARKS[kind_of(name)]
     row = next(row for row in space.ranking if row["role"] == name)
     title = name.replace("_", " ")
     told = (f"{title}: {signed(row['position'], 2)} [{signed(row['low'], 2)}, {signed(row['high'], 2)}] on the axis, "
             f"{row['n_kept']} answers; nearest: {', '.join(near)}")  # fmt: skip
     named = " always" if kind_of(name) != "other" else ""
-    label = words(title, 8, 4, font_size=11, class_=f"wbf-ink label{named}")
+    side = {"x": -8, "anchor": "end"} if crowded else {"x": 8}
+    label = words(title, y=4, font_size=11, class_=f"wbf-ink label{named}", **side)  # pyright: ignore[reportArgumentType]
     mark = tag("path", d=outline, class_=colour)
     return tag("g", tag("title", escape(clean(told))), mark, label, class_="pt", tabindex=-1, role="img", aria_label=clean(told),
                transform=f"translate({places['axis'].replace(',', ' ')})", data_name=name,
