@@ -46,10 +46,13 @@ class JobResult:
 
 
 def check_trait(name: str) -> str:
-    """`name` itself when there is such a trait; the error that lists the nearest names otherwise."""
+    """`name` itself when there is such a trait, or a run folder; the error that lists the nearest names otherwise."""
     from workbench.personas.traits import trait_path
 
-    trait_path(name)
+    from .given_run import given_folder
+
+    if given_folder(name) is None:
+        trait_path(name)
     return name
 
 

@@ -58,6 +58,8 @@ def test_the_axis_is_decomposed_by_naming_its_run_folder(workbench, place):
     assert (run / "decomposition").is_dir()
     planned = workbench("decompose", run, *options, "--plan", "--json").json
     assert [stage["state"] for stage in planned["stages"]] == ["done", "done"]
+    whole = workbench("report", run, *options, "--plan", "--json").json
+    assert [stage["state"] for stage in whole["stages"]] == ["done", "done", "to run", "to run"]
     elsewhere = workbench("decompose", run, *options, "--out", "other")
     assert elsewhere.code == 2 and "--out other" in elsewhere.err
 

@@ -74,7 +74,9 @@ def cautions(space: PersonaSpace) -> list[str]:
     found, strict = filtered.get("validation"), filtered.get("strict")
     if found and found.get("rate_own") is not None and found["rate_own"] < 2 * found["rate_default"]:
         told.append("The grades tell the characters’ own answers hardly from the default assistant’s.")
-    if filtered.get("keep") == 3:
+    if (filtered.get("judge") or {}).get("name") == "none":
+        told.append("Nobody graded the answers: all of them count, whether their character was played or not.")
+    elif filtered.get("keep") == 3:
         told.append("Only answers graded 3 count; a filter by distance from the default assistant would lengthen the axis.")
     elif filtered.get("keep") is not None:
         alone = f" The axis of those graded 3 has cosine {strict['cos_axis']:.2f} with this one." if strict else ""
