@@ -121,7 +121,7 @@ def _is_done(job: Any, folder: Path, stage: str) -> bool:
 
 
 def _costs(job: Job, prober: Prober, *, needed: bool) -> Costs:
-    probe = prober.probe(job.config) if needed else None
+    probe = prober.probe(job.config) if needed and job.trait.questions else None  # without any, nothing is sampled
     return _estimated(job) if probe is None else _measured(job, probe)
 
 
