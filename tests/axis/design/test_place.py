@@ -12,9 +12,10 @@ from tests.toy_run import sae_of
 from workbench.axis.design.answers import PlaceDesign, collect_answers, default_prompts
 from workbench.axis.design.place import place, shift_of
 from workbench.axis.design.result import Placement
+from workbench.axis.design.standing import axis_covector
 from workbench.axis.questions import question_bank
 from workbench.axis.space.design import RoleDesign
-from workbench.axis.space.mapping import map_roles
+from workbench.axis.space.mapping import map_roles, read_role_vectors
 from workbench.base.errors import WorkbenchError
 from workbench.models.hookpoints import HookPoint
 from workbench.models.sampling import Sampling
@@ -66,9 +67,7 @@ def test_every_part_of_a_placement_is_there(placed, run, model):
 
 def test_the_position_is_one_plus_the_projection_of_the_prompts_own_vector(placed, run, model):
     vector = PersonaVector.load(run / "place" / "gardener" / "vector")
-    axis = PersonaVector.load(run / "vector")
-    hook = HookPoint.parse(placed.hook)
-    along = float(vector.at(hook).double() @ axis.at(hook).double() / axis.at(hook).double().square().sum())
+    along = float(vector.at(HookPoint.parse(placed.hook)).double() @ axis_covector(read_role_vectors(run)))
     assert placed.position[0] == pytest.approx(1 + along, abs=1e-4)
     assert placed.features["along_axis"] == pytest.approx(along, abs=1e-4)
 

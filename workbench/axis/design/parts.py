@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from workbench.axis.design.standing import axis_covector
 from workbench.axis.drift.conversation import Conversation
 from workbench.axis.drift.playing import play_scripts
 from workbench.axis.drift.study import drift_study
@@ -67,9 +68,9 @@ def prompt_features(
     found = decompose(vector, sae, model=model, causal=False, n_bootstrap=N_BOOTSTRAP // 2, seed=seed)
     found.save(folder)
     axis = vectors.axis(sae.hook)
-    scale = axis / axis.square().sum()
-    along = found.delta_code.double() * (decoder_of(sae).double() @ scale)
-    whole = float(vector.at(sae.hook).double() @ scale)
+    covector = axis_covector(vectors) if sae.hook == vectors.hook else axis / axis.square().sum()
+    along = found.delta_code.double() * (decoder_of(sae).double() @ covector)
+    whole = float(vector.at(sae.hook).double() @ covector)
     rows = [
         {"feature": j, "label": _label(labels, j), "share": float(found.share[j]), "low": float(found.share_low[j]),
          "high": float(found.share_high[j]), "q": float(found.q_value[j]), "placebo_q": float(found.placebo_q[j]),

@@ -21,7 +21,7 @@ from workbench.axis.design.answers import (
 from workbench.axis.design.parts import drift_risk, prompt_features, trait_loads
 from workbench.axis.design.result import Placement
 from workbench.axis.design.sentences import added, best_addition, kept_character, moves, pieces, without_each
-from workbench.axis.design.standing import expected_ranks, self_retrieval, standing
+from workbench.axis.design.standing import axis_covector, expected_ranks, self_retrieval, standing
 from workbench.axis.scripts import steadying_sentences
 from workbench.axis.space.axis import role_vector
 from workbench.axis.space.mapping import VECTOR, read_role_vectors
@@ -80,10 +80,10 @@ def place(
     shifts, spoken = shift_of(answers, prompt, default)
     vector = role_vector(answers.rollouts, answers.frame(name, prompt, default), model, name, hook=vectors.hook, seed=seed)
     vector.save(place / VECTOR)
-    axis, stood = vectors.axis(), standing(shifts, vectors, seed=seed)
+    covector, stood = axis_covector(vectors), standing(shifts, vectors, seed=seed)
     features = prompt_features(vector, sae, vectors, labels, model, place / "decomposition", seed) if sae else {}
-    sentences = _sentences(model, prompt, answers, axis, shared)
-    changed = _additions(model, prompt, answers, axis, additions or steadying_sentences(), shared)
+    sentences = _sentences(model, prompt, answers, covector, shared)
+    changed = _additions(model, prompt, answers, covector, additions or steadying_sentences(), shared)
     personas = {name: prompt} | ({f"{name}, steadied": changed["chosen"]["prompt"]} if changed.get("chosen") else {})
     toward = PersonaVector.load(Path(run) / VECTOR)
     drift = drift_risk(model, toward, vectors, personas, place / "drift", placebos, design, seed) if design.conversations else {}
@@ -119,7 +119,7 @@ def shift_of(answers: Answers, prompt: str, default: Sequence[str]) -> tuple[Ten
 
 
 def _sentences(
-    model: Model, prompt: str, answers: Answers, axis: Tensor, shared: dict[str, Any]
+    model: Model, prompt: str, answers: Answers, covector: Tensor, shared: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """What each sentence of the prompt moves along the axis: with all of it - without the sentence, on the same questions."""
     parts, store = pieces(prompt, shared["design"].most_pieces), answers.rollouts.folder
@@ -128,11 +128,11 @@ def _sentences(
     without = without_each(parts)
     left = collect_answers(model, store, without, answers.questions, **shared)
     changes = [answers.of(prompt) - left.of(one) for one in without]
-    return moves([one.strip() for one in parts], _known(changes), axis, seed=shared["seed"])
+    return moves([one.strip() for one in parts], _known(changes), covector, seed=shared["seed"])
 
 
 def _additions(
-    model: Model, prompt: str, answers: Answers, axis: Tensor, sentences: Mapping[str, str], shared: dict[str, Any]
+    model: Model, prompt: str, answers: Answers, covector: Tensor, sentences: Mapping[str, str], shared: dict[str, Any]
 ) -> dict[str, Any]:
     """{measured: what each sentence moves on the choosing questions, chosen: the best of them on the reporting questions}."""
     design, seed, store = shared["design"], shared["seed"], answers.rollouts.folder
@@ -140,13 +140,13 @@ def _additions(
     if not longer:
         return {}
     tried = collect_answers(model, store, [prompt, *longer.values()], design.questions(CHOOSING), **shared)
-    measured = moves(list(longer), _known([tried.of(text) - tried.of(prompt) for text in longer.values()]), axis, seed=seed)
+    measured = moves(list(longer), _known([tried.of(text) - tried.of(prompt) for text in longer.values()]), covector, seed=seed)
     best = best_addition(measured)
     if best is None:
         return {"measured": measured, "chosen": None}
     text, key = longer[best["name"]], best["name"]
     again = collect_answers(model, store, [text], answers.questions, **shared)
-    (told,) = moves([key], _known([again.of(text) - answers.of(prompt)]), axis, seed=seed)
+    (told,) = moves([key], _known([again.of(text) - answers.of(prompt)]), covector, seed=seed)
     default = default_prompts(model)
     mean = sum((answers.of(one) for one in default[1:]), answers.of(default[0])) / len(default)
     known = both_known(mean, again.of(text), answers.of(prompt))

@@ -36,13 +36,14 @@ def added(prompt: str, sentence: str) -> str:
     return f"{prompt.rstrip()} {sentence}"
 
 
-def moves(names: Sequence[str], changes: Tensor, axis: Tensor, *, seed: int = 0) -> list[dict[str, Any]]:
+def moves(names: Sequence[str], changes: Tensor, covector: Tensor, *, seed: int = 0) -> list[dict[str, Any]]:
     """[{name, value, low, high, p, p_family}]: what changes `[n_questions, n_names, d_model]` move along the axis.
 
-    In units of the way from the mean role to the default assistant, positive toward it. Intervals: questions drawn again. p:
+    covector `[d_model]`: `standing.axis_covector`; moves are in units of the way from the mean role to the default assistant,
+    positive toward it. Intervals: questions drawn again. p:
     two-sided sign flips over questions; p_family: of the largest of all names (max-T).
     """
-    along = changes.double() @ axis.double() / axis.double().square().sum()
+    along = changes.double() @ covector.double()
     counts = bootstrap_counts(len(along), N_BOOTSTRAP, generator(derive_seed("moves", seed)))
     low, high = percentile_interval(counts @ along / len(along))
     tested, mean = sign_flip_test(along.float(), seed=seed), along.mean(dim=0)

@@ -1,12 +1,16 @@
 """Where a prompt stands among the roles: its position on the axis and its nearest archetypes, with what chance would give.
 
 A prompt is compared with the default assistant on the same questions, none of which made the axis. With D its mean shift from the
-default, a = mean(default) - mean(roles) the axis and r_i the role means,
+default, a = mean(default) - mean(roles) the axis, r_i the role means and c their mean,
 
-    position = 1 + <D, a> / |a|^2                 0 the mean role, 1 the default assistant, as for the roles
-    cos_i    = cos(D + a, r_i - mean of roles)    centred vectors: D + a is the prompt as seen from the mean role
+    position = 1 + <D, a> / <a_1, a_2>            0 the mean role, 1 the default assistant
+    cos_i    = cos(D + a, r_i - c)                centred vectors: D + a is the prompt as seen from the mean role
 
-Intervals draw the prompt's questions again, and the roles' questions crossed with their prompts; axis and centre are recomputed.
+a_1 and a_2 are the axes of either half of the roles' questions. |a|^2 itself is too large by the noise of a, and would draw every
+prompt toward the default; two halves have no reply in common. The roles that a prompt is ranked among are placed in the same way,
+each half on the other's axis: (<r_1 - c_1, a_2> + <r_2 - c_2, a_1>) / (2 <a_1, a_2>).
+
+Intervals draw the prompt's questions again, and the roles' questions (within each half) crossed with their prompts.
 """
 
 from __future__ import annotations
@@ -18,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from workbench.axis.space.ends import axis_positions
+from workbench.axis.space.cells import Cells
 from workbench.axis.space.role_vectors import RoleVectors
-from workbench.base.errors import unknown_name
+from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.randomness import derive_seed, generator
-from workbench.maths.statistics import bootstrap_counts, percentile_interval, rank_p
+from workbench.maths.statistics import basic_interval, bootstrap_counts, percentile_interval, rank_p
 
 N_BOOTSTRAP = 300
 N_SETS = 10_000
@@ -31,38 +35,67 @@ TIED = 0.05
 
 
 def standing(shifts: Tensor, vectors: RoleVectors, *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -> dict[str, Any]:
-    """{position, rank, nearest, n_questions} of a prompt's shifts from the default `[n_questions, d_model]`.
+    """{position, rank, nearest, n_questions, axis_reliability} of a prompt's shifts from the default `[n_questions, d_model]`.
 
     position and rank {value, low, high}; rank 1 is nearest to the assistant, of `of` characters with the prompt. nearest: every
     role {role, cos, low, high, rank, nearest_share}, nearest first; nearest_share: in how many draws it is the nearest.
+    axis_reliability: cos(a_1, a_2). Raises WorkbenchError where the halves of the axis do not point the same way.
     """
-    roles, default = vectors.at(), vectors.default_at()
-    position, cosines, rank = _placed(shifts.double().mean(dim=0), roles, default)
+    halves = _halves(vectors)
+    position, cosines, rank = _placed(shifts.double().mean(dim=0), *(half.means() for half in halves))
     random = generator(derive_seed("standing", seed))
     counts = bootstrap_counts(len(shifts), n_bootstrap, random, n_drawn=max(1, len(shifts) - 1))
     drawn = counts / counts.sum(dim=1, keepdim=True) @ shifts.double()
-    made = [_placed(one, *some) for one, some in zip(drawn, vectors.cells.replicates(n_bootstrap, random), strict=True)]
+    again = [half.replicates(n_bootstrap, generator(derive_seed("halves", seed))) for half in halves]  # the same prompts in both
+    made = [_placed(one, *some) for one, *some in zip(drawn, *again, strict=True)]
     positions, draws, ranks = (torch.stack(parts) for parts in zip(*made, strict=True))
-    low, high = percentile_interval(draws)
-    first = torch.bincount(draws.nan_to_num(-2.0).argmax(dim=1), minlength=len(roles)) / len(draws)
-    order = cosines.argsort(descending=True).tolist()
+    low, high = basic_interval(draws, cosines)
+    first = torch.bincount(draws.nan_to_num(-2.0).argmax(dim=1), minlength=len(cosines)) / len(draws)
+    order = cosines.nan_to_num(-2.0).argsort(descending=True).tolist()
     nearest = [
-        {"role": vectors.names[i], "cos": float(cosines[i]), "low": float(low[i]), "high": float(high[i]), "rank": place,
-         "nearest_share": float(first[i])} for place, i in enumerate(order, start=1)
+        {"role": vectors.names[i], "cos": float(cosines[i]), "low": max(-1.0, float(low[i])), "high": min(1.0, float(high[i])),
+         "rank": place, "nearest_share": float(first[i])} for place, i in enumerate(order, start=1)
     ]  # fmt: skip
-    return {"position": _told(position, positions), "rank": {**_told(rank, ranks), "of": len(roles) + 1}, "nearest": nearest,
-            "n_questions": len(shifts)}  # fmt: skip
+    axes = torch.stack([_axis(*half.means()) for half in halves])
+    return {"position": _told(position, positions), "rank": {**_told(rank, ranks), "of": len(cosines) + 1}, "nearest": nearest,
+            "n_questions": len(shifts), "axis_reliability": float(torch.cosine_similarity(axes[0], axes[1], dim=0))}  # fmt: skip
 
 
-def _placed(shift: Tensor, roles: Tensor, default: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(position, cosine with each role, rank along the axis) of one shift; NaN for a role without replies in this draw."""
-    known = roles.isfinite().all(dim=1)
-    centre = roles[known].mean(dim=0)
-    axis = default - centre
-    position = 1 + shift @ axis / axis.square().sum()
-    cosines = normalize(roles - centre, dim=1) @ normalize(shift + axis, dim=0)
-    rank = 1 + (axis_positions(roles[known], centre, axis) > position).sum()
-    return position, cosines, rank.double()
+def axis_covector(vectors: RoleVectors) -> Tensor:
+    """a / <a_1, a_2> `[d_model]` (float64): the product with a shift is its move along the axis, 1 from mean role to default.
+
+    Raises WorkbenchError where the halves of the axis do not point the same way.
+    """
+    first, second = (_axis(*half.means()) for half in _halves(vectors))
+    product = float(first @ second)
+    if not product > 0:
+        raise WorkbenchError("the axes of either half of the questions point apart: there is no axis to place anything on",
+                             "an axis beyond noise", "sample more questions or prompts per role")  # fmt: skip
+    return (first + second) / 2 / product
+
+
+def _halves(vectors: RoleVectors) -> tuple[Cells, Cells]:
+    if int(vectors.cells.question.max()) < 1:
+        raise WorkbenchError("role vectors from one question", "at least two questions", "sample more questions")
+    return vectors.cells.half(0), vectors.cells.half(1)
+
+
+def _axis(roles: Tensor, default: Tensor) -> Tensor:
+    return default - roles[roles.isfinite().all(dim=1)].mean(dim=0)
+
+
+def _placed(shift: Tensor, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """(position, cosine with each role, rank along the axis) of a shift; NaN for a role without replies in a half of this draw,
+    and everywhere where the halves of the axis point apart."""
+    axes = [_axis(*half) for half in (one, other)]
+    centred = [half[0] - (half[1] - axis) for half, axis in zip((one, other), axes, strict=True)]
+    product, axis = axes[0] @ axes[1], (axes[0] + axes[1]) / 2
+    scale = torch.where(product > 0, 1 / product, torch.nan)
+    position = 1 + shift @ axis * scale
+    places = (centred[0] @ axes[1] + centred[1] @ axes[0]) * scale / 2
+    cosines = normalize((centred[0] + centred[1]) / 2, dim=1) @ normalize(shift + axis, dim=0)
+    rank = torch.where(position.isfinite(), 1.0 + (places > position).sum(), torch.nan)
+    return position, cosines, rank
 
 
 def _told(value: Tensor, draws: Tensor) -> dict[str, float]:
