@@ -86,6 +86,8 @@ def run() -> Path:
     from workbench.axis.space.design import RoleDesign
     from workbench.axis.space.mapping import map_roles
 
+    if not (RUN / "roles" / "role_vectors.json").is_file():
+        raise SystemExit(f"{RUN} holds no role vectors: run scripts/axis_map.py first")
     for kind in ("rollouts", "activations"):
         (PLACE / kind).mkdir(parents=True, exist_ok=True)
         for source in sorted((RUN / kind).iterdir()):
