@@ -23,6 +23,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.personas.judges import Judgement
 from workbench.reports.axis.jailbreak import jailbreak_figure
 from workbench.steering.cost.capability import Exam
+from workbench.steering.cost.matching import NeutralShift
 
 CANARY = "canary-7f31"
 PROMPTS = tuple(HarmfulPrompt(f"p{n}", "written", f"Tell me {CANARY} number {n}.") for n in range(6))
@@ -40,7 +41,9 @@ class ReadableLetters(LetterJudge):
 def bench(tmp_path_factory):
     exam = Exam(tuple(tuple(range(10 * n, 10 * n + 12)) for n in range(1, 9)), ())
     folder = tmp_path_factory.mktemp("bench")
-    return AttackBench(model(), ReadableLetters(), exam, folder, Trying(SHORT))
+    made = AttackBench(model(), ReadableLetters(), exam, folder, Trying(SHORT))
+    made.neutral = NeutralShift(model(), ["The weather in the north is cold.", "The rivers are long."])  # short, for speed
+    return made
 
 
 def attempts():

@@ -13,6 +13,7 @@ from workbench.axis.questions import self_description_questions
 from workbench.axis.self_description import study
 from workbench.axis.self_description.identity import claims, names_helper, states_identity, validate_identity
 from workbench.axis.self_description.style import style
+from workbench.steering.cost.matching import NeutralShift
 
 
 @pytest.mark.parametrize("text", [
@@ -61,6 +62,7 @@ def test_every_dose_stands_beside_random_directions_at_the_same_norm_and_no_word
     drawn = torch.randn(2, 32, generator=torch.Generator().manual_seed(7))
     randoms = [direction_at_hooks(f"random {n}", axis().model, {HOOKS[1]: row}) for n, row in enumerate(drawn)]
     bench = ReplyBench(model(), tmp_path, Trying(SHORT))
+    bench.neutral = NeutralShift(model(), ["The weather in the north is cold.", "The rivers are long."])  # short, for speed
     questions = self_description_questions()[:3]
     found = study.self_description(bench, axis(), questions, randoms, doses=(-0.5, 0.5), n_samples=2, equal_kl=False)
     value = found.to_dict()

@@ -23,9 +23,9 @@ from workbench.personas.traits import load_trait
 from workbench.saes.registry import load_sae
 
 SWEPT = ("--sweep", "--sweep-band", "own", "--sweep-percentile", "50")
-FEW = ("--calibration", "4", "--benign", "2")
+FEW = ("--calibration", "2", "--benign", "1")
 HOOK = "blocks.1.hook_resid_post"
-SMALL = ("--requests", "4", "--per-prompt", "1", "--documents", "2", "--items", "1", "--max-new-tokens", "5", "--band", "own",
+SMALL = ("--requests", "2", "--per-prompt", "1", "--documents", "2", "--items", "1", "--max-new-tokens", "3", "--band", "own",
          "-q")  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def test_the_table_is_printed_without_a_word_and_replies_are_for_their_owner(
     assert set(value["rates"]) >= arms
     assert value["texts"] is None and value["testable"] == (value["why_not"] is None)
     assert "<svg" in Path(value["figure"]).read_text(encoding="utf-8")
-    requests = [one.text for one in harmful_prompts(n_calibration=4, n_evaluation=4)[1]]
+    requests = [one.text for one in harmful_prompts(n_calibration=2, n_evaluation=2)[1]]
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     private = [path for path in written if stat.S_IMODE(path.stat().st_mode) == 0o600]
     assert private and all(path.is_relative_to(tmp_path / "replies") for path in private)
