@@ -50,7 +50,7 @@ def standing(shifts: Tensor, vectors: RoleVectors, *, n_bootstrap: int = N_BOOTS
     made = [_placed(one, *some) for one, *some in zip(drawn, *again, strict=True)]
     positions, draws, ranks = (torch.stack(parts) for parts in zip(*made, strict=True))
     low, high = basic_interval(draws, cosines)
-    first = torch.bincount(draws.nan_to_num(-2.0).argmax(dim=1), minlength=len(cosines)) / len(draws)
+    first = torch.bincount(draws.nan_to_num(-2.0).argmax(dim=1), minlength=len(cosines)).double() / len(draws)
     order = cosines.nan_to_num(-2.0).argsort(descending=True).tolist()
     nearest = [
         {"role": vectors.names[i], "cos": float(cosines[i]), "low": max(-1.0, float(low[i])), "high": min(1.0, float(high[i])),
