@@ -14,19 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from workbench.base.provenance import package_versions
-from workbench.base.store import content_hash, plain, read_json, sha256_file, write_json
+import axis_pieces
+
+from workbench.base.store import content_hash, sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, DTYPE, SEED, SAE = "smollm2-135m-instruct", "bfloat16", 0, "smollm2-135m-instruct/blocks.15.hook_resid_post"
 RUN = Path(os.environ.get("AXIS_RUN", ROOT / "runs" / f"axis-{MODEL}"))
 PLACEBOS, IMAGES = ROOT / "runs" / f"placebos-{MODEL}", ROOT / "docs" / "images"
 PLACE = RUN / "capping"
-SIZES = {"n_calibration": 30, "n_evaluation": 40, "per_prompt": 1}
+SIZES: dict[str, Any] = {"n_calibration": 30, "n_evaluation": 40, "per_prompt": 1}
 N_DOCUMENTS, N_ITEMS, TOKENS = 16, 16, 48
 FALLBACK = ("published", 25.0)
 """The cap of the table where no cap of the sweep takes anything from harm at an acceptable price: the paper's choice."""
@@ -50,19 +52,10 @@ def inputs() -> dict[str, str]:
     return {**found, "texts": content_hash(texts)}
 
 
-def kept(name: str, make: Any, place: Path | None = None) -> dict[str, Any]:
+def kept(name: str, make: Callable[[], Any], place: Path | None = None) -> dict[str, Any]:
     """A finished piece from its file, as long as inputs, sizes and the package's version stand; else made now."""
-    file = (place or PLACE) / "pieces" / f"{name}.json"
-    key = content_hash([name, inputs(), SIZES, N_DOCUMENTS, N_ITEMS, TOKENS, MODEL, DTYPE, SEED, _version()])
-    if file.is_file() and (stored := read_json(file)).get("key") == key:
-        return stored["value"]
-    value = plain(make())
-    write_json(file, {"key": key, "value": value})
-    return value
-
-
-def _version() -> str | None:
-    return package_versions().get("persona-workbench")
+    made_from = [name, inputs(), SIZES, N_DOCUMENTS, N_ITEMS, TOKENS, MODEL, DTYPE, SEED]
+    return axis_pieces.kept((place or PLACE) / "pieces" / f"{name}.json", made_from, make)
 
 
 @cache

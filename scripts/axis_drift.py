@@ -18,14 +18,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from workbench.base.provenance import package_versions
-from workbench.base.store import content_hash, plain, read_json, sha256_file, write_json
+from axis_pieces import kept, pieces
+
+from workbench.base.store import sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, DTYPE, SEED = "smollm2-135m-instruct", "bfloat16", 0
@@ -38,8 +38,8 @@ EMOTIONAL = ("therapy", "philosophy")
 def part() -> dict[str, Any]:
     """{drift_speed: {domain: [value, low, high]}, ratio_to_coding, drift: {domains, features, prediction, alarm, levels}}: what
     docs/evidence/axis.json holds of drift. Runs what is missing."""
-    found = {name: piece(name) for name in PIECES}
-    domains = found["domains"]
+    found = pieces(PIECES, piece)
+    domains = found.get("domains", {"compared": {}, "drift_speed": None})
     ratios = {group: row["drift_per_turn"] for group, row in domains["compared"].items()}
     return {"drift_speed": domains["drift_speed"], "ratio_to_coding": ratios, "drift": found}
 
@@ -56,15 +56,8 @@ def inputs() -> dict[str, str]:
 
 def piece(name: str) -> dict[str, Any]:
     """A piece, from its file as long as that stands."""
-    file = PLACE / "pieces" / f"{name}.json"
     sizes = [N_CONVERSATIONS, N_TURNS, N_LEVELS, N_FEATURES, MODEL, DTYPE, SEED]
-    key = content_hash([name, inputs(), sizes, package_versions().get("persona-workbench")])
-    if file.is_file() and (kept := read_json(file)).get("key") == key:
-        return kept["value"]
-    started = time.perf_counter()
-    value = plain(PIECES[name]())
-    write_json(file, {"key": key, "seconds": round(time.perf_counter() - started, 1), "value": value})
-    return value
+    return kept(PLACE / "pieces" / f"{name}.json", [name, inputs(), sizes], PIECES[name])
 
 
 # ---------------------------------------------------------------------------------------------------- what is read once

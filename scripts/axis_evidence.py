@@ -2,7 +2,7 @@
 
     workbench extract --all                            # the seven traits and the placebo contrasts, under runs/
     python scripts/evidence.py axis                    # every part that is missing, then the file: some four CPU hours, resumable
-    AXIS_PARTS=map,drift python scripts/evidence.py axis     # these parts alone; `missing` names the others
+    AXIS_ONLY_FINISHED=1 python scripts/evidence.py axis     # what is finished; `missing` names the rest
 
 The parts are scripts of their own, in their order: axis_map, axis_drift, axis_capping, axis_jailbreak, axis_self_description,
 axis_place. Each says what it measures and keeps its work under runs/.
@@ -18,10 +18,11 @@ gardener {nearest, axis_position, drift_risk}, place                            
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from pathlib import Path
 from typing import Any
+
+from axis_pieces import Missing
 
 from workbench.base.provenance import made
 from workbench.base.store import read_json
@@ -32,16 +33,23 @@ TOLERANCE = 0.05
 
 
 def evidence() -> dict[str, Any]:
-    """All parts in one, with `missing`: the names of those that were not asked for."""
-    started, wanted = time.perf_counter(), _wanted()
+    """All parts in one, with `missing`: parts, and pieces of parts, that are not finished."""
+    started = time.perf_counter()
     found: dict[str, Any] = {}
     inputs: dict[str, str] = {}
-    for name in wanted:
+    missing: list[str] = []
+    for name in PARTS:
         script = importlib.import_module(f"axis_{name}")
-        found |= script.part()
+        try:
+            part = script.part()
+        except Missing:
+            missing.append(name)
+            continue
+        found |= part
+        missing += [f"{name}: {piece}" for piece in getattr(script, "PIECES", ()) if piece not in part.get(name, {piece})]
         inputs |= {f"{name}: {what}": digest for what, digest in getattr(script, "inputs", dict)().items()}
     header = made("make evidence TOPIC=axis", 0, time.perf_counter() - started, inputs)
-    return {"_made": header, "missing": [name for name in PARTS if name not in wanted], **found}
+    return {"_made": header, "missing": missing, **found}
 
 
 def evidence_quick() -> bool:
@@ -51,11 +59,3 @@ def evidence_quick() -> bool:
     stated, found = read_json(EVIDENCE), axis_map.space()
     print(f"|cos(axis, PC1)|: {found['cos_axis_pc1']:.3f}; stated {stated['cos_axis_pc1']:.3f}")
     return abs(found["cos_axis_pc1"] - stated["cos_axis_pc1"]) <= TOLERANCE
-
-
-def _wanted() -> tuple[str, ...]:
-    given = os.environ.get("AXIS_PARTS")
-    names = tuple(name.strip() for name in given.split(",")) if given else PARTS
-    if unknown := set(names) - set(PARTS):
-        raise SystemExit(f"AXIS_PARTS names {', '.join(sorted(unknown))}; known are {', '.join(PARTS)}")
-    return tuple(name for name in PARTS if name in names)

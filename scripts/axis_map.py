@@ -16,14 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from workbench.base.provenance import package_versions
-from workbench.base.store import content_hash, plain, read_json, sha256_file, write_json
+from axis_pieces import kept, pieces
+
+from workbench.base.store import content_hash, sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, OTHER, DTYPE, SEED = "smollm2-135m-instruct", "gemma3-270m", "bfloat16", 0
@@ -37,9 +37,9 @@ HOOKS = {MODEL: "blocks.15.hook_resid_post", OTHER: "blocks.9.hook_resid_post"}
 def part() -> dict[str, Any]:
     """{n_roles, n_rollouts, pcs_for_70, cos_axis_pc1, cos_axis_pc1_interval, ends_rank_correlation, map: {space, other, compared,
     decomposed}}: what docs/evidence/axis.json holds of the map. Runs what is missing."""
-    found = {name: piece(name) for name in PIECES}
+    found = pieces(PIECES, piece)
     top = ("n_roles", "n_rollouts", "pcs_for_70", "cos_axis_pc1", "cos_axis_pc1_interval", "ends_rank_correlation")
-    return {**{name: found["space"][name] for name in top}, "map": found}
+    return {**{name: found.get("space", {}).get(name) for name in top}, "map": found}
 
 
 def inputs() -> dict[str, str]:
@@ -54,15 +54,7 @@ def inputs() -> dict[str, str]:
 
 def piece(name: str) -> dict[str, Any]:
     """A piece, from its file as long as that stands."""
-    file = PLACE / f"{name}.json"
-    options = [MODEL, OTHER, DTYPE, SEED, N_FEATURES, CHARACTERS]
-    key = content_hash([name, inputs(), options, package_versions()["persona-workbench"]])
-    if file.is_file() and (kept := read_json(file)).get("key") == key:
-        return kept["value"]
-    started = time.perf_counter()
-    value = plain(PIECES[name]())
-    write_json(file, {"key": key, "seconds": round(time.perf_counter() - started, 1), "value": value})
-    return value
+    return kept(PLACE / f"{name}.json", [name, inputs(), [MODEL, OTHER, DTYPE, SEED, N_FEATURES, CHARACTERS]], PIECES[name])
 
 
 @cache
@@ -102,8 +94,8 @@ def _space(name: str, *, images: bool = False) -> dict[str, Any]:
     if images:
         map_figure(found).save(IMAGES / "axis_map.svg")
         axis_curve(found).save(IMAGES / "axis_blocks.svg")
-    kept = {"counts": made.told["counts"], "cosine_filtered_unfiltered": made.axis.evidence["cosine_filtered_unfiltered"]}
-    return {**figures(found, made.vectors), **kept, "answer": answer(found), "cautions": cautions(found)}
+    counted = {"counts": made.told["counts"], "cosine_filtered_unfiltered": made.axis.evidence["cosine_filtered_unfiltered"]}
+    return {**figures(found, made.vectors), **counted, "answer": answer(found), "cautions": cautions(found)}
 
 
 def _traits() -> list[str]:

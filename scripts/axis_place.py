@@ -18,13 +18,13 @@ import json
 import os
 import shutil
 import sys
-import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from workbench.base.provenance import package_versions
-from workbench.base.store import content_hash, plain, read_json, sha256_file, write_json
+from axis_pieces import kept, pieces
+
+from workbench.base.store import content_hash, sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, DTYPE, SEED, BATCH_SIZE = "smollm2-135m-instruct", "bfloat16", 0, 60
@@ -32,7 +32,7 @@ RUN, PLACEBOS = ROOT / "runs" / f"axis-{MODEL}", ROOT / "runs" / f"placebos-{MOD
 PLACE, IMAGES = ROOT / "runs" / "axis" / "place", ROOT / "docs" / "images"
 SAE = f"{MODEL}/blocks.15.hook_resid_post"
 EXPECTED = ("editor", "conservator", "artisan")
-LEVELS = ("gardener-label", "gardener-duties", "gardener-values", "gardener-soul")
+LEVELS = PIECES = ("gardener-label", "gardener-duties", "gardener-values", "gardener-soul")
 N_CONVERSATIONS, N_NEAREST, N_FEATURES = 10, 5, 5
 
 
@@ -40,9 +40,10 @@ def part() -> dict[str, Any]:
     """{gardener: {nearest, axis_position, drift_risk}, place: {level: {...}}}: what docs/evidence/axis.json holds of places.
 
     gardener is the persona with its document. Runs what is missing."""
-    found = {name: piece(name) for name in LEVELS}
-    last = found[LEVELS[-1]]
-    return {"gardener": {name: last[name] for name in ("nearest", "axis_position", "drift_risk")}, "place": found}
+    found = pieces(LEVELS, piece)
+    last = found.get(LEVELS[-1])
+    told = ("nearest", "axis_position", "drift_risk")
+    return {"gardener": last and {name: last[name] for name in told}, "place": found}
 
 
 def inputs() -> dict[str, str]:
@@ -60,15 +61,8 @@ def inputs() -> dict[str, str]:
 
 def piece(name: str) -> dict[str, Any]:
     """A piece, from its file as long as that stands."""
-    file = PLACE / "pieces" / f"{name}.json"
     options = [MODEL, DTYPE, SEED, SAE, EXPECTED, N_CONVERSATIONS, N_NEAREST, N_FEATURES]
-    key = content_hash([name, inputs(), options, package_versions()["persona-workbench"]])
-    if file.is_file() and (kept := read_json(file)).get("key") == key:
-        return kept["value"]
-    started = time.perf_counter()
-    value = plain(placed(name))
-    write_json(file, {"key": key, "seconds": round(time.perf_counter() - started, 1), "value": value})
-    return value
+    return kept(PLACE / "pieces" / f"{name}.json", [name, inputs(), options], partial(placed, name))
 
 
 @cache

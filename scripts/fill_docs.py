@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import axis_places
 import claims_places
 import comparison_places
 import decomposition_places
@@ -698,6 +699,7 @@ PLACES: dict[str, Callable[[], str]] = {
         *reports_places.PLACES,
         *steering_places.PLACES,
         *claims_places.PLACES,
+        *axis_places.PLACES,
         mixtures_effects,
         mixtures_table,
         mixtures_controls,

@@ -1,0 +1,193 @@
+"""The places in docs/axis.md and docs/claims.md that docs/evidence/axis.json fills: see fill_docs.py.
+
+A part that was not measured yet says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from workbench.base.store import read_json
+
+EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "axis.json"
+PLACES: list[Callable[[], str]] = []
+Write = Callable[[dict[str, Any]], str]
+
+
+def of(*path: str) -> Callable[[Write], Callable[[], str]]:
+    """The place is written from what stands in the file under these keys, one in the other."""
+
+    def decorate(write: Write) -> Callable[[], str]:
+        @wraps(write)
+        def place() -> str:
+            found: Any = read_json(EVIDENCE) if EVIDENCE.is_file() else {}
+            for key in path:
+                found = (found or {}).get(key)
+            return write(found) if found else "not measured yet (`make evidence TOPIC=axis`)"
+
+        PLACES.append(place)
+        return place
+
+    return decorate
+
+
+def _span(value: float, low: float, high: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    return "\n" + "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]) + "\n"
+
+
+@of("map", "space")
+def axis_component_line(found: dict[str, Any]) -> str:
+    """|cos| of axis and first component, at the SAE's block and over all, and its null."""
+    null, low_high = found["cos_axis_pc1_null"], found["cos_axis_pc1_interval"]
+    above = [one for one in found["blocks"] if one["cos"] > one["null_q95"]]
+    strong = [one for one in found["blocks"] if one["cos"] > 0.6]
+    least = 1 / (found["n_roles"] + 1)
+    return (
+        f"|cos| of the axis and the first component at {found['hook']} is {_span(found['cos_axis_pc1'], *low_high)}; axes of "
+        f"single characters stay below {null['null_q95']:.2f} (95%; p {null['p']:.3f}; the least that {found['n_roles']} "
+        f"characters allow is {least:.3f}). It is above .6 at {len(strong)} of {len(found['blocks'])} blocks, and above the 95% "
+        f"of single characters at {len(above)}"
+    )
+
+
+@of("map", "space")
+def axis_ends_line(found: dict[str, Any]) -> str:
+    """Whether the published ends are the ends here."""
+    ends = found["ends"]
+    return (
+        f"rank correlation {ends['rank_correlation']:.2f} with the published ends (AUC {ends['auc']:.2f} of {ends['n_near']} "
+        f"against {ends['n_far']}, p {ends['p']:.4f})"
+    )
+
+
+@of("map", "space")
+def axis_ranking_table(found: dict[str, Any]) -> str:
+    """The characters at both ends, with intervals."""
+
+    def cell(one: dict[str, Any]) -> str:
+        return f"{one['role'].replace('_', ' ')} {one['position']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
+
+    near, far = found["ranking"][:10], found["ranking"][::-1][:10]
+    return _table(("toward the assistant", "away from it"), [(cell(a), cell(b)) for a, b in zip(near, far, strict=True)])
+
+
+@of("map", "space")
+def axis_space_line(found: dict[str, Any]) -> str:
+    """Components, and how much of the spread is noise."""
+    centred, noise = found["variance"]["centred"], found["variance"]["noise"]
+    at = ", ".join(f"{value:.1f} at {n} characters" for n, value in found["variance"]["n_for_70_at"].items())
+    return (
+        f"The first component holds {centred['shares'][0]:.0%}, {centred['n_for_70']} hold 70% ({at}; standardised "
+        f"{found['variance']['standardised']['n_for_70']}). Two halves of the questions agree with a reliability of "
+        f"{noise['reliability']:.2f}: {noise['noise_share']:.0%} of the spread is sampling noise, and {noise['n_above_noise']} "
+        f"components stand above it"
+    )
+
+
+@of("map", "space")
+def axis_clusters_line(found: dict[str, Any]) -> str:
+    """Whether there are five clusters."""
+    clusters = found["clusters"]
+    five = clusters["stability"].get("5")
+    stable = f"; five are redrawn with an adjusted Rand index of {five['ari']:.2f}, and a cloud without any of " \
+             f"{five['null_ari']:.2f}" if five else ""  # fmt: skip
+    return f"the gap statistic chooses {clusters['k']}{stable}"
+
+
+@of("map", "space")
+def axis_adherence_line(found: dict[str, Any]) -> str:
+    """How the offline grade does, and what the filter changes."""
+    one = found["adherence"]["validation"]
+    return (
+        f"Grade 3 goes to {one['rate_own']:.0%} of the characters' own answers, {one['rate_swapped']:.0%} of answers of other "
+        f"characters and {one['rate_default']:.0%} of the default's (AUC {one['auc_default']:.2f} against the default). "
+        f"{found['n_rollouts']:,} answers are kept; the axis with and without the filter has cosine "
+        f"{found['cosine_filtered_unfiltered']:.4f}"
+    )
+
+
+@of("map", "space", "traits")
+def axis_traits_table(found: dict[str, Any]) -> str:
+    """The seven traits in the same space."""
+    rows = [
+        (one["trait"], f"{one['cos_axis']:+.2f}", f"{one['p']:.2f}", f"{one['in_space']:.0%}",
+         ", ".join(near["role"].replace("_", " ") for near in one["nearest"][:3]))
+        for one in found["vectors"]
+    ]  # fmt: skip
+    null = found["null"]
+    told = f"\nOf {null['n']} placebo contrasts 95% have |cos| below {null['cos_axis_q95']:.2f}.\n"
+    columns = ("trait", "cosine with the axis", "p among placebos", "of it in the space of characters", "nearest")
+    return _table(columns, rows) + told
+
+
+@of("map", "decomposed", "assistant-axis")
+def axis_parts_table(found: dict[str, Any]) -> str:
+    """What the axis is made of."""
+    rows = [
+        (one["feature"], one["label"] or "–", f"{one['share']:.1%} [{one['share_low']:.1%}, {one['share_high']:.1%}]")
+        for one in found["features"][:8]
+    ]
+    low, high = found["share_error_interval"]
+    told = (
+        f"\nThe SAE's error holds {found['share_error']:.0%} [{low:.0%}, {high:.0%}]; {found['n_specific']} features differ more "
+        f"than they do in placebo contrasts.\n"
+    )
+    return _table(("feature", "label", "share of the axis"), rows) + told
+
+
+@of("map", "compared")
+def axis_models_line(found: dict[str, Any]) -> str:
+    """The two models side by side."""
+    positions = found["positions"]
+    return f"rank correlation of positions {_span(positions['value'], *positions['interval'])} (p {positions['p']:.3f})"
+
+
+@of("drift_speed")
+def axis_drift_line(found: dict[str, Any]) -> str:
+    """Speeds per domain."""
+    told = ", ".join(f"{name} {_span(*three, digits=4)}" for name, three in found.items())
+    return f"drift per turn in median token norms (negative: away from the assistant): {told}"
+
+
+@of("drift", "domains")
+def axis_drift_ratio_line(found: dict[str, Any]) -> str:
+    """The ratios to coding, or why there are none."""
+    told = []
+    for group, row in found["compared"].items():
+        one = row["drift_per_turn"]
+        ratio = one.get("ratio")
+        told.append(f"{group}: {_span(ratio, *one['ratio_interval'])}" if ratio is not None else f"{group}: {one['why_not']}")
+    return "ratio to coding: " + "; ".join(told)
+
+
+@of("capping_sweep")
+def axis_capping_line(found: dict[str, Any]) -> str:
+    """What the sweep says."""
+    return " ".join(found["sentences"])
+
+
+@of("jailbreak")
+def axis_jailbreak_table(found: dict[str, Any]) -> str:
+    """Success rates by arm."""
+    return _table(("arm", "success"), [(arm, f"{v:.0%} [{low:.0%}, {high:.0%}]") for arm, (v, low, high) in found.items()])
+
+
+@of("jailbreak_table")
+def axis_jailbreak_line(found: dict[str, Any]) -> str:
+    """Whether the claim can be tested here."""
+    return "testable" if found["testable"] else f"not testable here: {found['why_not']}"
+
+
+@of("gardener")
+def axis_gardener_line(found: dict[str, Any]) -> str:
+    """Where the Gardener lands."""
+    near = ", ".join(one["role"] if isinstance(one, dict) else str(one) for one in found["nearest"][:5])
+    return f"nearest {near}; position {found['axis_position']}; drift {found['drift_risk']}"
