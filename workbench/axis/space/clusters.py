@@ -46,7 +46,7 @@ def _gaps(points: np.ndarray, largest: int, seed: int) -> list[dict[str, float]]
     references = [_reference(points, seed, i) for i in range(N_REFERENCES)]
     rows = []
     for k in range(1, largest + 1):
-        own, drawn = np.log(_within(points, k, seed)), np.log([_within(one, k, seed, n_init=1) for one in references])
+        own, drawn = np.log(_within(points, k, seed)), np.log([_within(one, k, seed) for one in references])
         spread = float(drawn.std() * (1 + 1 / len(drawn)) ** 0.5)
         rows.append({"k": k, "gap": float(drawn.mean() - own), "standard_error": spread})
     return rows
@@ -57,8 +57,9 @@ def _reference(points: np.ndarray, seed: int, number: int) -> np.ndarray:
     return random.uniform(points.min(axis=0), points.max(axis=0), size=points.shape)
 
 
-def _within(points: np.ndarray, k: int, seed: int, *, n_init: int = 10) -> float:
-    return max(float(_fit(points, k, seed, n_init=n_init).inertia_), 1e-300)
+def _within(points: np.ndarray, k: int, seed: int) -> float:
+    """W_k. As many starts for a reference as for the points: with fewer, its W would be larger, and so would the gap of k > 1."""
+    return max(float(_fit(points, k, seed).inertia_), 1e-300)
 
 
 def _fit(points: np.ndarray, k: int, seed: int, *, n_init: int = 10) -> Any:
