@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ import torch
 from tests.axis.space.planted import HOOKS, judged_rows, planted_rows, stored
 from workbench.axis.roles import ASSISTANT_END, FAR_END
 from workbench.axis.space.carrying import carried_axis
+from workbench.axis.space.cells import Cells
 from workbench.axis.space.clusters import clusters
 from workbench.axis.space.comparison import compare_spaces
 from workbench.axis.space.components import (
@@ -17,16 +21,19 @@ from workbench.axis.space.components import (
     components,
     n_for_share,
     noise_floor,
+    role_cosines,
     standardised_cosine,
 )
 from workbench.axis.space.design import RoleDesign
 from workbench.axis.space.ends import axis_positions, ends_agreement
 from workbench.axis.space.placing import place_vectors
 from workbench.axis.space.role_vectors import role_vectors
+from workbench.axis.space.sensitivity import equal_answers, without_ends
 from workbench.axis.space.space import PersonaSpace, persona_space
 from workbench.base.errors import WorkbenchError
 from workbench.personas.placebos import PlaceboVectors
 from workbench.personas.vectors import PersonaVector
+from workbench.reports.axis.space import answer, cautions, render
 
 D, N = 32, 18
 NAMES = (*ASSISTANT_END, *FAR_END)
@@ -189,3 +196,55 @@ def test_what_a_notebook_shows_has_the_map_and_both_ends(space, vectors):
     assert "18 role vectors" in (vectors._repr_html_() or "") and "tensor(" not in repr(vectors) + repr(space)
     assert "cosine of the axes" in (compare_spaces(vectors, vectors.only(NAMES[:9]))._repr_html_() or "")
     assert "characters" in (RoleDesign()._repr_html_() or "")
+
+
+def test_a_reference_of_the_gap_gets_as_many_starts_as_the_points_so_that_more_clusters_win_nothing(monkeypatch):
+    monkeypatch.setattr("workbench.axis.space.clusters.N_REFERENCES", 1)
+    monkeypatch.setattr("workbench.axis.space.clusters._reference", lambda points, *_: points)
+    gaps = clusters(drawn(40, 6), [str(i) for i in range(40)], published=1)["gaps"]
+    assert [one["gap"] for one in gaps] == pytest.approx([0.0] * 10, abs=1e-12)
+
+
+def noisy_roles(seed: int) -> SimpleNamespace:
+    """20 roles with one prompt, and a default with five that stands where the first role does; all answers are noisy."""
+    random = torch.Generator().manual_seed(seed)
+    scale = torch.cat([torch.tensor([2.0]), torch.full((15,), 0.5)])
+    places = torch.randn(20, 16, generator=random) * scale
+    places = torch.cat([places, places[:1]])
+    keys = torch.cartesian_prod(torch.arange(20), torch.zeros(1, dtype=torch.long), torch.arange(6))
+    keys = torch.cat([keys, torch.cartesian_prod(torch.tensor([20]), torch.arange(5), torch.arange(6))])
+    sums = places[keys[:, 0]] + 2.5 * torch.randn(len(keys), 16, generator=random)
+    cells = Cells(keys[:, 0], keys[:, 0] + keys[:, 1], keys[:, 2], torch.ones(len(keys), dtype=torch.long), sums)
+    roles, default = cells.means()
+    return SimpleNamespace(cells=cells, n_kept=(6,) * 20, at=lambda: roles, default_at=lambda: default)
+
+
+def test_a_default_that_is_a_role_with_more_answers_stands_out_until_it_has_as_many():
+    plain, equal = [], []
+    for seed in range(40):
+        one: Any = noisy_roles(seed)
+        first_role = float(role_cosines(one.at())[0])
+        plain.append(axis_and_first(one.at(), one.default_at(), n_bootstrap=2)["cos"] - first_role)
+        found = equal_answers(one)
+        equal.append(found["cos"] - first_role)
+        assert (found["n_answers"], found["n_default"]) == (6, 30) and found["lowest"] <= found["cos"] <= found["highest"]
+    assert sum(plain) / 40 > 0.1 and abs(sum(equal) / 40) < 0.05, (sum(plain) / 40, sum(equal) / 40)
+
+
+def test_with_equal_counts_the_cosine_stays_and_ends_alone_have_no_others(space, vectors):
+    assert space.sensitivity["equal_answers"]["cos"] == pytest.approx(space.at_hook["cos"], abs=1e-4)
+    assert space.sensitivity["without_ends"] is None and without_ends(vectors) is None
+    assert space.ends["highest"] == pytest.approx(0.862, abs=1e-3)
+
+
+def test_roles_that_were_chosen_along_the_axis_are_left_out_beside_the_figure_and_said(vectors, space):
+    others = replace(vectors, names=(*NAMES[:4], *(f"other{i}" for i in range(N - 4))))
+    found = without_ends(others, n_bootstrap=10)
+    assert found and found["n_roles"] == N - 4
+    assert found["cos"] == axis_and_first(others.at()[4:], others.default_at(), n_bootstrap=10)["cos"]
+    told = replace(space, sensitivity={"without_ends": found, "equal_answers": {
+        "cos": 0.5, "lowest": 0.4, "highest": 0.6, "null_q95": 0.7, "percentile": 0.8, "p": 0.2, "n_answers": 12, "n_default": 60,
+    }})  # fmt: skip
+    assert any("published ends" in one for one in cautions(told))
+    assert ("which 20% of them reach" in answer(told)) is (space.at_hook["p"] <= 0.05)
+    assert "the default from 12 answers" in render(told)

@@ -65,9 +65,9 @@ class Cells(Shown):
         for drawn, chosen in zip(questions, prompts, strict=True):
             yield self._weighted(drawn[self.question] * chosen[self.prompt])
 
-    def means(self) -> tuple[Tensor, Tensor]:
-        """(means `[n_roles, d_model]`, default), float64, as they are."""
-        return self._weighted(torch.ones(len(self.role), dtype=torch.float64))
+    def means(self, used: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(means `[n_roles, d_model]`, default), float64, of all cells or of those `used` (bool `[n_cells]`)."""
+        return self._weighted(torch.ones(len(self.role), dtype=torch.float64) if used is None else used.double())
 
     def half(self, which: int) -> Cells:
         """The cells of every other question: `which` is 0 or 1; the two have no reply in common."""

@@ -109,7 +109,8 @@ def axis_and_first(
     {cos, interval, null_q95, percentile, p}. Interval: 95%, cos on Fisher's scale +- 1.96 standard deviations of bootstrap
     replicates (roles drawn again, both recomputed; where roles repeat the replicates lie lower, which is left out). Null: for
     each role i its axis role_i - mean(others) and the first component of the others: what a character that stands nowhere
-    special has. percentile: share of the roles below the default; p = (1 + #{role >= default}) / (1 + n).
+    special has. percentile: share of the roles below the default; p = (1 + #{role >= default}) / (1 + n). The null takes the
+    default for one of the roles, with as many answers as they have: `sensitivity.equal_answers` sees to that.
     Source: Lu et al. 2026 (arXiv 2601.10387), section 3, for the cosine.
     """
     points = torch.cat([roles, default[None]]).double()
@@ -117,7 +118,7 @@ def axis_and_first(
     gram, n = points @ points.T, len(roles)
     everyone = torch.arange(n)
     found = _cosine(gram, everyone, n)
-    null = torch.tensor([_cosine(gram, torch.cat([everyone[:i], everyone[i + 1 :]]), i) for i in range(n)])
+    null = role_cosines(roles)
     random = generator(derive_seed("axis and first component", seed))
     drawn = [torch.randint(n, (n,), generator=random) for _ in range(n_bootstrap)]
     replicates = torch.tensor([_cosine(gram, places, n) for places in drawn]).double()
@@ -128,6 +129,13 @@ def axis_and_first(
         "cos": found, "interval": ends, "null_q95": float(torch.quantile(null, 0.95)),
         "percentile": float((null < found).double().mean()), "p": float(rank_p(found, null)),
     }  # fmt: skip
+
+
+def role_cosines(roles: Tensor) -> Tensor:
+    """|cos| `[n_roles]` of each role's own axis, role_i - mean(others), with the first component of the others."""
+    points = roles.double() - roles.double().mean(dim=0)
+    gram, everyone = points @ points.T, torch.arange(len(roles))
+    return torch.tensor([_cosine(gram, torch.cat([everyone[:i], everyone[i + 1 :]]), i) for i in range(len(roles))])
 
 
 def _cosine(gram: Tensor, places: Tensor, apart: int) -> float:

@@ -50,9 +50,10 @@ def _drawn(roles: Tensor, default: Tensor) -> Tensor:
 def ends_agreement(
     names: Sequence[str], placed: Tensor, *, near: Sequence[str] = ASSISTANT_END, far: Sequence[str] = FAR_END, seed: int = 0
 ) -> dict[str, Any]:
-    """Whether the published ends of the axis stand at its ends here: {rank_correlation, auc, p, n_near, n_far, missing}.
+    """Whether the published ends of the axis stand at its ends here: {rank_correlation, highest, auc, p, n_near, n_far, missing}.
 
-    rank_correlation: Spearman, of the position `placed [n]` with the end (assistant 1, far 0), over the roles that have one.
+    rank_correlation: Spearman, of the position `placed [n]` with the end (assistant 1, far 0), over the roles that have one;
+    highest: what it is where the ends are parted without exception, below 1 because each end is one tie.
     auc: how often a role of the assistant's end stands nearer to the assistant than one of the far end. p: share of random
     assignments of the same roles to both ends with as high a rank correlation (one-sided). Source: Lu et al. 2026, section 3.
     """
@@ -61,7 +62,7 @@ def ends_agreement(
     missing = [name for name in (*near, *far) if name not in place]
     counts = {"n_near": sum(end for _, end in known), "n_far": sum(not end for _, end in known), "missing": missing}
     if min(counts["n_near"], counts["n_far"]) < 2:
-        return {"rank_correlation": None, "auc": None, "p": None, **counts}
+        return {"rank_correlation": None, "highest": None, "auc": None, "p": None, **counts}
     values = torch.tensor([float(placed[i]) for i, _ in known], dtype=torch.float64)
     end = torch.tensor([float(is_near) for _, is_near in known], dtype=torch.float64)
     ranks = _ranks(values)
@@ -70,7 +71,8 @@ def ends_agreement(
     found, null = _correlation(end[None], ranks)[0], _correlation(shuffled, ranks)
     n_near, n_far = counts["n_near"], counts["n_far"]
     area = (float(ranks @ end) - n_near * (n_near + 1) / 2) / (n_near * n_far)
-    return {"rank_correlation": float(found), "auc": area, "p": float(rank_p(found - 1e-12, null)), **counts}
+    highest = float(_correlation(end.sort().values[None], torch.arange(len(end)).double())[0])
+    return {"rank_correlation": float(found), "highest": highest, "auc": area, "p": float(rank_p(found - 1e-12, null)), **counts}
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from workbench.axis.space.components import (
 from workbench.axis.space.ends import axis_positions, ends_agreement, positions
 from workbench.axis.space.placing import place_vectors
 from workbench.axis.space.role_vectors import RoleVectors
+from workbench.axis.space.sensitivity import equal_answers, without_ends
 from workbench.base.display import Shown
 from workbench.base.progress import track
 from workbench.base.provenance import provenance
@@ -42,7 +43,8 @@ class PersonaSpace(Shown):
     scores `[n_roles, k]`: coordinates on the first components (at most ten; float32). axis, centre `[d_model]`: the axis toward
     the assistant and the mean role. variance: {centred, standardised: {shares, n_for_70}, n_for_70_at: {n_roles: mean}, noise}
     (`components`). blocks: per hook |cos| of axis and first component with its null. ranking: the roles along the axis
-    (`ends.positions`), from the assistant on. ends, clusters, traits: see `ends`, `clusters` and `placing`.
+    (`ends.positions`), from the assistant on. ends, clusters, traits: see `ends`, `clusters` and `placing`. sensitivity:
+    {equal_answers, without_ends}, what |cos| at `hook` owes to the design (`sensitivity`).
     """
 
     model: dict[str, Any]
@@ -59,6 +61,7 @@ class PersonaSpace(Shown):
     traits: dict[str, Any]
     adherence: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    sensitivity: dict[str, Any] = field(default_factory=dict)
 
     @property
     def at_hook(self) -> dict[str, Any]:
@@ -119,6 +122,7 @@ def persona_space(
         vectors.model, vectors.hook, names, scores[:, :N_SCORES].float(), axis.float(), found.centre.float(),
         _variance(vectors, roles, default, seed), blocks, ranking, ends, grouped, placed, vectors.evidence,
         provenance(seed=seed, inputs={"role_vectors": tensor_hash(vectors.means)}, config={"n_bootstrap": n_bootstrap}),
+        {"equal_answers": equal_answers(vectors), "without_ends": without_ends(vectors, n_bootstrap=n_bootstrap, seed=seed)},
     )  # fmt: skip
 
 

@@ -80,6 +80,7 @@ def figures(space: PersonaSpace, vectors: RoleVectors) -> dict[str, Any]:
         "model": space.model.get("name"), "hook": str(space.hook), "n_roles": len(space.names),
         "n_rollouts": sum(vectors.n_kept) + vectors.n_default, "pcs_for_70": space.variance["centred"]["n_for_70"],
         "cos_axis_pc1": at["cos"], "cos_axis_pc1_interval": at["interval"], "cos_axis_pc1_null": at,
+        "sensitivity": space.sensitivity,
         "ends_rank_correlation": space.ends["rank_correlation"], "ends": space.ends, "ranking": space.ranking,
         "variance": space.variance, "blocks": space.blocks, "clusters": space.clusters, "traits": space.traits,
         "adherence": {name: adherence.get(name) for name in ("judge", "validation")}, "left_out": dict(vectors.left_out),

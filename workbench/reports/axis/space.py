@@ -53,21 +53,40 @@ def save(space: PersonaSpace, path: str | Path, comparison: SpaceComparison | No
 def answer(space: PersonaSpace) -> str:
     """What was found, in a few sentences, with what it is to be compared with."""
     at, ends = space.at_hook, space.ends
-    reached = f"which {percent(1 - at['percentile'], 0)} of single characters reach"
-    stands = "more than single characters have" if at["p"] <= _REACHED else reached
+    stands = _beside_single(at, space.sensitivity.get("equal_answers") or at)
     said = (f"The axis from {len(space.names)} characters to the assistant has |cos| {at['cos']:.2f} "
             f"[{at['interval'][0]:.2f}, {at['interval'][1]:.2f}] with their first component, {stands}; "
             f"{space.variance['centred']['n_for_70']} components hold 70% of the variance.")  # fmt: skip
     if ends["rank_correlation"] is None:
         return said + " Too few of the published ends have a vector to compare with."
     told = "agree with" if ends["p"] <= _REACHED and ends["rank_correlation"] > 0 else "are not told apart by"
-    return said + (f" The published ends {told} the positions here: rank correlation {signed(ends['rank_correlation'], 2)}, "
-                   f"p {ends['p']:.2g}, over {ends['n_near']} and {ends['n_far']} characters.")  # fmt: skip
+    return said + (f" The published ends {told} the positions here: rank correlation {signed(ends['rank_correlation'], 2)} "
+                   f"(at most {signed(ends.get('highest', 1.0), 2)}), p {ends['p']:.2g}, over {ends['n_near']} and "
+                   f"{ends['n_far']} characters.")  # fmt: skip
+
+
+def _beside_single(at: dict[str, Any], equal: dict[str, Any]) -> str:
+    """How |cos| compares with the axes of single characters, which the default must beat from as many answers as they have."""
+    if at["p"] > _REACHED:
+        return f"which {percent(1 - at['percentile'], 0)} of single characters reach"
+    if equal["p"] > _REACHED:
+        return (f"more than single characters have, but from as few answers as theirs ({equal['n_answers']}, not "
+                f"{equal['n_default']}) it has {equal['cos']:.2f}, which {percent(1 - equal['percentile'], 0)} of them reach")
+    return "more than single characters have"
+
+
+def _chosen_ends(space: PersonaSpace) -> list[str]:
+    found = space.sensitivity.get("without_ends")
+    if not found or found["n_roles"] > 0.9 * len(space.names):
+        return []
+    return [f"{len(space.names) - found['n_roles']} of the {len(space.names)} characters were taken because they stand at the "
+            f"published ends, which lengthens the first component along the axis. Without them |cos| is {found['cos']:.2f} "
+            f"[{found['interval'][0]:.2f}, {found['interval'][1]:.2f}], p {found['p']:.2g} among single characters."]  # fmt: skip
 
 
 def cautions(space: PersonaSpace) -> list[str]:
     """What weakens the figures of this space."""
-    told, noise, filtered = [], space.variance["noise"], space.adherence.get("adherence") or {}
+    told, noise, filtered = _chosen_ends(space), space.variance["noise"], space.adherence.get("adherence") or {}
     if noise and noise["reliability"] < 0.7:
         told.append(f"Halves of the questions place the characters differently (reliability {noise['reliability']:.2f}): much of "
                     "their spread is sampling noise.")  # fmt: skip
