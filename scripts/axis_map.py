@@ -30,6 +30,8 @@ MODEL, OTHER, DTYPE, SEED = "smollm2-135m-instruct", "gemma3-270m", "bfloat16", 
 SAE = f"{MODEL}/blocks.15.hook_resid_post"
 RUNS, PLACE, IMAGES = ROOT / "runs", ROOT / "runs" / "axis" / "map", ROOT / "docs" / "images"
 BATCH_SIZE, N_FEATURES = 60, 15
+SPACE_RULE = 2
+"""Raised when what is said of a space changes: its piece is then made again, from the same answers."""
 CHARACTERS = ("ghost", "poet", "reviewer")
 HOOKS = {MODEL: "blocks.15.hook_resid_post", OTHER: "blocks.9.hook_resid_post"}
 
@@ -54,7 +56,9 @@ def inputs() -> dict[str, str]:
 
 def piece(name: str) -> dict[str, Any]:
     """A piece, from its file as long as that stands."""
-    return kept(PLACE / f"{name}.json", [name, inputs(), [MODEL, OTHER, DTYPE, SEED, N_FEATURES, CHARACTERS]], PIECES[name])
+    made_from = [name, inputs(), [MODEL, OTHER, DTYPE, SEED, N_FEATURES, CHARACTERS]]
+    rule = [SPACE_RULE] if name in ("space", "other") else []
+    return kept(PLACE / f"{name}.json", [*made_from, *rule], PIECES[name])
 
 
 @cache

@@ -53,18 +53,35 @@ def axis_component_line(found: dict[str, Any]) -> str:
     return (
         f"|cos| of the axis and the first component at {found['hook']} is {_span(found['cos_axis_pc1'], *low_high)}; axes of "
         f"single characters stay below {null['null_q95']:.2f} (95%; p {null['p']:.3f}; the least that {found['n_roles']} "
-        f"characters allow is {least:.3f}). It is above .6 at {len(strong)} of {len(found['blocks'])} blocks, and above the 95% "
-        f"of single characters at {len(above)}"
+        f"characters allow is {least:.3f}). {_equal(found)}It is above .6 at {len(strong)} of {len(found['blocks'])} blocks, and "
+        f"above the 95% of single characters at {len(above)}"
     )
+
+
+def _equal(found: dict[str, Any]) -> str:
+    """The same with as many answers of the default as a character has, and without the characters of the published ends."""
+    told, equal = "", (found.get("sensitivity") or {}).get("equal_answers")
+    if equal and equal["n_answers"] < equal["n_default"]:
+        told += (
+            f"But the default answered {equal['n_default']} times: from {equal['n_answers']} answers, as many as a character "
+            f"has, it is {equal['cos']:.2f} ({equal['lowest']:.2f} to {equal['highest']:.2f} by prompt; p {equal['p']:.3f}). "
+        )
+    if others := (found.get("sensitivity") or {}).get("without_ends"):
+        told += (
+            f"Without the {found['n_roles'] - others['n_roles']} characters that were taken from the published ends it is "
+            f"{_span(others['cos'], *others['interval'])} (p {others['p']:.3f}). "
+        )
+    return told
 
 
 @of("map", "space")
 def axis_ends_line(found: dict[str, Any]) -> str:
     """Whether the published ends are the ends here."""
     ends = found["ends"]
+    most = f" (at most {ends['highest']:.2f})" if ends.get("highest") else ""
     return (
-        f"rank correlation {ends['rank_correlation']:.2f} with the published ends (AUC {ends['auc']:.2f} of {ends['n_near']} "
-        f"against {ends['n_far']}, p {ends['p']:.4f})"
+        f"rank correlation {ends['rank_correlation']:.2f}{most} with the published ends (AUC {ends['auc']:.2f} of "
+        f"{ends['n_near']} against {ends['n_far']}, p {ends['p']:.4f})"
     )
 
 
