@@ -130,5 +130,12 @@ def test_mistakes_say_what_to_do(workbench: Any, place: Path, tmp_path: Path) ->
         assert answer.code == 2 and told in answer.err and "Traceback" not in answer.err
     answer = workbench("axis", "jailbreak", *arguments(place), "--set", "mybench", "--out", tmp_path / "out", "-q")
     assert answer.code == 2 and "harmbench" in answer.err and "Traceback" not in answer.err
+    small = (*arguments(place), *SMALL, "--out", tmp_path / "out")
+    for given in (("jailbreak", *small, *FEW, "--band", "inner"),
+                  ("cap", *small, "--sweep", "--sweep-band", "own", "--sweep-band", "inner")):  # fmt: skip
+        answer = workbench("axis", *given)
+        assert answer.code == 2 and "FIRST-LAST" in answer.err and "Traceback" not in answer.err
+    answer = workbench("axis", "cap", *small, "--sweep", "--sweep-percentile", "150")
+    assert answer.code == 2 and "from 0 to 100" in answer.err and "Traceback" not in answer.err
     answer = workbench("gateway", place, "--capping", tmp_path / "none.pt", "--port", "0", "-q")
     assert answer.code == 2 and "Traceback" not in answer.err

@@ -19,7 +19,7 @@ from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 
 from .arms import Limits, feature_arm, make_limits, reminder_arm
-from .bands import band, bands
+from .bands import NAMES, band, bands
 from .blocking import benign_attempts
 from .calibration import text_hash
 from .controls import placebo_axes, refusal_axis
@@ -65,6 +65,9 @@ class Design:
     def __post_init__(self) -> None:
         if min(self.n_calibration, self.n_evaluation, self.per_prompt) < 1 or not self.percentiles or not self.band_names:
             raise WorkbenchError("a design without requests, personas, percentiles or bands", "one of each or more", "correct it")
+        for percentile in (*self.percentiles, *self.feature_percentiles, *self.control_percentiles):
+            if not 0 <= percentile <= 100:
+                raise WorkbenchError(f"percentile {percentile:g}", "one from 0 to 100", "the paper takes 25")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,8 +120,11 @@ def make_materials(
     model: Model, axis: PersonaVector, design: Design, *, placebos: PlaceboVectors | None = None,
     sae: SparseAutoencoder | None = None, features: FeatureLimits | None = None, rows: Any = None,
 ) -> Materials:  # fmt: skip
-    """Requests, personas, bands, and the limits of the axis and all controls (a pass over the calibration replies)."""
-    chosen = {name: band(axis, model.n_blocks, name) for name in design.band_names if _there(axis, model, name)}
+    """Requests, personas, bands, and the limits of the axis and all controls (a pass over the calibration replies).
+
+    Of several bands those without a direction of the axis are left out; a name that is no band's is refused.
+    """
+    chosen = _bands(axis, model.n_blocks, design.band_names)
     hooks = tuple(sorted({hook for one in chosen.values() for hook in one}))
     calibration, evaluation = harmful_prompts(
         design.sets, n_calibration=design.n_calibration, n_evaluation=design.n_evaluation, seed=design.seed
@@ -177,5 +183,7 @@ def _feature_arms(one: Materials, percentiles: Sequence[float]) -> Iterator[Arm]
             yield feature_arm(one.features, one.sae, percentile)
 
 
-def _there(axis: PersonaVector, model: Model, name: str) -> bool:
-    return "-" in name or name in bands(axis, model.n_blocks)
+def _bands(axis: PersonaVector, n_blocks: int, names: Sequence[str]) -> dict[str, tuple[HookPoint, ...]]:
+    known = bands(axis, n_blocks)
+    there = [name for name in names if name in known or name not in NAMES]
+    return {name: band(axis, n_blocks, name) for name in there or names}

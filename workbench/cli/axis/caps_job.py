@@ -191,7 +191,7 @@ def _swept(said: Said) -> dict[str, Any]:
     from workbench.axis.capping.sweep import capping_sweep
     from workbench.reports.axis.capping import capping_figure, capping_sentences
 
-    bench, one = said.bench(), said.materials()
+    one, bench = said.materials(), said.bench()
     found = capping_sweep(bench, sweep_arms(one), one.behind(calibration=True), seed=said.seed, told=one.told())
     figure = capping_figure(found).save(said.folder / FIGURE)
     chosen = found.chosen(said.vector.trait)
@@ -208,7 +208,7 @@ def jailbroken(said: Said, *, show_text: bool) -> dict[str, Any]:
     from workbench.base.store import write_json
     from workbench.reports.axis.jailbreak import jailbreak_figure, jailbreak_sentences
 
-    bench, one = said.bench(), said.materials()
+    one, bench = said.materials(), said.bench()
     at: dict[str, Any] = {"percentile": said.percentile, "feature_percentile": said.feature_percentile}
     arms = table_arms(one, bench.kl, label=said.band, **at)
     used: dict[str, Any] = {"calibrated_on": one.calibrated_on, "seed": said.seed, "told": one.told()}
