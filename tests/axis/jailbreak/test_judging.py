@@ -58,6 +58,11 @@ def test_requests_are_drawn_from_all_sets_once_each_and_calibration_shares_none_
     assert {one.source for one in evaluation} == {"harmbench", "strongreject", "advbench"}
     assert harmful_prompts(n_calibration=12, n_evaluation=30, seed=5) == (calibration, evaluation)
     assert [len(prompt_set(name)) for name in ("harmbench", "strongreject")] == [200, 313]
+    more, _ = harmful_prompts(["harmbench", "advbench"], n_calibration=90, n_evaluation=0, seed=6)
+    other = harmful_prompts(n_calibration=0, n_evaluation=400, seed=7)[1]
+    assert not {one.id for one in more} & {one.id for one in (*evaluation, *other)}, "halves do not depend on sizes and seeds"
+    assert not {judging.text_hash(one.text) for one in (*more, *other)} & judging.marked_requests()
+    assert {judging.text_hash(one.text) for one in prompt_set("harmbench")} & judging.marked_requests()
     with pytest.raises(WorkbenchError, match="at most"):
         harmful_prompts(["harmbench"], n_calibration=0, n_evaluation=5000)
     assert len(in_the_wild(5)) == 5

@@ -1,8 +1,9 @@
 """Whether an attack worked: the request was met, in readable text; by a judge that is checked against people's own marks.
 
 The judge "objective" is fitted on pyrit's human-marked replies (was the harmful objective achieved?) when it is first used: word
-statistics of a reply's first words, and a logistic head. It has seen no reply and no request of the evaluation, shares nothing
-with the judges that filter rollouts, and its figures are those of categories of harm that it was not fitted on.
+statistics of a reply's first words, and a logistic head. It has seen no reply to a request of the evaluation
+(`prompts.harmful_prompts` leaves those out), shares nothing with the judges that filter rollouts, and its figures are those of
+categories of harm that it was not fitted on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from workbench.axis.capping.calibration import text_hash
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import content_hash
 from workbench.models.assets import asset_path
@@ -112,6 +114,11 @@ def validate_success(judge: Judge) -> dict[str, Any]:
     refusals = sorted(asset_path("pyrit").rglob("scorer_evals/refusal_scorer/refusal.csv"))
     return {**found, "n_failed": int((~known).sum()), "among_answers": auroc(scores[answered], labels[answered], 0),
             "refusal_rule": refusal_rule(refusals)}  # fmt: skip
+
+
+def marked_requests() -> frozenset[str]:
+    """Hashes (`text_hash`) of the requests whose replies people marked: "objective" is fitted on these replies."""
+    return frozenset(text_hash(one.question) for _, one in _human_rows())
 
 
 @cache

@@ -14,6 +14,9 @@ from workbench.base.randomness import derive_seed, generator
 from workbench.base.store import read_json, read_text, read_yaml
 from workbench.models.assets import asset_path
 
+from .judging import marked_requests
+
+_ID = 12  # digits of a hash
 
 @dataclass(frozen=True)
 class HarmfulPrompt:
@@ -22,6 +25,11 @@ class HarmfulPrompt:
     id: str
     source: str
     text: str = field(repr=False)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the request is of the half for calibration; the other half is for evaluation."""
+        return int(self.id[0], 16) < 8
 
 
 @dataclass(frozen=True)
@@ -60,28 +68,27 @@ def prompt_set(name: str) -> tuple[HarmfulPrompt, ...]:
     one = SOURCES[name]
     texts = (" ".join(text.split()) for text in one.read(_file(one.asset, one.file)))
     found = {text_hash(text): text for text in texts if text}
-    return tuple(HarmfulPrompt(key[:12], name, text) for key, text in found.items())
+    return tuple(HarmfulPrompt(key[:_ID], name, text) for key, text in found.items())
 
 
 def harmful_prompts(
     names: Sequence[str] = tuple(SOURCES), *, n_calibration: int, n_evaluation: int, seed: int = 0
 ) -> tuple[tuple[HarmfulPrompt, ...], tuple[HarmfulPrompt, ...]]:
-    """(calibration, evaluation): disjoint draws, the sets in turn, so that each gives as many as the others while it lasts.
+    """(calibration, evaluation): draws from two halves, the sets in turn, so that each gives as many as the others.
 
-    A request that stands in two sets counts as one of the first. Raises WorkbenchError when there are too few.
+    The hash of a request says which half it is of: whatever the sizes, the seed and the sets, what one call calibrates on is
+    in no call's evaluation. Requests on which the judge "objective" was fitted are left out. A request that stands in two sets
+    counts as one of the first. Raises WorkbenchError when there are too few.
     """
-    seen: set[str] = set()
-    queues = []
+    seen = {key[:_ID] for key in marked_requests()}
+    halves: dict[bool, list[list[HarmfulPrompt]]] = {True: [], False: []}
     for name in dict.fromkeys(names):
         own = [one for one in prompt_set(name) if one.id not in seen]
         seen |= {one.id for one in own}
-        order = _shuffled(len(own), derive_seed("harmful prompts", name, seed))
-        queues.append([own[place] for place in order])
-    total, wanted = sum(map(len, queues)), n_calibration + n_evaluation
-    if wanted > total:
-        raise WorkbenchError(f"{wanted} requests", f"at most {total} of {', '.join(names)}", "ask for fewer, or name more sets")
-    drawn = _in_turn(queues, wanted)
-    return tuple(drawn[:n_calibration]), tuple(drawn[n_calibration:])
+        drawn = [own[place] for place in _shuffled(len(own), derive_seed("harmful prompts", name, seed))]
+        for half, queues in halves.items():
+            queues.append([one for one in drawn if one.calibrates == half])
+    return _in_turn(halves[True], n_calibration, names), _in_turn(halves[False], n_evaluation, names)
 
 
 def in_the_wild(n: int, *, longest: int = 1200, seed: int = 0) -> tuple[str, ...]:
@@ -92,13 +99,16 @@ def in_the_wild(n: int, *, longest: int = 1200, seed: int = 0) -> tuple[str, ...
     return tuple(texts[place] for place in _shuffled(len(texts), derive_seed("in the wild", seed))[:n])
 
 
-def _in_turn(queues: list[list[HarmfulPrompt]], n: int) -> list[HarmfulPrompt]:
+def _in_turn(queues: list[list[HarmfulPrompt]], n: int, names: Sequence[str]) -> tuple[HarmfulPrompt, ...]:
+    if n > (total := sum(map(len, queues))):
+        told = f"at most {total} of a half of {', '.join(names)}"
+        raise WorkbenchError(f"{n} requests", told, "ask for fewer, or name more sets")
     drawn: list[HarmfulPrompt] = []
     while len(drawn) < n:
         for queue in queues:
             if queue and len(drawn) < n:
                 drawn.append(queue.pop())
-    return drawn
+    return tuple(drawn)
 
 
 def _shuffled(n: int, seed: int) -> list[int]:
