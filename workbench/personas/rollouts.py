@@ -217,8 +217,8 @@ def assemble(
 ) -> Rollouts:
     """The committed rows with the ids of `rows`, in this order, as Rollouts.
 
-    Where a row stands (split, ids of question and instruction) is taken from `rows`, not from disk: a
-    question that was moved to another split since then keeps its text and gets its new role.
+    Where a row stands (trait, split, ids of question and instruction, arm) is taken from `rows`, not from disk: a
+    question that was moved to another split since then, or a character that was renamed, keeps its texts.
     """
     import pyarrow as pa
 
@@ -228,7 +228,7 @@ def assemble(
     merged = pa.concat_tables(parts, promote_options="default")  # not every part has lead_ids
     position = {row_id: i for i, row_id in enumerate(merged.column("id").to_pylist())}
     table = merged.take(pa.array([position[row_id] for row_id in ids], pa.int64()))
-    for name in ("split", "question_id", "instruction_id"):
+    for name in ("trait", "split", "question_id", "instruction_id", "arm"):
         places = pa.array([row[name] for row in rows], pa.string())
         table = table.set_column(table.column_names.index(name), name, places)
     return Rollouts(store.folder, table, tuple(hooks), tuple(token_hooks), tuple(headers))
