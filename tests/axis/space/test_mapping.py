@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -171,3 +173,32 @@ def test_the_offline_grade_is_relative_to_the_default_on_the_same_question():
     assert fitted.grades(["I'm sorry, but I can't help with that."] * 8, shifts, ["a"] * 8) == [0] * 8
     own = fitted.default_shifts(default, questions)
     assert own.shape == (40, 4) and abs(float(own.mean())) < 0.1 and 0.7 < float(own.std()) < 1.5
+
+
+def test_grades_of_another_judge_never_stand_under_an_old_key(run, tiny_model, tmp_path, monkeypatch):
+    kept: dict[str, Any] = {"design": DESIGN, "hook": sae_of(tiny_model).hook, "roles": ROLES}
+    shutil.copytree(run.folder, tmp_path / "run")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mapping, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        map_roles(tiny_model, tmp_path / "run", judge=WordJudge(), **kept)
+    monkeypatch.undo()
+    again = map_roles(tiny_model, tmp_path / "run", judge="none", **kept)
+    assert again.judged["kept"].all() and again.told == run.told
+
+
+def test_a_role_that_was_renamed_keeps_its_answers_under_its_new_name(run, tiny_model, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    renamed = (dataclasses.replace(ROLES[0], name="phantom"), *ROLES[1:])
+    again = map_roles(tiny_model, tmp_path / "run", design=DESIGN, judge="none", hook=sae_of(tiny_model).hook, roles=renamed)
+    assert again.vectors.names[0] == "phantom" and torch.equal(again.vectors.means, run.vectors.means)
+
+
+def test_a_design_without_vectors_is_refused_before_anything_is_sampled(tiny_model, tmp_path):
+    for roles, design in ((ROLES[:2], DESIGN), (ROLES, dataclasses.replace(DESIGN, min_count=17))):
+        with pytest.raises(WorkbenchError, match="more answers in this design"):
+            map_roles(tiny_model, tmp_path / "run", design=design, judge="none", roles=roles)
+    assert not (tmp_path / "run").exists()

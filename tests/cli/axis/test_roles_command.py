@@ -45,8 +45,10 @@ def test_a_finished_run_says_again_what_it_has_and_names_the_next_step(workbench
 
 
 def test_too_few_answers_are_explained_and_the_run_stays(workbench, place):
-    answer = workbench(*asked(place, "--min-count", "9"))
-    assert answer.code == 2 and "0 of 4 roles have 9 or more" in answer.err
+    for more in ((), ("--plan",), ("--out", "elsewhere")):
+        answer = workbench(*asked(place, "--min-count", "9"), *more)
+        assert answer.code == 2 and "0 of 4 roles have 9 or more answers in this design (the most any has is 8)" in answer.err
+    assert not Path("elsewhere").exists(), "nothing is sampled for vectors that cannot be"
     assert workbench("axis", "map", place / "axis-tiny", "--bootstrap", "10", "-q").code == 0
 
 

@@ -70,7 +70,7 @@ def map_roles(
     otherwise. roles: instead of the design's. The rest as in `collect_role_rollouts` and `judge_roles`. What is there is kept:
     rollouts row by row, grades as long as rollouts, roles and judge stay the same. Where less than fully played answers are
     kept, `told["strict"]` says what those alone would give.
-    Raises WorkbenchError before anything is sampled for a judge with the weights of `model`.
+    Raises WorkbenchError before anything is sampled for a judge with the weights of `model` and for a design without vectors.
     """
     design, folder = design or RoleDesign(), Path(folder)
     if not isinstance(judge, str):
@@ -79,6 +79,7 @@ def map_roles(
         raise WorkbenchError(f"the judge {judge!r} by name", "offline, none, or a Judge", "make it with make_judge")
     where = HookPoint.parse(hook) if hook is not None else HookPoint(model.n_blocks // 2)
     chosen = tuple(roles if roles is not None else design.roles)
+    check_counts(design, chosen)
     rollouts = collect_role_rollouts(
         model, folder, design=design, roles=chosen, hooks=hooks, seed=seed, server=server,
         token_hooks=(where,) if token_hooks is None else token_hooks,
@@ -93,6 +94,18 @@ def map_roles(
     vectors.save(folder / ROLES)
     axis.save(folder / VECTOR)
     return RoleRun(folder, rollouts, judged, told, vectors, axis)
+
+
+def check_counts(design: RoleDesign, roles: Sequence[Role]) -> None:
+    """Refuse a design from which fewer than three roles could get a vector, however well they are played."""
+    asked = sum(question.split == "extraction" for question in design.questions(default=False)) * design.n_samples
+    counts = [asked * min(design.n_prompts, len(role.prompts)) for role in roles]
+    if (n := sum(count >= design.min_count for count in counts)) < MIN_ROLES:
+        raise WorkbenchError(
+            f"{n} of {len(counts)} roles have {design.min_count} or more answers in this design (the most any has is "
+            f"{max(counts, default=0)})", f"at least {MIN_ROLES} roles that can get a vector",
+            "name more roles, ask more questions or with more prompts, or ask for fewer answers per role (--min-count)",
+        )  # fmt: skip
 
 
 def _strict(rollouts: Rollouts, judged: pandas.DataFrame, model: Model, vectors: RoleVectors) -> dict[str, Any] | None:
@@ -161,6 +174,7 @@ def _judged(
         grades = read_parquet(table).to_pandas().set_index("id").loc[frame["id"]]
         return frame.assign(**{name: grades[name].to_numpy() for name in ("adherence", "kept")}), known["told"]
     judged, told = judge_roles(frame, roles, judge, keep=keep, seed=seed)
+    document.unlink(missing_ok=True)  # its key must never stand beside the grades of another
     write_parquet(table, judged[["id", "adherence", "kept"]])
     write_json(document, {"key": key, "told": told})
     return judged, told

@@ -148,7 +148,7 @@ def written(
 
 
 def _run(asked: Asked) -> dict[str, Any]:
-    from workbench.axis.space.mapping import map_roles
+    from workbench.axis.space.mapping import check_counts, map_roles
     from workbench.base.runs import RunFolder
     from workbench.models.loading import load_model
 
@@ -156,6 +156,7 @@ def _run(asked: Asked) -> dict[str, Any]:
     placed: dict[str, Any] = {"device_map": "auto"} if config.device == "auto" else {"device": config.device}
     if asked.engine == "ray" and config.server:
         raise WorkbenchError("--engine ray and --generate-with", "one of them", "a server needs no shares: leave --engine out")
+    check_counts(design, roles)
     with RunFolder.open(asked.run_folder):
         if asked.engine == "ray":
             _sample_on_ray(asked, roles, None if hook is None else str(hook), placed)
@@ -191,11 +192,14 @@ def _sample_on_ray(asked: Asked, roles: tuple[Role, ...], hook: str | None, plac
 
 def planned(asked: Asked) -> dict[str, Any]:
     """The plan of the rollouts: nothing is loaded or created."""
+    from workbench.axis.space.mapping import check_counts
+
     from ..inputs import model_identity
     from ..short_plans import EMBEDDED_TEXTS_PER_SECOND, IMPORT_SECONDS, short_plan, step
 
     config, design, roles = asked.config(), asked.design(), asked.roles()
     _ = model_identity(config.model), asked.where(), asked.make_judge()
+    check_counts(design, roles)
     n_rows, seconds, memory, disk = _cost(config, design, roles)
     who = "a server samples, the model reads" if config.server else "sample"
     steps = [step("start, load", 3 * IMPORT_SECONDS), step(f"{who} {n_rows:,} answers", seconds)]
