@@ -47,6 +47,14 @@ def test_parts_and_error_sum_to_the_drift(codes, what):
     assert found.to_json()["of_its_length"]["features"]
 
 
+def test_a_reply_without_one_of_its_contexts_counts_on_neither_side(codes):
+    places = {place: at for place, at in codes.places.items() if place != Place(5, 2, "alone")}
+    lacking = what_moved(replace(codes, places=places), members=[5], n_shown=2)
+    for context in ("alone", "history"):
+        places.pop(Place(5, 2, context), None)
+    assert lacking.total == what_moved(replace(codes, places=places), members=[5], n_shown=2).total
+
+
 def test_the_parts_are_those_of_the_replies_read_one_by_one(codes, model):
     one = what_moved(codes, what="history", members=[5], n_shown=16)
     rows = {place: codes.rows.codes[index].toarray()[0] for place, index in codes.places.items()}

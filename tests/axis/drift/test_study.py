@@ -139,6 +139,15 @@ def test_the_first_turn_drifts_by_exactly_nothing_and_the_others_by_something(mo
     assert bool((gap[read.turn == 0] == 0).all()) and bool((gap[read.turn > 0] > 1e-4).all())
 
 
+def test_a_reply_whose_whole_history_was_cut_off_is_no_reply_that_stood_still(model, tmp_path):
+    few = a_few()
+    cut = replace(few[0], turns=(*few[0].turns[:2], replace(few[0].turns[2], first=2)))
+    read = read_replies(model, [cut, *few[1:]], HOOK, torch.ones(model.d_model), tmp_path)
+    assert bool(read.means["history"][2].isfinite().all()) and bool(read.means["alone"][2].isnan().all())
+    gap = (read.means["history"] - read.means["alone"]).abs().amax(dim=1)
+    assert gap.isnan().nonzero().flatten().tolist() == [2]
+
+
 def test_read_together_or_one_by_one_and_once_only(model, tmp_path, monkeypatch):
     direction = torch.linspace(-1, 1, model.d_model)
     together = read_replies(model, a_few(), HOOK, direction, tmp_path / "a")

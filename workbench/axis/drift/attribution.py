@@ -213,7 +213,8 @@ def _sides(codes: ReplyCodes, what: str, members: Iterable[int]) -> tuple[RowCod
         n = len(codes.conversations[row].turns)
         third = max(1, n // 3)
         if what == "history":
-            sides = [[(Place(row, k, context)) for k in range(1, n)] for context in ("alone", "history")]
+            pairs = [[Place(row, k, context) for context in ("alone", "history")] for k in range(1, n)]
+            sides = list(zip(*(pair for pair in pairs if all(place in codes.places for place in pair)), strict=True)) or [()]
         else:
             sides = [[Place(row, k, "history") for k in turns] for turns in (range(third), range(n - third, n))]
         sides = [[codes.places[place] for place in side if place in codes.places] for side in sides]

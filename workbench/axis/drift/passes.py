@@ -42,8 +42,9 @@ class Pass:
 def passes_of(
     model: Model, conversations: Sequence[Conversation], contexts: Sequence[str] = CONTEXTS, *, seed: int = 0
 ) -> Iterator[Pass]:
-    """The passes for every reply in these contexts. A context that a reply does not have (no two earlier turns to shuffle, no
-    conversation about something else) is left out."""
+    """The passes for every reply in these contexts. A context that a reply does not have is left out: no two earlier turns to
+    shuffle, no conversation about something else, and after the first turn no history that was not cut off (such a reply is alone
+    already, and its drift of exactly 0 would pass for standing still)."""
     if unknown := [context for context in contexts if context not in CONTEXTS]:
         raise unknown_name("context", unknown[0], CONTEXTS)
     lengths = [[len(turn.ids) + len(turn.user) // 4 for turn in one.turns] for one in conversations]
@@ -52,7 +53,7 @@ def passes_of(
             yield from _with_history(model, one, row)
         for k, turn in enumerate(one.turns):
             before = one.turns[turn.first : k]
-            if "alone" in contexts:
+            if "alone" in contexts and (before or k == 0):
                 yield _single(model, one.system, (), turn, Place(row, k, "alone"))
             if "shuffled" in contexts and (order := _shuffled(before, f"{one.id}/{k}/{seed}")):
                 yield _single(model, one.system, order, turn, Place(row, k, "shuffled"))
