@@ -33,6 +33,9 @@ def test_lines_of_json(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("\n\n".join(json.dumps(one) for one in (LAYOUTS[0], SAID)))
     assert [one["messages"] for one in read_chats(path)] == [SAID, SAID]
+    odd = [{"role": "user", "content": "One\u2028two\x85three."}, SAID[1]]  # ends of lines elsewhere, but not in JSON
+    path.write_text(json.dumps(odd, ensure_ascii=False) + "\r\n" + json.dumps(SAID), encoding="utf-8", newline="")
+    assert [one["messages"] for one in read_chats(path)] == [odd, SAID]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"conversation": []}', '{"messages": "x"}', "[1]", "3", '{"conversation": [1]}'])

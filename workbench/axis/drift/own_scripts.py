@@ -27,7 +27,7 @@ def read_scripts(path: str | Path) -> tuple[Script, ...]:
 def _entries(path: str | Path) -> list[Any]:
     text = read_text(path)
     try:
-        lines = [text] if text.lstrip().startswith("[") else [line for line in text.splitlines() if line.strip()]
+        lines = [text] if text.lstrip().startswith("[") else [line for line in text.split("\n") if line.strip()]
         read = [json.loads(line) for line in lines]
         whole = read[0] if text.lstrip().startswith("[") else read
     except (ValueError, RecursionError):

@@ -42,7 +42,7 @@ def _values(file: Path) -> Iterator[tuple[str, Any]]:
         for number, one in enumerate(whole if several else [whole], start=1):
             yield (f"entry {number} of {file}" if several else str(file)), one
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # a JSON text may hold the other ends of lines as they are
         if line.strip():
             yield f"line {number} of {file}", _parsed(line)
 
