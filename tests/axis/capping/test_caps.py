@@ -95,6 +95,15 @@ def test_a_published_file_that_runs_code_or_holds_something_else_is_refused(tmp_
     torch.save({"vectors": {}}, tmp_path / "half.pt")
     with pytest.raises(WorkbenchError, match="experiments"):
         read_cappings(tmp_path / "half.pt")
+    used = [{"id": "e", "interventions": [{"vector": name, "cap": 1.0} for name in ("v", "w")]}]
+    vectors = {"v": {"layer": 1, "vector": torch.ones(32)}, "w": {"layer": 1, "vector": torch.ones(16)}}
+    torch.save({"vectors": vectors, "experiments": used}, tmp_path / "widths.pt")
+    with pytest.raises(WorkbenchError, match="several widths"):
+        read_cappings(tmp_path / "widths.pt")
+    deep = {name: {"layer": 99, "vector": torch.ones(32)} for name in ("v", "w")}
+    torch.save({"vectors": deep, "experiments": used}, tmp_path / "deep.pt")
+    with pytest.raises(WorkbenchError, match="Calibrate on this model"):
+        read_cappings(tmp_path / "deep.pt")["e"].check(model())
     import pickle
 
     (tmp_path / "code.pt").write_bytes(pickle.dumps(print))

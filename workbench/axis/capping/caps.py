@@ -76,9 +76,10 @@ class Capping(Shown):
         return tuple(self._edit(cap, sae, scope) for cap in self.caps)
 
     def check(self, model: Model) -> None:
-        """Refuse another model's caps (an imported capping that names no weights passes where the width fits)."""
+        """Refuse another model's caps (an imported capping that names no weights passes where width and blocks fit)."""
         known = self.model.get("weights_hash")
-        if known not in (None, model.weights_hash) or self.directions.shape[-1] not in (0, model.d_model):
+        fits = self.directions.shape[-1] in (0, model.d_model) and all(hook.block < model.n_blocks for hook in self.hooks)
+        if known not in (None, model.weights_hash) or not fits:
             raise WorkbenchError(f"the capping {self.name} is of {self.model.get('name')} ({str(known)[:12]})",
                                  f"caps of {model.name} ({model.weights_hash[:12]})", "calibrate on this model")  # fmt: skip
 

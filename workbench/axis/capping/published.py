@@ -67,8 +67,9 @@ def _capping(experiment: Mapping[str, Any], vectors: Mapping[str, Any], model: d
             raise _unreadable(path, f"the vector {one['vector']} without a finite length above 0")
         caps.append(Cap(HookPoint(int(stored["layer"])), -float(one["cap"]), "below", row=len(rows)))
         rows.append(-direction / direction.norm())
-    if not rows:
-        raise _unreadable(path, f"the experiment {experiment['id']} without interventions")
+    if len({len(row) for row in rows}) != 1:
+        found = "of several widths" if rows else "without interventions"
+        raise _unreadable(path, f"the experiment {experiment['id']} {found}")
     return Capping(str(experiment["id"]), model, tuple(caps), torch.stack(rows), None, {"file": Path(path).name})
 
 
