@@ -21,6 +21,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from screenshot import small
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, WORK = ROOT / "notebooks", ROOT / "runs" / "notebooks"
@@ -85,7 +86,7 @@ def with_pictures(notebook: Any) -> Any:
             page = browser.new_page(viewport={"width": 1600, "height": 900})
             for data in drawn:
                 page.set_content(f'<body style="margin:0">{data["image/svg+xml"]}</body>')
-                data["image/png"] = base64.b64encode(page.locator("svg").first.screenshot()).decode()
+                data["image/png"] = base64.b64encode(small(page.locator("svg").first.screenshot())).decode()
             browser.close()
     return notebook
 

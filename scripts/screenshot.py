@@ -25,7 +25,7 @@ def main() -> int:
         missing = "No browser found." if browser is None else f"{given.page} does not exist: run `workbench demo` first."
         print(missing, file=sys.stderr)
         return 2
-    given.picture.write_bytes(_small(_picture(browser, given)))
+    given.picture.write_bytes(small(_picture(browser, given)))
     print(f"{given.picture}: {given.picture.stat().st_size / 1000:.0f} kB")
     return 0
 
@@ -55,7 +55,7 @@ def _picture(browser: str, given: argparse.Namespace) -> bytes:
         return page.screenshot()
 
 
-def _small(png: bytes) -> bytes:
+def small(png: bytes) -> bytes:
     """The same picture with a palette, where Pillow is installed."""
     try:
         from PIL import Image  # pyright: ignore[reportMissingImports]

@@ -200,9 +200,28 @@ def test_what_would_a_data_set_teach(
     assert (tmp_path / "runs" / "adapter").is_dir() and "ModelDiff(" in said(done)
 
 
-def test_the_script_refuses_what_names_a_machine_and_what_warns():
+def test_map_the_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_world: dict[str, str]):
+    from workbench.axis.roles import load_roles
+    from workbench.axis.space.design import RoleDesign
+    from workbench.axis.space.mapping import map_roles
+    from workbench.models.generation import Sampling
+    from workbench.models.loading import load_model
+
+    design = RoleDesign(n_questions=8, n_calibration=2, n_prompts=2, n_default_samples=1, min_count=2,
+                        sampling=Sampling(max_new_tokens=6))  # fmt: skip
+    roles = load_roles(["ghost", "pirate", "poet", "reviewer"])
+    model = load_model(tiny_world["WORKBENCH_MODEL"], dtype="bfloat16")
+    hook = str(planted_sae().hook)
+    map_roles(model, tmp_path / "runs" / "axis-smollm2-135m-instruct", design=design, judge="none", hook=hook, roles=roles)
+    done = executed("09", tmp_path, monkeypatch, **tiny_world)
+    assert "PersonaSpace(" in said(done) and "SideBySide(" in said(done)
+    assert sum("image/svg+xml" in one for one in kinds(done)) >= 2
+
+
+def test_the_script_refuses_what_names_a_machine_and_what_warns(monkeypatch: pytest.MonkeyPatch):
     import importlib.util
 
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / "scripts" / "run_notebooks.py")
     assert spec is not None and spec.loader is not None
     script = importlib.util.module_from_spec(spec)
