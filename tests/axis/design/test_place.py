@@ -94,6 +94,15 @@ def test_a_prompt_of_the_default_itself_is_refused(run, model, prompt):
         place(model, prompt, run, design=DESIGN)
 
 
+@pytest.mark.parametrize("where", [{"name": ".."}, {"name": "."}, {"folder": "run"}, {"name": "answers"}], ids=str)
+def test_the_axis_of_the_run_is_never_written_over(run, model, where):
+    before = (run / "vector" / "persona_vector.json").read_bytes()
+    given = {"folder": run} if "folder" in where else where
+    with pytest.raises(WorkbenchError, match="a folder of its own"):
+        place(model, PROMPT, run, design=DESIGN, **given)
+    assert (run / "vector" / "persona_vector.json").read_bytes() == before
+
+
 def test_another_model_and_a_folder_without_roles_are_refused(run, model, tmp_path):
     with pytest.raises(WorkbenchError, match="Map this model first"):
         place(make_tiny(seed=7), PROMPT, run, design=DESIGN)

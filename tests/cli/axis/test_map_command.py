@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_two_models_are_compared_and_the_words_name_what_was_found(workbench, ru
     assert "then farthest" in answer.out
     assert "Beside tiny-llama-0" in Path("two.html").read_text(encoding="utf-8")
     assert (run_folder / "space" / "comparison.json").is_file()
+
+
+def test_a_neighbour_that_is_no_vector_is_passed_over(workbench, run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "axis-tiny")
+    (tmp_path / "torn" / "vector").mkdir(parents=True)
+    (tmp_path / "torn" / "vector" / "persona_vector.json").write_text('{"kind": "persona_vector"}')
+    answer = workbench("axis", "map", tmp_path / "axis-tiny", "--bootstrap", "10", "--json")
+    assert answer.code == 0 and answer.json["traits"]["vectors"] == []
 
 
 def test_the_plans_create_nothing(workbench, run_folder, tmp_path):

@@ -68,11 +68,13 @@ def place(
     that were named beforehand as near. Everything lies in `folder` (default: run/place/NAME, and the answers of all prompts
     together in run/place/answers) and is taken up again.
 
-    Raises WorkbenchError for a prompt that is empty or the default's own, and for role vectors of another model.
+    Raises WorkbenchError for a prompt that is empty or the default's own, for role vectors of another model, and for a folder in
+    which the run's own axis lies.
     """
     design, vectors = design or PlaceDesign(), read_role_vectors(run)
     _check(model, prompt, vectors)
     place = Path(folder) if folder is not None else Path(run) / PLACES / name
+    _check_folder(place, Path(run))
     store = place / ANSWERS if folder is not None else Path(run) / PLACES / ANSWERS
     shared: dict[str, Any] = {"hook": vectors.hook, "design": design, "seed": seed, "server": server}
     default, questions = default_prompts(model), design.questions(REPORTING)
@@ -105,6 +107,12 @@ def _check(model: Model, prompt: str, vectors: RoleVectors) -> None:
     if vectors.model.get("weights_hash") != model.weights_hash:
         raise WorkbenchError(f"role vectors of {vectors.model.get('name')}", f"those of {model.name}",
                              "map this model first: workbench axis roles --model MODEL")  # fmt: skip
+
+
+def _check_folder(place: Path, run: Path) -> None:
+    if place.resolve() in (run.resolve(), (run / PLACES).resolve(), (run / PLACES / ANSWERS).resolve()):
+        raise WorkbenchError(f"{place} as the folder of a placed prompt", "a folder of its own, apart from the run's",
+                             "choose another name, or another folder (--out)")  # fmt: skip
 
 
 def shift_of(answers: Answers, prompt: str, default: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -95,13 +95,15 @@ def _other(name: str) -> Path:
 def traits_beside(asked: Asked, vectors: RoleVectors) -> list[PersonaVector]:
     """The trait vectors of the same weights that have the role vectors' hook, from the runs beside this one."""
     from workbench.base.store import read_json
+    from workbench.personas.fields import fields
     from workbench.personas.vectors import PersonaVector
 
     root = asked.traits or asked.folder.resolve().parent
     found = []
     for document in sorted(root.glob("*/vector/persona_vector.json")):
-        told = read_json(document)
-        fits = told["model"].get("weights_hash") == vectors.model.get("weights_hash") and str(vectors.hook) in told["hooks"]
+        told = fields(read_json(document), str(document)).values
+        same = fields(told.get("model") or {}, str(document)).values.get("weights_hash") == vectors.model.get("weights_hash")
+        fits = same and str(vectors.hook) in (told.get("hooks") or ())
         if fits and document.parents[1].resolve() != asked.folder.resolve():
             found.append(PersonaVector.load(document.parent))
     if asked.traits is not None and not found:
