@@ -52,9 +52,10 @@ def inputs() -> dict[str, str]:
     return {**found, "texts": content_hash(texts)}
 
 
-def kept(name: str, make: Callable[[], Any], place: Path | None = None) -> dict[str, Any]:
-    """A finished piece from its file, as long as inputs, sizes and the package's version stand; else made now."""
-    made_from = [name, inputs(), SIZES, N_DOCUMENTS, N_ITEMS, TOKENS, MODEL, DTYPE, SEED]
+def kept(name: str, make: Callable[[], Any], place: Path | None = None, *, also: Any = None) -> dict[str, Any]:
+    """A finished piece from its file, as long as inputs, sizes, the package's version and what it depends on `also` (JSON types)
+    stand; else made now."""
+    made_from = [name, inputs(), SIZES, N_DOCUMENTS, N_ITEMS, TOKENS, MODEL, DTYPE, SEED, also]
     return axis_pieces.kept((place or PLACE) / "pieces" / f"{name}.json", made_from, make)
 
 
@@ -84,14 +85,15 @@ def sae() -> Any:
 
 @cache
 def parts() -> Any:
-    """The axis' decomposition: the run's own, or one made here."""
+    """The decomposition of this axis on this SAE: the run's own, or one made here."""
+    from workbench.axis.capping.features import is_of
     from workbench.decomposition.decompose import decompose
     from workbench.decomposition.result import Decomposition
 
     for place in (RUN / "decomposition", PLACE / "decomposition"):
         if (place / "decomposition.json").is_file():
             found = Decomposition.load(place)
-            if found.sae.get("weights_hash") == sae().weights_hash:
+            if is_of(found, axis(), sae()):
                 return found
     found = decompose(axis(), sae(), model=model(), causal=False, n_bootstrap=200)
     found.save(PLACE / "decomposition")

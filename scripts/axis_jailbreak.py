@@ -21,7 +21,7 @@ def part() -> dict[str, Any]:
     """{jailbreak: {arm: [rate, low, high]}, jailbreak_table: {rates, reductions, testable, why_not, judge, capability,
     over_blocking, chosen, ...}}: what docs/evidence/axis.json holds of jailbreaks. Draws docs/images/axis_jailbreak.svg."""
     chosen = capping.chosen()
-    found = capping.kept(f"jailbreak-{chosen['band']}-{chosen['percentile']:g}", lambda: _table(chosen))
+    found = capping.kept("jailbreak", lambda: _table(chosen), also=chosen)
     return {"jailbreak": found["jailbreak"], "jailbreak_table": {k: v for k, v in found.items() if k != "jailbreak"}}
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import axis_capping as capping
 
+from workbench.base.store import content_hash, sha256_file
+
 N_SAMPLES, N_RANDOM, TOKENS = 2, 2, 48
 BASE = "gemma3-270m"
 
@@ -24,11 +26,19 @@ BASE = "gemma3-270m"
 def part() -> dict[str, Any]:
     """{self_description: {base, doses, helpers, validation, ...}, self_description_base: the same of the base model, or null
     where its axis is not there}: what docs/evidence/axis.json holds of it. Runs what is missing."""
-    instruct = capping.kept("instruct", lambda: _study(capping.MODEL, capping.RUN), _place(capping.RUN))
-    run = _base_run()
-    has = (run / "vector" / "persona_vector.json").is_file()
-    base = capping.kept("base", lambda: _study(BASE, run), _place(run)) if has else None
+    run, also = _base_run(), [N_SAMPLES, N_RANDOM, TOKENS, inputs()]
+    instruct = capping.kept("instruct", lambda: _study(capping.MODEL, capping.RUN), _place(capping.RUN), also=also)
+    base = capping.kept("base", lambda: _study(BASE, run), _place(run), also=also) if _axis_file(run).is_file() else None
     return {"self_description": instruct, "self_description_base": base}
+
+
+def inputs() -> dict[str, str]:
+    """{name: sha256} of what the figures are made from."""
+    from workbench.axis.questions import self_description_questions
+
+    files = {f"axis of {name}": _axis_file(run) for name, run in ((capping.MODEL, capping.RUN), (BASE, _base_run()))}
+    found = {name: sha256_file(file) for name, file in files.items() if file.is_file()}
+    return {**found, "questions": content_hash([one.text for one in self_description_questions()])}
 
 
 def _study(name: str, run: Path) -> dict[str, Any]:
@@ -54,6 +64,10 @@ def _study(name: str, run: Path) -> dict[str, Any]:
 
 def _place(run: Path) -> Path:
     return run / "self_description"
+
+
+def _axis_file(run: Path) -> Path:
+    return run / "vector" / "persona_vector.json"
 
 
 def _base_run() -> Path:

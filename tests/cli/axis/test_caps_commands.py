@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from tests.cli.shelf import write_sae
 from tests.personas.toy import LexicalJudge, responses
 from tests.tiny import tiny_model
 from workbench.axis.capping.caps import Capping
+from workbench.axis.capping.features import feature_limits
 from workbench.axis.capping.published import read_cappings
 from workbench.axis.jailbreak.prompts import harmful_prompts
+from workbench.base.errors import WorkbenchError
 from workbench.cli.axis import jailbreak
 from workbench.cli.gateway import capping_edits
 from workbench.decomposition.decompose import decompose
+from workbench.decomposition.result import Decomposition
 from workbench.models.loading import load_model
 from workbench.personas.extraction import extract
 from workbench.personas.traits import load_trait
+from workbench.personas.vectors import PersonaVector
 from workbench.saes.registry import load_sae
 
 SWEPT = ("--sweep", "--sweep-band", "own", "--sweep-percentile", "50")
@@ -110,6 +115,14 @@ def test_a_sweep_holds_a_row_per_cap(workbench: Any, place: Path, tmp_path: Path
     for row in sweep["capping"]:
         assert row["capability_interval"][0] <= row["capability"] <= row["capability_interval"][1]
         assert 0 <= row["harm"] <= 1
+
+
+def test_feature_caps_of_an_axis_that_was_made_anew_need_a_new_decomposition(place: Path) -> None:
+    vector, sae = PersonaVector.load(place / "vector"), load_sae(place / "sae")
+    parts = Decomposition.load(place / "decomposition")
+    assert feature_limits(vector, parts, sae).features
+    with pytest.raises(WorkbenchError, match="Decompose it again"):
+        feature_limits(replace(vector, directions=vector.directions + 0.01), parts, sae)
 
 
 def test_plans_count_and_change_nothing(workbench: Any, place: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
+from workbench.base.tensors import tensor_hash
 from workbench.decomposition.decompose import tokens_of
 
 from .calibration import GRID
@@ -65,6 +66,12 @@ class FeatureLimits(Shown):
         return Cap(hook, limit, "below" if up else "above", feature=self.features[number])
 
 
+def is_of(parts: Decomposition, axis: PersonaVector, sae: SparseAutoencoder) -> bool:
+    """Whether the decomposition is of this very vector on this SAE."""
+    direction = tensor_hash(axis.at(sae.hook).float().cpu())
+    return parts.sae.get("weights_hash") == sae.weights_hash and parts.vector.get("sha256") == direction
+
+
 def carrying_features(parts: Decomposition, n: int = N_FEATURES) -> tuple[int, ...]:
     """The `n` features of the largest |share| of the axis, largest first. Raises WorkbenchError for a vector without shares."""
     if not parts.has_shares:
@@ -80,12 +87,13 @@ def feature_limits(
 ) -> FeatureLimits:  # fmt: skip
     """What the features that carry the axis are in the assistant's own replies (rows of weight above 0) at the SAE's hook.
 
-    `model` reads the replies again where their tokens are not stored. Raises WorkbenchError for an SAE that the decomposition was
-    not made on.
+    `model` reads the replies again where their tokens are not stored. Raises WorkbenchError for a decomposition of another
+    vector (an axis made anew since, say) or on another SAE.
     """
-    if parts.sae.get("weights_hash") != sae.weights_hash:
-        raise WorkbenchError(f"a decomposition on {parts.sae.get('id')} and the SAE {sae.id}", "the same SAE",
-                             "decompose the axis with this SAE")  # fmt: skip
+    if not is_of(parts, axis, sae):
+        raise WorkbenchError(f"a decomposition of {parts.trait} on {parts.sae.get('id')}",
+                             f"one of this {axis.trait}, as it is now, on {sae.id}",
+                             "decompose it again (`workbench decompose RUN`)")  # fmt: skip
     chosen = tuple(features) if features is not None else carrying_features(parts, n)
     rows: Any = axis.rows
     used = rows[rows["weight"] > 0]
