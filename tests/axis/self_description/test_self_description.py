@@ -55,6 +55,18 @@ def test_the_detector_is_right_on_the_written_half_that_it_was_not_fitted_on() -
     assert claims(["I am a miller's son from the valley."])[0] > 0.5 > claims(["I'm an AI language model."])[0]
 
 
+def test_a_random_direction_at_equal_kl_has_it_on_the_side_that_is_used(tmp_path) -> None:
+    import torch
+
+    drawn = torch.randn(32, generator=torch.Generator().manual_seed(7))
+    other = direction_at_hooks("random", axis().model, {HOOKS[1]: drawn})
+    bench = ReplyBench(model(), tmp_path)
+    bench.neutral = NeutralShift(model(), ["The weather in the north is cold.", "The rivers are long."])
+    doses = [study._dose_at(bench, axis(), other, 0.2, sign) for sign in (-1, 1)]
+    assert doses[0] < 0 < doses[1]
+    assert [bench.kl((study._add(axis(), other, dose),)) for dose in doses] == pytest.approx([0.2, 0.2], rel=0.03)
+
+
 @pytest.mark.assets
 def test_every_dose_stands_beside_random_directions_at_the_same_norm_and_no_word_leaves(tmp_path, monkeypatch) -> None:
     import torch

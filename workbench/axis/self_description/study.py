@@ -87,7 +87,7 @@ def self_description(
             helpers[f"{dose:+g}"] = _trades(mine)
             theirs = {EQUAL_NORM: _pooled(bench, axis, randoms, [dose] * len(randoms), attempts)}
             if equal_kl and kl > 1e-5:
-                matched = [_dose_at(bench, axis, one, kl) * (1 if dose > 0 else -1) for one in randoms]
+                matched = [_dose_at(bench, axis, one, kl, 1 if dose > 0 else -1) for one in randoms]
                 theirs[EQUAL_KL] = _pooled(bench, axis, randoms, matched, attempts)
             theirs = {name: pooled for name, pooled in theirs.items() if pooled}
             rows.append(DoseRow(dose, kl, _rates(mine, seed), {name: _rates(one, seed) for name, one in theirs.items()},
@@ -102,8 +102,9 @@ def _add(axis: PersonaVector, direction: PersonaVector, dose: float) -> Edit:
     return Edit.add(direction, dose, hook=axis.hook, scope="predicting")
 
 
-def _dose_at(bench: ReplyBench, axis: PersonaVector, direction: PersonaVector, kl: float) -> float:
-    return round(bench.neutral.dose(lambda dose: (_add(axis, direction, dose),), kl), 6)
+def _dose_at(bench: ReplyBench, axis: PersonaVector, direction: PersonaVector, kl: float, sign: int) -> float:
+    """The dose of that sign that moves neutral text by `kl`: that of the other sign may take another dose."""
+    return sign * round(bench.neutral.dose(lambda dose: (_add(axis, direction, sign * abs(dose)),), kl), 6)
 
 
 def _pooled(
