@@ -54,3 +54,13 @@ def test_a_front_shows_itself_with_its_figure(found):
     assert display.figure is not None and "evil" in display.html()
     hostile = replace(found, trait="<script>alert(1)</script>")
     assert "<script>alert" not in display_for(hostile).html()
+
+
+def test_one_point_that_costs_many_times_as_much_is_told_and_presses_nothing_together():
+    cells = [cell("add", d, 40 + 10 * d, 0.1 * d) for d in (1, 2)]
+    dear = front(swept(*cells, cell("ablate", None, 50, 4.0)), wanted=1)
+    svg = pareto_figure([dear]).svg
+    texts = ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert any(text.startswith("off the chart: ablate (") and text.endswith("points at 4.0)") for text in texts), texts
+    assert "ablate" not in texts
+    assert svg.count('class="wbf-edge"') == 2

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _PANEL, _LEFT, _RIGHT, _TOP, _BOTTOM = 776, 372, 60, 560, 40, 316
 _OWN = {"add": "wbf-line-a", "denoised": "wbf-line-b", "incremental": "wbf-line-b"}
+_FAR = 3.0
 _NULLS = ("random", "random features", "placebo")
 _STARTS = {"neutral": "no system prompt", "persona": "requests behind personas"}
 
@@ -53,13 +54,17 @@ def _spoken(front: Front) -> str:
 
 
 def _panel(front: Front) -> list[str]:
-    x, y = _scales(front)
+    shown, far = _shown(front.points)
+    x, y = _scales(shown)
     verb = "more" if front.wanted > 0 else "less"
     title = f"{front.trait}, {verb} of it: from {_STARTS.get(front.start, 'the trait’s own prompts')}"
     body = [words(title, 4, 16, font_weight=600), *_axes(x, y, verb)]
+    if far:
+        told = ", ".join(f"{_named(p)} ({signed(p.change, 0)} points at {p.loss:.1f})" for p in far)
+        body.append(words(f"off the chart: {told}", _RIGHT, 32, anchor="end", class_="wbf-soft", font_size=11.5))
     ends = []
-    for method in dict.fromkeys(point.method for point in front.points):
-        points = sorted((p for p in front.points if p.method == method), key=lambda p: abs(p.level or 0.0))
+    for method in dict.fromkeys(point.method for point in shown):
+        points = sorted((p for p in shown if p.method == method), key=lambda p: abs(p.level or 0.0))
         body += _curve(points, x, y, front)
         at = (x(points[-1].loss), y(points[-1].change))
         if len(points) == 1 and at[0] < _RIGHT - 110:  # no curve to follow: the name stands at the mark
@@ -75,9 +80,17 @@ def _panel(front: Front) -> list[str]:
     return body
 
 
-def _scales(front: Front) -> tuple[Scale, Scale]:
-    losses = [0.0, *(end for p in front.points for end in (p.loss, *p.loss_interval) if end is not None)]
-    changes = [0.0, *(end for p in front.points for end in (p.change, *p.change_interval) if end is not None)]
+def _shown(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
+    """(what is drawn, what is only told): a point that costs three times as much as all others would press them together."""
+    shown, far = sorted(points, key=lambda point: point.loss), []
+    while len(shown) > 2 and shown[-1].loss > _FAR * max(shown[-2].loss, 0.05):
+        far.append(shown.pop())
+    return [point for point in points if point in shown], far
+
+
+def _scales(points: Sequence[Point]) -> tuple[Scale, Scale]:
+    losses = [0.0, *(end for p in points for end in (p.loss, *p.loss_interval) if end is not None)]
+    changes = [0.0, *(end for p in points for end in (p.change, *p.change_interval) if end is not None)]
     across, up = (max(values) - min(values) or 1.0 for values in (losses, changes))
     x = Scale(min(losses) - 0.03 * across, max(losses) + 0.03 * across, _LEFT, _RIGHT)
     return x, Scale(min(changes) - 0.04 * up, max(changes) + 0.04 * up, _BOTTOM, _TOP)
