@@ -93,9 +93,11 @@ def test_the_bank_has_240_questions_divided_two_to_one_to_one():
 
 def test_no_question_is_one_of_a_trait_or_names_a_role():
     taken = {question.text.casefold() for name in list_traits() for question in load_trait(name).questions}
-    names = re.compile(rf"\b({'|'.join(name.replace('_', ' ') for name in role_names())})\b", re.IGNORECASE)
+    names = re.compile(rf"\b({'|'.join(name.replace('_', ' ') for name in role_names())})s?\b", re.IGNORECASE)
     for question in question_bank():
         assert question.text.casefold() not in taken
+        if question.id == "e097":  # parents: said in the docstring
+            continue
         found = names.search(question.text)
         assert not found, (question.text, found)
 

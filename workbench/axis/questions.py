@@ -17,8 +17,8 @@ def question_bank(*splits: str) -> tuple[Question, ...]:
     """The shared bank, or the questions of the given splits: 120 extraction, 60 verification and 60 sealed.
 
     Eight kinds of question (life, choices, opinions, practical things, explanations, imagination, other people, habits) are
-    spread evenly over the splits. None names a character, and none is a question of a shipped trait. Ids begin with the letter of
-    the split.
+    spread evenly over the splits. None names a character (but for the parents of e097), and none is a question of a shipped
+    trait. Ids begin with the letter of the split.
     """
     wanted = splits or SPLITS
     return tuple(question for question in _bank() if question.split in wanted)

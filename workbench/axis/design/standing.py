@@ -131,6 +131,7 @@ def expected_ranks(nearest: Sequence[dict[str, Any]], expected: Sequence[str], *
     """Whether roles that were named beforehand are near: {ranks, mean_rank, by_chance, p, missing}.
 
     p: the share of random sets of as many roles whose mean rank is as small. by_chance: the mean rank of such a set.
+    Roles that are like each other rank alike, so that a set of such roles is extreme more often than p says.
     """
     rank = {one["role"]: one["rank"] for one in nearest}
     ranks = {name: rank[name] for name in expected if name in rank}
