@@ -12,6 +12,7 @@ import torch
 from tests.cli.shelf import write_sae
 from tests.tiny import tiny_model
 from workbench.axis.drift.result import DriftStudy
+from workbench.cli.axis import drift_job
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import load_model
 from workbench.personas.vectors import PersonaVector
@@ -80,6 +81,12 @@ def test_transcripts_are_read_and_an_alarm_needs_conversations_to_play(workbench
     assert [one.id for one in study.conversations] == ["chat-0", "chat-1"]
     assert study.conversations[0].turns[1].user == "user says 1"
     assert len(workbench(*options, "--plan").json["steps"]) == 2
+    for folder in ("a", "b"):  # chats of one name, and two in one file
+        (tmp_path / "deep" / folder).mkdir(parents=True)
+        (tmp_path / "deep" / folder / "0.json").write_text((world / "chats" / "chat-0.json").read_text())
+    (tmp_path / "deep" / "b" / "1.json").write_text(json.dumps([study.conversations[0].messages()] * 2))
+    names = [one.id for one in drift_job._read(tmp_path / "deep", load_model(str(world / "model")), 512)]
+    assert names == ["0", "0 (2)", "1", "1 (2)"]
 
 
 def test_personas_are_compared_over_the_same_scripts_and_an_alarm_is_saved(workbench: Any, world: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,13 +187,15 @@ def _played(
 
 
 def _read(path: Path, model: Model, context: int) -> list[Conversation]:
-    """The transcripts of a file or folder."""
+    """The transcripts of a file or folder, each under a name of its own."""
     from workbench.axis.drift.conversation import from_messages
     from workbench.steering.monitor.chats import read_chats
 
-    found = []
+    found, names = [], Counter[str]()
     for number, chat in enumerate(read_chats(path), start=1):
         name = f"{chat.get('id', Path(chat['source']).stem)}" if "id" in chat or path.is_dir() else f"transcript {number}"
+        names[name] += 1
+        name += f" ({names[name]})" if names[name] > 1 else ""  # files of one name in several folders, entries of one file
         facts = {key: str(chat.get(key) or "") for key in ("domain", "topic", "persona")}
         try:
             found.append(from_messages(model, chat["messages"], name=name, max_context=context, **facts))
