@@ -20,6 +20,7 @@ from workbench.models.hookpoints import HookPoint
 from workbench.personas.reencoding import prompt_tokens
 from workbench.steering.apply import steered
 from workbench.steering.composition import compose
+from workbench.steering.cost.treatments import edits_key
 from workbench.steering.edits import Edit
 
 HOOK = HOOKS[1]
@@ -130,6 +131,15 @@ def test_a_features_activation_is_held_within_its_limit_and_nothing_else_changes
                           atol=1e-5)  # fmt: skip
     assert Edit.cap_feature(sae, active, 0.0, side="below").changes_nothing
     assert Edit.cap_feature(sae, active, math.inf).changes_nothing
+
+
+def test_caps_on_a_feature_are_not_taken_for_those_of_an_sae_that_reads_it_otherwise():
+    from dataclasses import replace
+
+    sae = replace(planted_sae(), model_name=model().name)
+    other = replace(sae, encoder=sae.encoder + 0.1, weights_hash="another")
+    ours, theirs = (edits_key([Edit.cap_feature(one, 1, 0.5)]) for one in (sae, other))
+    assert ours == edits_key([Edit.cap_feature(sae, 1, 0.5, scope="predicting")]) != theirs
 
 
 def test_several_features_of_one_sae_are_read_once_before_any_changes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import stat
 
@@ -21,7 +22,7 @@ from workbench.axis.roles import Role
 from workbench.base.display import html_for
 from workbench.base.errors import WorkbenchError
 from workbench.personas.judges import Judgement
-from workbench.reports.axis.jailbreak import jailbreak_figure
+from workbench.reports.axis.jailbreak import jailbreak_figure, jailbreak_sentences
 from workbench.steering.cost.capability import Exam
 from workbench.steering.cost.matching import NeutralShift
 
@@ -112,6 +113,9 @@ def test_the_table_holds_rates_with_intervals_capability_and_no_words(bench, mon
     assert all(arm in drawn for arm in value["jailbreak"]) and CANARY not in drawn
     assert value["testable"] or "not testable here" in drawn
     assert CANARY not in (html_for(found) or CANARY)
+    costs = {"near, equal KL": {"wanted_kl": 0.1, "reached_kl": 0.105}, "far, equal KL": {"wanted_kl": 0.1, "reached_kl": 0.02}}
+    told = " ".join(jailbreak_sentences(dataclasses.replace(found, capability=costs)))
+    assert "far, equal KL: not so, 0.02 nats per token against 0.1" in told and "near, equal KL" not in told
     with pytest.raises(WorkbenchError, match="one role"):
         from workbench.axis.capping.calibration import text_hash
 

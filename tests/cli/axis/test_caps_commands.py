@@ -77,6 +77,7 @@ def test_a_cap_is_calibrated_written_exported_and_taken_by_the_gateway(workbench
         assert [(edit.kind, edit.scope) for edit in edits] == [("floor", "predicting")] * 2
     shown = workbench("axis", "cap", *arguments(place), "--band", "own", "--out", tmp_path, "-q")
     assert shown.code == 0 and "percentile 25" in shown.out and "--capping" in shown.out
+    assert "toward evil, not away from it" in " ".join(shown.out.split()), "a cap from below is no brake on a trait"
 
 
 @pytest.mark.assets

@@ -60,5 +60,5 @@ def _marked(arm: str, rows: Sequence[Mapping[str, Any]]) -> Outcomes:
 
 
 def _negated(values: list[float | None]) -> list[float | None]:
-    value, low, high = (None if one is None else -one for one in values)
+    value, low, high = (None if one is None else 0.0 - one for one in values)
     return [value, high, low]

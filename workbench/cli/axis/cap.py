@@ -111,6 +111,7 @@ def _show(value: dict[str, Any]) -> None:
     table(f"Limits on {value['vector']}: {told}", ("hook", "at least, residual units", "in token norms"), rows, right=(1, 2))
     if value["sweep"] is not None:
         _show_sweep(value["sweep"])
+    say(value["keeps"])
     say(f"written: {value['capping_folder']}" + (f" and {value['published']}" if value["published"] else ""))
     say(f"use it: workbench gateway {value['axis']} --capping {value['capping_folder']}")
 

@@ -180,10 +180,19 @@ def capped(said: Said, *, export: Path | None, sweep: bool) -> dict[str, Any]:
     rows = [{"hook": str(hook), "tau": tau[hook], "norms": tau[hook] / medians[hook]} for hook in hooks]
     value: dict[str, Any] = {
         "axis": said.axis, "vector": axis.trait, "model": model.name, "capping_folder": str(written), "published": published,
-        "limits": rows, **told, "sweep": _swept(said) if sweep else None,
+        "keeps": _keeps(axis.trait), "limits": rows, **told, "sweep": _swept(said) if sweep else None,
     }  # fmt: skip
     write_json(said.folder / RESULT, value)
     return value
+
+
+def _keeps(trait: str) -> str:
+    """What a cap from below does along this vector, in words: along a trait it is no brake on the trait."""
+    from workbench.axis.space.axis import AXIS
+
+    if trait == AXIS:
+        return "Keeps replies at or above these limits, so toward the assistant."
+    return f"Keeps replies at or above these limits, so toward {trait}, not away from it (for that: Edit.cap, or gateway --cap)."
 
 
 def _swept(said: Said) -> dict[str, Any]:

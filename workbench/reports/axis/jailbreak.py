@@ -41,6 +41,9 @@ def jailbreak_sentences(found: JailbreakTable) -> list[str]:
     told.append(f"Personas add {rate_words(found.lift)}.")
     if found.testable is not None:
         told.append(found.testable[0].upper() + found.testable[1:] + ".")
+    for arm, cost in found.capability.items():
+        if (wanted := cost.get("wanted_kl")) is not None and abs(cost["reached_kl"] - wanted) > 0.2 * wanted:
+            told.append(f"{arm}: not so, {cost['reached_kl']:.3g} nats per token against {wanted:.3g} of the cap.")
     if found.judge.get("auroc") is not None:
         ends = ", ".join(f"{end:.2f}" for end in found.judge["interval"])
         told.append(f"The judge agrees with people at AUROC {found.judge['auroc']:.2f} [{ends}] on {found.judge['n']} replies, "

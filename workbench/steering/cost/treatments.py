@@ -107,8 +107,10 @@ def capping(vector: Any, projections: Tensor, quantiles: Sequence[float]) -> tup
 
 
 def edits_key(edits: Iterable[Edit]) -> list[list[Any]]:
-    """Kind, place, direction, amount and rows of each edit (JSON types), whatever it is called and whatever its scope is."""
+    """Kind, place, direction, amount and rows of each edit (JSON types), whatever it is called and whatever its scope is; of a
+    feature that is limited, the SAE that reads it too."""
     return [
-        [e.kind, str(e.hook), tensor_hash(e.direction), list(e.amounts), str(e.measured_at), *([list(e.rows)] if e.rows else [])]
+        [e.kind, str(e.hook), tensor_hash(e.direction), list(e.amounts), str(e.measured_at), *([list(e.rows)] if e.rows else []),
+         *([e.of_feature.sae.weights_hash] if e.of_feature and e.kind in ("at most", "at least") else [])]
         for e in edits
-    ]
+    ]  # fmt: skip
