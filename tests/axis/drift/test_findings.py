@@ -105,6 +105,8 @@ def test_a_position_that_follows_the_message_is_predicted_and_noise_is_not():
     assert found["drift"]["beyond"] > 0.8 and found["drift"]["group"] < 0.1 and found["drift"]["n_replies"] == 100
     noise = predict_positions(study_of(TALKS, written(TALKS, lambda *_: 0.0, noise=1.0)), numbers)
     assert noise["drift"]["r2"] < 0.15 and noise["drift"]["p"] > 0.01
+    short = [replace(one, turns=one.turns[:1]) for one in TALKS[1:]] + TALKS[:1]
+    assert set(predict_positions(study_of(short, written(short, lambda *_: 0.0, noise=1.0)), numbers)) == {"position"}
     with pytest.raises(WorkbenchError, match="at least 5"):
         predict_positions(study_of(TALKS[:3], written(TALKS[:3], lambda *_: 0.0)), numbers)
 

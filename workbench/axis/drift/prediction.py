@@ -33,8 +33,8 @@ def predict_positions(
 ) -> dict[str, Any]:
     """{position, change, drift: {r2, interval, null_q95, p, group, beyond, beyond_interval, n_replies, n_conversations}}.
 
-    `embed` turns texts into [n, d] (default: MiniLM). change = position of reply k - that of reply k - 1. Raises WorkbenchError
-    for fewer than five conversations.
+    `embed` turns texts into [n, d] (default: MiniLM). change = position of reply k - that of reply k - 1. What fewer than five
+    conversations have (change and drift need a second turn) is left out; WorkbenchError for fewer than five altogether.
     """
     if len(study.conversations) < MIN_CONVERSATIONS:
         raise WorkbenchError(f"{len(study.conversations)} conversations to predict from", f"at least {MIN_CONVERSATIONS}",
@@ -46,7 +46,9 @@ def predict_positions(
     texts = [turn.user for one in study.conversations for turn in one.turns]
     features = embed(texts).double().numpy()
     groups = category_codes([by(study.conversations[row]) for row in study.readings.row.tolist()]).numpy()
-    return {name: _predicted(study, values, features, groups, name, seed) for name, values in _targets(study).items()}
+    rows = study.readings.row
+    return {name: _predicted(study, values, features, groups, name, seed) for name, values in _targets(study).items()
+            if len(rows[values.isfinite()].unique()) >= MIN_CONVERSATIONS}  # fmt: skip
 
 
 def _targets(study: DriftStudy) -> dict[str, Tensor]:
