@@ -130,10 +130,10 @@ def test_a_judge_that_reads_rubrics_grades_whole_numbers_and_its_failures_are_co
     assert (judged.loc[roles & spoken & odd, "adherence"] == 3).all()
     assert (judged.loc[roles & spoken & ~odd, "adherence"] == 1).all()
     assert (judged.loc[roles & ~spoken, "adherence"] == 0).all()
-    assert (judged["kept"] == ((judged["adherence"] == 3) | ~roles)).all()
+    assert bool((judged["kept"] == ((judged["adherence"] == 3) | ~roles)).all())
     assert told["keep"] == 3
     loose, told_loosely = judge_roles(frame, ROLES, WordJudge(), keep=1)
-    assert told_loosely["keep"] == 1 and (loose["kept"] == ((loose["adherence"] >= 1) | ~roles)).all()
+    assert told_loosely["keep"] == 1 and bool((loose["kept"] == ((loose["adherence"] >= 1) | ~roles)).all())
     counts = told["counts"]["ghost"]
     assert counts["rows"] == 16 == sum(counts[f"grade_{grade}"] for grade in range(4)) + counts["failed"]
     assert 0 <= told["validation"]["rate_default"] <= 1 and told["judge"] == {"name": "words"}
@@ -187,7 +187,7 @@ def test_grades_of_another_judge_never_stand_under_an_old_key(run, tiny_model, t
         map_roles(tiny_model, tmp_path / "run", judge=WordJudge(), **kept)
     monkeypatch.undo()
     again = map_roles(tiny_model, tmp_path / "run", judge="none", **kept)
-    assert again.judged["kept"].all() and again.told == run.told
+    assert bool(again.judged["kept"].all()) and again.told == run.told
 
 
 def test_a_role_that_was_renamed_keeps_its_answers_under_its_new_name(run, tiny_model, tmp_path):
