@@ -69,7 +69,7 @@ def category_codes(values: Sequence[Hashable]) -> Tensor:
 
 
 def bootstrap_counts(n_items: int, n_bootstrap: int, generator: torch.Generator, *, n_drawn: int | None = None) -> Tensor:
-    """How often each of `n_items` is drawn with replacement in `n_drawn` draws (default n_items): float64 `[n_bootstrap, n_items]`.
+    """How often each of `n_items` is drawn with replacement in `n_drawn` draws (default n_items): `[n_bootstrap, n_items]`.
 
     With few items n_items - 1 draws keep the variance of a mean from coming out too small by (n_items - 1) / n_items.
     """
