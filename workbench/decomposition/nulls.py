@@ -61,8 +61,8 @@ def same_against_same(rows: RowCodes, design: Design, *, q_level: float = 0.05) 
     Every way to part the instructions of an arm (ten for five; of more than 20 ways, 20 at random) on 512 features evenly spread
     over the active ones; BH over them. Returns {n_splits, shares, rate, n_features}: `shares` of the features called different
     in each split, `rate` the share of the splits in which any is (None without two instructions in an arm). Where nothing
-    differs BH finds something in at most `q_level` of the splits; far above it the test over questions takes the wording of an instruction for an effect:
-    then only what beats placebo contrasts is the trait's.
+    differs BH finds something in at most `q_level` of the splits; far above it the test over questions takes the wording of an
+    instruction for an effect: then only what beats placebo contrasts is the trait's.
     """
     active = rows.weighted_codes(design.weights[None])[0].nonzero()[:, 0]
     chosen = active[:: max(1, -(-len(active) // N_SAME))]
