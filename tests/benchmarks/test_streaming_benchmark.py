@@ -13,6 +13,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "streaming.py"
 
 
+@pytest.mark.stress
 def test_it_prints_its_ratio() -> None:
     sizes = ["--d-model=64", "--d-sae=1024", "--rows=4", "--tokens=16", "--rounds=2"]
     figures = json.loads(subprocess.run([sys.executable, SCRIPT, *sizes], check=True, capture_output=True, text=True).stdout)

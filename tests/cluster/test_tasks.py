@@ -72,6 +72,7 @@ def test_a_task_whose_process_dies_is_told_in_words(somebodys_ray: None, tmp_pat
         list(on_ray(_marks(tmp_path), ["dies"]))
 
 
+@pytest.mark.stress
 def test_no_results_wanted_any_more_cancels_the_rest(somebodys_ray: None, tmp_path: Path) -> None:
     results = on_ray(_marks(tmp_path), list("abcdefgh"))
     assert next(iter(results)) == "a"

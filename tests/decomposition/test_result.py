@@ -27,9 +27,9 @@ CONTRACT = {
 EFFECT = CausalRow(3, 0.5, (0.3, 0.7), 0.1, 0.4, 0.1, 0.005, 0.05, True, math.nan)
 
 
-@pytest.fixture
-def parts(planted: Planted) -> Decomposition:
-    world = planted(spread=0.5, outside=1.0)
+@pytest.fixture(scope="module")
+def parts(shared_planted: Planted) -> Decomposition:
+    world = shared_planted(spread=0.5, outside=1.0)
     return decompose(world.vector, world.sae, n_bootstrap=60)
 
 

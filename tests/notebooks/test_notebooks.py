@@ -71,8 +71,8 @@ def said(notebook: Any) -> str:
 # ------------------------------------------------------------------------------------------------ as they are stored
 
 
-def test_there_are_eight_and_each_is_named_by_its_number():
-    assert [path.name[:3] for path in PATHS] == [f"{i:02d}_" for i in range(1, len(PATHS) + 1)] and len(PATHS) == 8
+def test_there_are_nine_and_each_is_named_by_its_number():
+    assert [path.name[:3] for path in PATHS] == [f"{i:02d}_" for i in range(1, len(PATHS) + 1)] and len(PATHS) == 9
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -53,6 +53,7 @@ def test_a_kill_counts_only_if_it_hit_a_living_run(script, tmp_path, monkeypatch
     assert script.kill_after(tmp_path, tmp_path / "quick", 3, 2.0) == {"returncode": 0, "parts": 3}
 
 
+@pytest.mark.stress
 def test_a_kill_that_came_too_late_is_tried_again_earlier(script, tmp_path, monkeypatch):
     writing(script, monkeypatch, 1)
     found = script.kill_living(tmp_path, tmp_path / "run", 3, 4.0)  # the third part is there, and a second later the run is over
