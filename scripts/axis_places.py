@@ -180,8 +180,8 @@ def axis_drift_ratio_line(found: dict[str, Any]) -> str:
     told = []
     for group, row in found["compared"].items():
         one = row["drift_per_turn"]
-        ratio = one.get("ratio")
-        told.append(f"{group}: {_span(ratio, *one['ratio_interval'])}" if ratio is not None else f"{group}: {one['why_not']}")
+        ratio = one["ratio"]
+        told.append(f"{group}: {_span(ratio['value'], *ratio['interval'])}" if ratio else f"{group}: {one['why']}")
     return "ratio to coding: " + "; ".join(told)
 
 
@@ -206,5 +206,8 @@ def axis_jailbreak_line(found: dict[str, Any]) -> str:
 @of("gardener")
 def axis_gardener_line(found: dict[str, Any]) -> str:
     """Where the Gardener lands."""
-    near = ", ".join(one["role"] if isinstance(one, dict) else str(one) for one in found["nearest"][:5])
-    return f"nearest {near}; position {found['axis_position']}; drift {found['drift_risk']}"
+    risk = "; ".join(f"{name} {_span(*three, digits=4)}" for name, three in found["drift_risk"].items() if None not in three)
+    return (
+        f"with its full document it cannot be told from {', '.join(found['nearest'])}; position {_span(*found['axis_position'])}; "
+        f"drift per turn in norms: {risk or 'not measured'}"
+    )
