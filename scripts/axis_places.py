@@ -206,7 +206,8 @@ def axis_jailbreak_line(found: dict[str, Any]) -> str:
 @of("gardener")
 def axis_gardener_line(found: dict[str, Any]) -> str:
     """Where the Gardener lands."""
-    risk = "; ".join(f"{name} {_span(*three, digits=4)}" for name, three in found["drift_risk"].items() if None not in three)
+    known = {name: three for name, three in found["drift_risk"].items() if None not in three}
+    risk = "; ".join(f"{name} {_span(*three, digits=4)}" for name, three in known.items())
     return (
         f"with its full document it cannot be told from {', '.join(found['nearest'])}; position {_span(*found['axis_position'])}; "
         f"drift per turn in norms: {risk or 'not measured'}"
