@@ -209,6 +209,6 @@ def axis_gardener_line(found: dict[str, Any]) -> str:
     known = {name: three for name, three in found["drift_risk"].items() if None not in three}
     risk = "; ".join(f"{name} {_span(*three, digits=4)}" for name, three in known.items())
     return (
-        f"with its full document it cannot be told from {', '.join(found['nearest'])}; position {_span(*found['axis_position'])}; "
-        f"drift per turn in norms: {risk or 'not measured'}"
+        f"with its full document it cannot be told from {', '.join(found['nearest'])}; position "
+        f"{_span(*found['axis_position'])}; drift per turn in norms: {risk or 'not measured'}"
     )
