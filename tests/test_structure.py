@@ -7,8 +7,6 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "workbench"
 
@@ -95,17 +93,16 @@ def layer_of(path: Path) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_a_module_imports_only_its_own_layer_and_those_above(path):
-    layer = layer_of(path)
-    if not layer:  # __init__ and __main__ see everything
-        return
-    assert layer in ALLOWED, f"the layer {layer} is not in the map"
-    for name, line in imported(path):
-        parts = name.split(".")
-        if parts[0] != "workbench" or len(parts) < 2 or not (PACKAGE / parts[1]).is_dir():
+def test_a_module_imports_only_its_own_layer_and_those_above():
+    for path in modules():
+        layer = layer_of(path)
+        if not layer:  # __init__ and __main__ see everything
             continue
-        assert parts[1] in ALLOWED[layer] | {layer}, f"{name_of(path)}:{line} imports {name}"
+        assert layer in ALLOWED, f"the layer {layer} is not in the map"
+        for name, line in imported(path):
+            parts = name.split(".")
+            if parts[0] == "workbench" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
+                assert parts[1] in ALLOWED[layer] | {layer}, f"{name_of(path)}:{line} imports {name}"
 
 
 def test_nothing_imports_the_command_line():
@@ -114,26 +111,27 @@ def test_nothing_imports_the_command_line():
             assert not [name for name, _ in imported(path) if name.startswith("workbench.cli")], name_of(path)
 
 
-@pytest.mark.parametrize("path", light_modules(), ids=name_of)
-def test_light_modules_import_nothing_heavy_when_they_load(path):
-    heavy = {name for name, _ in imported(path, only_on_import=True) if name.split(".")[0] in HEAVY}
-    assert not heavy
+def test_light_modules_import_nothing_heavy_when_they_load():
+    for path in light_modules():
+        heavy = {name for name, _ in imported(path, only_on_import=True) if name.split(".")[0] in HEAVY}
+        assert not heavy, name_of(path)
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_a_module_says_what_it_is_for_and_stays_readable(path):
-    assert ast.get_docstring(tree_of(path)), "a docstring"
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_MODULE_LINES
-    assert not text.strip() or "from __future__ import annotations" in text or name_of(path).endswith("__init__.py")
+def test_a_module_says_what_it_is_for_and_stays_readable():
+    for path in modules():
+        assert ast.get_docstring(tree_of(path)), f"{name_of(path)} without a docstring"
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= MAX_MODULE_LINES, name_of(path)
+        plain = not text.strip() or name_of(path).endswith("__init__.py")
+        assert plain or "from __future__ import annotations" in text, name_of(path)
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_public_classes_and_functions_have_docstrings(path):
-    for node in tree_of(path).body:
-        public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
-        if public and "overload" not in map(ast.unparse, node.decorator_list):  # the words stand at the function itself
-            assert ast.get_docstring(node), f"{name_of(path)}:{node.lineno} {node.name}"
+def test_public_classes_and_functions_have_docstrings():
+    for path in modules():
+        for node in tree_of(path).body:
+            public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+            if public and "overload" not in map(ast.unparse, node.decorator_list):  # the words stand at the function itself
+                assert ast.get_docstring(node), f"{name_of(path)}:{node.lineno} {node.name}"
 
 
 def statements(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
