@@ -175,6 +175,12 @@ def axis_drift_line(found: dict[str, Any]) -> str:
 
 
 @of("drift", "domains")
+def axis_drift_headline(found: dict[str, Any]) -> str:
+    """What the drift of the domains comes to, with its nulls."""
+    return f"{found['headline']} ({found['n_conversations']} conversations, {found['n_replies']} replies)"
+
+
+@of("drift", "domains")
 def axis_drift_ratio_line(found: dict[str, Any]) -> str:
     """The ratios to coding, or why there are none."""
     told = []

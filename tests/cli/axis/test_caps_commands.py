@@ -137,7 +137,8 @@ def test_plans_count_and_change_nothing(workbench: Any, place: Path) -> None:
 
 def test_mistakes_say_what_to_do(workbench: Any, place: Path, tmp_path: Path) -> None:
     for given, told in (
-        ((*arguments(place), "--band", "inner"), "FIRST-LAST"), ((*arguments(place), "--unit", "word"), "token"),
+        ((*arguments(place), "--band", "inner"), "FIRST-LAST"),
+        ((*arguments(place), "--band", "inner", "--plan"), "FIRST-LAST"), ((*arguments(place), "--unit", "word"), "token"),
         ((tmp_path / "nothing",), "run folder"),
     ):  # fmt: skip
         answer = workbench("axis", "cap", *given, "--out", tmp_path / "out", "-q")

@@ -233,12 +233,16 @@ def jailbroken(said: Said, *, show_text: bool) -> dict[str, Any]:
 
 
 def plan(said: Said, what: str, *, measured: bool) -> dict[str, Any]:
-    """The steps by counts alone; nothing is loaded but the axis."""
+    """The steps by counts alone; nothing is loaded but the axis. A band that there is none of is refused here already."""
+    from workbench.axis.capping.bands import band
     from workbench.base.settings import setting
 
     from ..plan import BASE_GIB, BATCH_GIB, counted_reading, counted_sampling, size_scale
     from ..short_plans import IMPORT_SECONDS, short_plan, step
 
+    n_blocks = int(said.vector.model.get("n_blocks") or 1 + max(hook.block for hook in said.vector.hooks))
+    for name in said.sweep_bands if measured and what != "jailbreak" else (said.band,):
+        band(said.vector, n_blocks, name)
     scale, tokens = size_scale(said.model_name), int(setting("max_new_tokens", said.max_new_tokens, 64))
     batch, table = int(setting("batch_size", said.batch_size, 32)), what == "jailbreak"
     steps = [step("start, load the model", 2 * IMPORT_SECONDS),
