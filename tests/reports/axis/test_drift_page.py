@@ -52,6 +52,7 @@ def test_the_headline_says_which_groups_drift_and_how_much_faster(study):
     assert "Against coding: 4" in told or "Against coding: 3" in told
     still = study_of(TALKS, written(TALKS, lambda *_: 0.0, noise=0.02, seed=4))
     assert headline(still).startswith("In none of 2 groups")
+    assert headline(study_of(TALKS[:2], written(TALKS[:2], lambda *_: 0.0))).startswith("Too few conversations")
     assert "humour" in headline(replace(study, axis="humour")) and "assistant" not in headline(replace(study, axis="humour"))
 
 

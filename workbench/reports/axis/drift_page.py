@@ -68,6 +68,8 @@ def save(study: DriftStudy, path: str | Path, findings: Findings | None = None) 
 def headline(study: DriftStudy) -> str:
     """What was found, in a sentence or two: which groups drift, and the ratio to the reference or why there is none."""
     clear = [(name, one) for name, one in _slopes(study) if one["interval"] and one["interval"][0] * one["interval"][1] > 0]
+    if not any(one["interval"] for _, one in _slopes(study)):
+        return f"Too few conversations or turns to say whether drift along {study.axis} grows from turn to turn."
     if not clear:
         return f"In none of {len(study.groups)} groups does drift along {study.axis} grow from turn to turn beyond chance."
     end = end_of(study.axis)
