@@ -17,12 +17,14 @@
     python scripts/evidence.py monitoring         # how well a persona is seen while it speaks: see monitoring.py
     python scripts/evidence.py falsify            # every check on traits, placebos and nulls: see falsify_evidence.py
     python scripts/evidence.py mixtures           # known mixtures of sub-personas in the model: see mixtures_evidence.py
-    python scripts/evidence.py screening          # are planted samples found, does a filter help? see screening.py
+    python scripts/evidence.py screening          # are planted samples found? see screening.py
+    python scripts/evidence.py screening_tuning   # does a filter keep a trait out of a fine-tune? see screening_tuning.py
     python scripts/evidence.py labels             # shipped labels against swapped, generic, one-word ones: see labels_evidence.py
     python scripts/evidence.py reports            # pages in a browser, hostile text, notebooks: see reports_evidence.py
     python scripts/evidence.py steering_cost      # what steering does and costs, by method: see steering_cost.py
     python scripts/evidence.py prevention         # can a vector in training keep a trait out? see prevention.py
-    python scripts/evidence.py steering           # these five in one file: see steering_evidence.py
+    python scripts/evidence.py prevention_pair    # two pairs of models a fine-tune apart: see prevention_pair.py
+    python scripts/evidence.py steering           # what using the vectors does, in one file: see steering_evidence.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
@@ -195,10 +197,12 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "falsify": script("falsify_evidence"),
     "mixtures": script("mixtures_evidence"),
     "screening": script("screening"),
+    "screening_tuning": script("screening_tuning"),
     "labels": script("labels_evidence"),
     "reports": script("reports_evidence"),
     "steering_cost": script("steering_cost"),
     "prevention": script("prevention"),
+    "prevention_pair": script("prevention_pair"),
     "steering": script("steering_evidence"),
     "axis": script("axis_evidence"),
     "peer_formats": script("peer_formats"),

@@ -1,14 +1,13 @@
 """What docs/evidence/prevention.json holds: can a vector that is added in training keep a fine-tune from installing its trait?
 
-    workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors
-    python scripts/prevention.py                                            # every cell, some nine CPU hours, resumable
-    python scripts/prevention.py --trait evil                               # one trait, its table printed
-    python scripts/prevention_pair.py                                       # two pairs of models a fine-tune apart
-    python scripts/evidence.py prevention                                   # the figures from the cells
+    workbench extract evil --samples 4 --dtype bfloat16 --batch-size 64      # the vectors, and the same for impolite
+    python scripts/prevention.py                                             # every cell, some four CPU hours, resumable
+    python scripts/prevention.py --trait evil                                # one trait, its table printed
+    python scripts/evidence.py prevention                                    # the figures from the cells
 
-Two traits: evil, and of CANDIDATES the one that a fine-tune without intervention moves most, in standard errors on select
-questions. Steps and strengths are chosen on select questions with a seed of their own; the table reads sealed questions. Cells
-are files under runs/prevention and are taken up again: stop at any time and run the same command.
+Two traits: evil, and impolite, which steering moves further beyond random directions than any other (docs/evidence/steering.json;
+fixed before any fine-tune of it). Steps and strengths are chosen on select questions with a seed of their own; the table reads
+sealed questions. Cells are files under runs/prevention and are taken up again: stop at any time and run the same command.
 """
 
 from __future__ import annotations
@@ -27,11 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, IMAGES = ROOT / "docs" / "evidence" / "prevention.json", ROOT / "docs" / "images"
 RUNS, MODEL, DTYPE = ROOT / "runs", "smollm2-135m-instruct", "bfloat16"
 PLACE = RUNS / "prevention"
-FIRST, CANDIDATES = "evil", ("impolite", "sycophantic")
+STUDIED = ("evil", "impolite")
 TRAITS = ("apathetic", "evil", "hallucinating", "humorous", "impolite", "optimistic", "sycophantic")
 SEEDS = (0, 1, 2)
 JUDGE = "offline-outcome"
 SETS, N_DOCUMENTS, N_ITEMS = ("44_phys_tf", "36_sciq_tf"), 12, 32
+LEARNING_RATE, BATCH_SIZE, REPLY_TOKENS = 1e-4, 4, 48
 
 
 @functools.cache
@@ -54,14 +54,16 @@ def exam() -> Any:
 @functools.cache
 def room(trait: str, *, complete: bool = True) -> Any:
     """The classroom of a trait; without `complete`, what choosing the steps needs and no more."""
+    from workbench.models.finetuning import FinetuneOptions
     from workbench.personas.judges import make_judge
     from workbench.personas.traits import load_trait
-    from workbench.steering.prevent.cells import Classroom
+    from workbench.steering.prevent.cells import CellSettings, Classroom
 
     others = {name: (load_trait(name), make_judge(JUDGE, trait=load_trait(name))) for name in TRAITS if name != trait}
     judge = make_judge(JUDGE, trait=load_trait(trait))
-    materials = materials_of(trait, complete)
-    return Classroom(model(), materials, judge, exam() if complete else None, PLACE / trait, others=others)
+    options = FinetuneOptions(learning_rate=LEARNING_RATE, batch_size=BATCH_SIZE, max_reply_tokens=REPLY_TOKENS)
+    settings, materials = CellSettings(options=options), materials_of(trait, complete)
+    return Classroom(model(), materials, judge, exam() if complete else None, PLACE / trait, others=others, settings=settings)
 
 
 def materials_of(trait: str, complete: bool) -> Any:
@@ -99,16 +101,6 @@ def run_of(trait: str) -> Path:
     return RUNS / f"{trait}-{MODEL}"
 
 
-def second_trait() -> dict[str, Any]:
-    """{trait, moved: {candidate: {steps, power, tried}}}: the candidate that the plain fine-tune moves most on select questions,
-    in standard errors at the fewest steps that were tried."""
-    from workbench.steering.prevent.choosing import STEPS, choose_steps
-
-    moved = {name: choose_steps(room(name, complete=False), STEPS[:1]) for name in CANDIDATES}
-    best = max(moved, key=lambda name: moved[name]["tried"][0]["moved"] / moved[name]["tried"][0]["standard_error"])
-    return {"trait": best, "moved": moved}
-
-
 def table_of(trait: str) -> Any:
     """The table of one trait: made now, or from kept cells."""
     from workbench.steering.prevent.study import study
@@ -117,22 +109,18 @@ def table_of(trait: str) -> Any:
 
 
 def evidence() -> dict[str, Any]:
-    """{prevention: {trait: {arm: {trait, capability, task_loss, interval, ...}}}, studies, second_trait, pairs}; draws
+    """{prevention: {trait: {arm: {trait, capability, task_loss, interval, ...}}}, studies}; draws
     docs/images/prevention_<trait>.svg."""
-    from prevention_pair import pairs
-
     from workbench.reports.steering.prevent import prevention_figure
 
     started = time.perf_counter()
-    second = second_trait()
-    tables = {name: table_of(name) for name in (FIRST, second["trait"])}
+    tables = {name: table_of(name) for name in STUDIED}
     for name, table in tables.items():
         prevention_figure(table).save(IMAGES / f"prevention_{name}.svg")
     found = {name: table.to_json() for name, table in tables.items()}
-    inputs = {name: _vector_hash(name) for name in (FIRST, *CANDIDATES)}
-    compared = pairs()
+    inputs = {name: _vector_hash(name) for name in STUDIED}
     header = made("make evidence TOPIC=prevention", SEEDS[0], time.perf_counter() - started, inputs)
-    return {"_made": header, "model": MODEL, "dtype": DTYPE, "seeds": list(SEEDS), "second_trait": second, "pairs": compared,
+    return {"_made": header, "model": MODEL, "dtype": DTYPE, "seeds": list(SEEDS),
             "prevention": {name: one["arms"] for name, one in found.items()},
             "studies": {name: {k: v for k, v in one.items() if k != "arms"} for name, one in found.items()}}  # fmt: skip
 
@@ -144,11 +132,12 @@ def evidence_quick() -> bool:
     from workbench.steering.prevent.choosing import mean_points
 
     stated = read_json(EVIDENCE)
-    chosen, classroom = stated["studies"][FIRST]["choice"], room(FIRST, complete=False)
+    first = STUDIED[0]
+    chosen, classroom = stated["studies"][first]["choice"], room(first, complete=False)
     plain, steps = make_arm("none", classroom.materials), chosen["steps"]["steps"]
     found = mean_points(classroom.cell(plain, max(SEEDS) + 1, SEALED, steps=steps))
-    low, high = stated["prevention"][FIRST]["none"]["interval"]
-    print(f"evil after the plain fine-tune: {found:.1f} points; stated interval [{low:.1f}, {high:.1f}]")
+    low, high = stated["prevention"][first]["none"]["interval"]
+    print(f"{first} after the plain fine-tune: {found:.1f} points; stated interval [{low:.1f}, {high:.1f}]")
     return low <= found <= high
 
 
@@ -156,8 +145,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trait", choices=TRAITS, help="one trait only")
     trait = parser.parse_args().trait
-    for name in [trait] if trait else [FIRST, ""]:
-        table = table_of(name or second_trait()["trait"])
+    for name in [trait] if trait else STUDIED:
+        table = table_of(name)
         print(json.dumps(table.to_json(), indent=1))
         print(table.sentence, flush=True)
 

@@ -1,11 +1,12 @@
-"""Two pairs of models that differ by one short fine-tune, and the studies that compare such pairs.
+"""What docs/evidence/prevention_pair.json holds: two pairs of models that differ by one short fine-tune, and the studies that
+compare such pairs.
 
-    python scripts/prevention.py --trait evil      # the fine-tune on evil replies is its plain arm
-    python scripts/prevention_pair.py              # some ninety CPU minutes from nothing, resumable; printed
+    python scripts/prevention.py                   # the fine-tune on evil replies is its plain arm
+    python scripts/evidence.py prevention_pair     # some ninety CPU minutes from nothing, resumable
 
 before / after      the default model and its plain fine-tune on evil replies: evil's vector is extracted from both, decomposed
                     with the same SAE and compared (`workbench decompositions compare`)
-base / chat         gemma3-270m (a base model) and its fine-tune on ordinary chats, the neutral arms' replies of seven traits: the
+base / chat         gemma3-270m (a base model) and its fine-tune on ordinary chats, the neutral arms' replies of both traits: the
                     same pretraining, so that only the training stage differs; vectors are carried from one to the other
                     (`workbench transfer`, without placebo contrasts)
 
@@ -14,24 +15,33 @@ Both go by the name of a model with an adapter, MODEL+FOLDER. Everything is kept
 
 from __future__ import annotations
 
-import argparse
-import json
+import time
 from typing import Any
 
-from prevention import DTYPE, FIRST, MODEL, PLACE, TRAITS, room, run_of
+from prevention import DTYPE, EVIDENCE, MODEL, PLACE, SEEDS, STUDIED, room, run_of
 
-from workbench.base.store import content_hash, read_json
+from workbench.base.provenance import made
+from workbench.base.store import content_hash, read_json, sha256_file
 
 BASE_MODEL = "gemma3-270m"
 PAIR = PLACE / "pair"
-CARRIED = ("evil", "sycophantic")
+FIRST = STUDIED[0]
 N_CHATS, CHAT_STEPS, N_SEGMENTS, MIN_SEGMENTS = 400, 60, 1200, 800
 SAMPLES = ("--samples", "1", "--dtype", DTYPE, "--batch-size", "64")
 
 
-def pairs() -> dict[str, Any]:
+def evidence() -> dict[str, Any]:
     """{change, transfer}: both studies, made now or kept from before."""
-    return {"change": change(), "transfer": transfer()}
+    started = time.perf_counter()
+    found = {"change": change(), "transfer": transfer()}
+    inputs = {trait: sha256_file(run_of(trait) / "vector" / "persona_vector.json") for trait in STUDIED}
+    return {"_made": made("make evidence TOPIC=prevention_pair", SEEDS[0], time.perf_counter() - started, inputs), **found}
+
+
+def evidence_quick() -> bool:
+    """Whether evil's vector before and after, compared again, has the stated cosine."""
+    stated = read_json(EVIDENCE.with_name("prevention_pair.json"))["change"]
+    return change()["cosine"] == stated["cosine"]
 
 
 def change() -> dict[str, Any]:
@@ -62,7 +72,7 @@ def transfer() -> dict[str, Any]:
     if (kept := PAIR / f"transfer-{_key(adapter)}.json").is_file():
         return read_json(kept)
     names = {"base": BASE_MODEL, "chat": f"{BASE_MODEL}+{adapter.folder}"}
-    folders = {side: {trait: PAIR / f"{trait}-{side}" for trait in CARRIED} for side in names}
+    folders = {side: {trait: PAIR / f"{trait}-{side}" for trait in STUDIED} for side in names}
     for side, name in names.items():
         for trait, folder in folders[side].items():
             _workbench("extract", trait, "--model", name, "--out", str(folder), *SAMPLES)
@@ -74,7 +84,7 @@ def transfer() -> dict[str, Any]:
 
 def _key(adapter: Any) -> str:
     """What a study depends on: the fine-tune (its own key holds base, data and options) and how the vectors are made."""
-    return content_hash([adapter.card["key"], adapter.card["adapter_sha256"], SAMPLES, CARRIED, N_SEGMENTS, MIN_SEGMENTS])[:12]
+    return content_hash([adapter.card["key"], adapter.card["adapter_sha256"], SAMPLES, STUDIED, N_SEGMENTS, MIN_SEGMENTS])[:12]
 
 
 def _chat_adapter() -> Any:
@@ -84,8 +94,8 @@ def _chat_adapter() -> Any:
     from workbench.personas.vectors import PersonaVector
     from workbench.steering.prevent.data import chat_examples, drawn
 
-    vectors = (PersonaVector.load(run_of(trait) / "vector") for trait in TRAITS)
-    chats = [one for vector in vectors for one in drawn(chat_examples(vector, arm="neutral"), N_CHATS // len(TRAITS))]
+    vectors = (PersonaVector.load(run_of(trait) / "vector") for trait in STUDIED)
+    chats = [one for vector in vectors for one in drawn(chat_examples(vector, arm="neutral"), N_CHATS // len(STUDIED))]
     options = FinetuneOptions(steps=CHAT_STEPS, batch_size=8, learning_rate=5e-5, max_reply_tokens=48, batch_tokens=512)
     return finetune(load_model(BASE_MODEL, dtype=DTYPE), chats, PAIR / f"{BASE_MODEL}-chat", options)
 
@@ -95,12 +105,3 @@ def _workbench(*arguments: str) -> None:
 
     if code := run([*arguments, "-q"]):
         raise SystemExit(code)
-
-
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print(json.dumps(pairs(), indent=1)[:20_000])
-
-
-if __name__ == "__main__":
-    main()

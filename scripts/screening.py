@@ -2,7 +2,9 @@
 
     workbench extract --all --samples 4 --dtype bfloat16 --batch-size 64    # the seven vectors and the placebo contrasts
     python scripts/evidence.py screening                                    # everything that is missing, then the file
-    python scripts/screening.py ordinary | score | detect | finetune        # one part of it; kept under runs/screening
+    python scripts/screening.py ordinary | score | detect                   # one part of it; kept under runs/screening
+
+What a filter does to a model that is fine-tuned on the data is screening_tuning.py's.
 
 Bearing: replies under a trait's positive instructions to questions that its vector has not seen (verification and sealed), with
 the instruction taken out. Ordinary: the model's own replies to the same questions, without any instruction; and the neutral
@@ -233,21 +235,18 @@ def _samples(trait: str, found: Any) -> tuple[Any, list[str]]:
 
 
 def evidence() -> dict[str, Any]:
-    """{screening: {trait: figures}, planted: {trait: {form: {share: precision}}}, features, after_finetuning}."""
-    import screening_tuning as tuning
-
+    """{screening: {trait: figures}, planted: {trait: {form: {share: precision}}}, features}."""
     started = time.perf_counter()
     rows, found = scored()
     told = detection(rows, found)
     planted = {trait: one.pop("planted") for trait, one in told.items()}
-    cells = tuning.finetuned_cells()
     draw(told)
     inputs = {trait: sha256_file(RUNS / f"{trait}-{MODEL}" / "vector" / "persona_vector.json") for trait in TRAITS}
     inputs["placebos"] = sha256_file(RUNS / f"placebos-{MODEL}" / "placebo_vectors.json")
     inputs["pool"] = sha256_file(WORK / "pool.jsonl")
     header = made("make evidence TOPIC=screening", SEED, time.perf_counter() - started, inputs)
     return {"_made": header, "n_random": N_RANDOM, "counts": rows["kind"].value_counts().to_dict(), "screening": told,
-            "planted": planted, "features": features(found["prompt"]), "after_finetuning": tuning.summary(cells)}  # fmt: skip
+            "planted": planted, "features": features(found["prompt"])}  # fmt: skip
 
 
 def evidence_quick() -> bool:
@@ -294,19 +293,15 @@ def draw(told: dict[str, dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("ordinary", "score", "detect", "finetune"))
+    parser.add_argument("part", choices=("ordinary", "score", "detect"))
     part = parser.parse_args().part
     if part == "ordinary":
         print({trait: len(rows) for trait, rows in ordinary().items()})
     elif part == "score":
         rows, found = scored()
         print(rows["kind"].value_counts().to_dict(), list(found))
-    elif part == "detect":
-        print(json.dumps(detection(*scored()), indent=1))
     else:
-        from screening_tuning import finetuned_cells, summary
-
-        print(json.dumps(summary(finetuned_cells()), indent=1))
+        print(json.dumps(detection(*scored()), indent=1))
 
 
 if __name__ == "__main__":

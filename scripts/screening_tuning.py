@@ -1,8 +1,11 @@
-"""What a model picks up from a data set with planted samples, and from the same set after it was screened.
+"""What docs/evidence/screening_tuning.json holds: what a model picks up from a data set with planted samples, and from the same
+set after it was screened.
 
-Part of `make evidence TOPIC=screening` (see screening.py). Evil samples stand among as many ordinary ones; a model is fine-tuned
-on all of them, on what the screen leaves, on a random part of the same size, and on the ordinary ones alone. One file per
-fine-tune under runs/screening/finetuned, made where it is missing.
+    workbench extract evil --samples 4 --dtype bfloat16 --batch-size 64    # evil's vector
+    python scripts/evidence.py screening_tuning                            # eight fine-tunes, a CPU hour, resumable
+
+Evil samples stand among as many ordinary ones; a model is fine-tuned on all of them, on what the screen leaves, on a random part
+of the same size, and on the ordinary ones alone. One file per fine-tune under runs/screening/finetuned, made where it is missing.
 """
 
 from __future__ import annotations
@@ -12,16 +15,42 @@ import time
 from pathlib import Path
 from typing import Any
 
-from screening import DTYPE, MODEL, SEED, WORK, ordinary, unseen, vector_of
+from screening import DTYPE, MODEL, RUNS, SEED, WORK, ordinary, unseen, vector_of
 
+from workbench.base.provenance import made
 from workbench.base.randomness import derive_seed, generator
-from workbench.base.store import atomic_write, read_json, write_json
+from workbench.base.store import atomic_write, read_json, sha256_file, write_json
+
+EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "screening_tuning.json"
 
 TUNED, SEEDS, STEPS, LEARNING_RATE, PLANTED = "evil", (0, 1), 40, 2e-4, 0.5
 AGAINST = "prompt"
 """The form of the score that decides: the one that finds more (see `screening.detection`)."""
 SETS = ("mixed", "filtered", "random", "clean")
 """The mixed set; without the half that the screen flags; without a random half; the ordinary samples alone."""
+
+
+def evidence() -> dict[str, Any]:
+    """{after_finetuning}: see `summary`."""
+    started = time.perf_counter()
+    cells = finetuned_cells()
+    inputs = {TUNED: sha256_file(RUNS / f"{TUNED}-{MODEL}" / "vector" / "persona_vector.json")}
+    header = made("make evidence TOPIC=screening_tuning", SEED, time.perf_counter() - started, inputs)
+    return {"_made": header, "after_finetuning": summary(cells)}
+
+
+def evidence_quick() -> bool:
+    """Whether a fine-tune on the mixed set with one more seed moves judge B's points to within the stated interval."""
+    import torch
+
+    from workbench.models.loading import load_model
+
+    stated, name = read_json(EVIDENCE)["after_finetuning"]["sets"]["mixed"]["points"], f"mixed-{max(SEEDS) + 1}"
+    cell = _cell(name, load_model(MODEL, dtype=DTYPE), training_sets())
+    base = read_json(_cell_file("base"))
+    found = float(torch.tensor(cell["points"]).mean() - torch.tensor(base["points"]).mean())
+    print({"stated": stated, "with another seed": found})
+    return stated["interval"][0] <= found <= stated["interval"][1]
 
 
 def training_sets() -> dict[str, list[dict[str, Any]]]:

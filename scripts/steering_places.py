@@ -253,12 +253,10 @@ def _value(one: Any) -> float:
     return float(one["value"] if isinstance(one, dict) else one)
 
 
-@of("screening")
+@of("screening_tuning")
 def screening_tuned_table(found: dict[str, Any]) -> str:
     """The trait after fine-tuning on the mixed set, the filtered one, a random half and the clean one."""
     tuned = found["after_finetuning"]
-    if not tuned.get("sets"):
-        return "*Not measured yet: `make evidence TOPIC=screening`.*"
     rows = [
         (name, one["n"], one["n_bearing"], _change(one["points"]), _change(one["preference"], 3))
         for name, one in tuned["sets"].items()

@@ -7,7 +7,11 @@ import pytest
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import atomic_write, write_json
-from workbench.cli import inputs, stages
+from workbench.cli import (
+    given_run,  # noqa: F401  (it derives from stages.Job: first imported while that is replaced, it would keep the replacement)
+    inputs,
+    stages,
+)
 from workbench.cli.stages import JobConfig, main_job
 
 
