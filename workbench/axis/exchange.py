@@ -15,7 +15,7 @@ from pathlib import Path
 
 from workbench.axis.roles import Role, rubric_for
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import atomic_write, make_folder, read_json, read_text, write_json
+from workbench.base.store import atomic_write, json_problem, make_folder, read_json, read_text, write_json
 from workbench.personas.exchange import SPLITS_IN_TURN, as_format, as_rubric
 from workbench.personas.fields import Fields, fields, refuse_repeats
 from workbench.personas.traits import SPLITS, Question
@@ -105,8 +105,9 @@ def _role_document(role: Role, shared: list[str]) -> dict[str, object]:
 def _line(text: str, place: str) -> Fields:
     try:
         return fields(json.loads(text), place)
-    except json.JSONDecodeError as error:
-        raise WorkbenchError(f"{place}: no JSON ({error.msg})", 'a line {"question", "id"}', "correct the line") from error
+    except (ValueError, RecursionError) as error:
+        found = f"{place}: no JSON ({json_problem(error)})"
+        raise WorkbenchError(found, 'a line {"question", "id"}', "correct the line") from error
 
 
 def _question(item: Fields, split: str) -> Question:

@@ -81,9 +81,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {"schema": SCHEMA, "stages": {}}
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("stages"), dict):
+    stages = manifest.get("stages") if isinstance(manifest, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(one, dict) for one in stages.values()):
         raise WorkbenchError(f"{path} is not a run manifest", 'an object with "stages"', "delete it to start afresh")
-    if int(manifest.get("schema", 0)) > SCHEMA:
+    if type(manifest.get("schema", 0)) is not int:
+        raise WorkbenchError(f"{path} has the schema {manifest['schema']!r}", "a whole number", "delete it to start afresh")
+    if manifest.get("schema", 0) > SCHEMA:
         raise WorkbenchError(
             f"{path} has schema {manifest['schema']}", f"schema {SCHEMA} or older", "install a newer persona-workbench"
         )

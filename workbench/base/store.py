@@ -164,14 +164,22 @@ def read_text(path: PathLike) -> str:
 
 def read_json(path: PathLike) -> Any:
     """The object in a JSON file; a missing or corrupt file is a WorkbenchError that names the line."""
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise WorkbenchError(
-            f"{os.fspath(path)} is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})",
+            f"{os.fspath(path)} is not valid JSON ({json_problem(error)})",
             "a complete JSON file",
             "restore it, or delete it and run the command that wrote it again",
         ) from error
+
+
+def json_problem(error: Exception) -> str:
+    """Why `json.loads` gave up: where, or the bound that the text exceeds."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else "a number of thousands of digits"
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -236,6 +244,9 @@ def parse_yaml(text: str, *, name: str = "the YAML text") -> Any:
 
     try:
         return yaml.load(text, Loader=_unique_key_loader())
+    except (ValueError, RecursionError) as error:
+        found = f"{name} holds what is no value ({str(error) or type(error).__name__})"
+        raise WorkbenchError(found, "valid YAML", "correct it") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

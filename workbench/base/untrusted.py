@@ -1,14 +1,36 @@
-"""PyTorch files and zip archives that somebody else wrote, opened without running what is in them."""
+"""Files that somebody else wrote or spoilt: PyTorch files and zip archives opened without running what is in them, and what a
+sound file's contents lack told as damage."""
 
 from __future__ import annotations
 
+import functools
+import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import WorkbenchError
 from .store import describe_os_error
+
+P, T = ParamSpec("P"), TypeVar("T")
+MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+"""What putting a value together from parsed contents raises when a field is missing or of another type."""
+
+
+def refuses_damage(load: Callable[P, T]) -> Callable[P, T]:
+    """For functions that put a value together from a file or folder, their first path: a field that is missing or of another type
+    is a WorkbenchError that names the file, and no KeyError."""
+
+    @functools.wraps(load)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return load(*args, **kwargs)
+        except MISFITS as error:
+            path = next(str(one) for one in (*args, *kwargs.values()) if isinstance(one, (str, os.PathLike)))
+            raise damaged(Path(path), error) from error
+
+    return checked
 
 
 def unpacked_bytes(path: Path) -> int:
@@ -51,5 +73,6 @@ def _needs_code(path: Path, error: Exception, remedy: str) -> WorkbenchError:
 
 def damaged(path: Path, error: Exception) -> WorkbenchError:
     """The error for a file that cannot be read to its end."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    reason = f"no {said}" if isinstance(error, KeyError) else said
     return WorkbenchError(f"{path} is damaged ({reason})", "a complete file", "download or write it again")

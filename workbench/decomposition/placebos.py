@@ -22,6 +22,7 @@ from workbench.base.progress import track
 from workbench.base.provenance import provenance
 from workbench.base.store import sha256_file
 from workbench.base.tensors import load_artifact, save_artifact
+from workbench.base.untrusted import refuses_damage
 from workbench.maths.statistics import benjamini_hochberg
 
 from .methods import decoder_of
@@ -75,6 +76,7 @@ class PlaceboCodes(Shown):
         return save_artifact(Path(folder), KIND, SCHEMA, document, {name: getattr(self, name).half() for name in _TENSORS})
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | Path) -> PlaceboCodes:
         """What `save` wrote."""
         document, tensors = load_artifact(Path(folder), KIND, SCHEMA)

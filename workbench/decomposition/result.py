@@ -15,6 +15,7 @@ from torch import Tensor
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.tensors import load_artifact, register_migration, save_artifact
+from workbench.base.untrusted import refuses_damage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,6 +198,7 @@ class Decomposition(Shown):
         return save_artifact(folder, KIND, SCHEMA, document, tensors)
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | Path) -> Decomposition:
         """The decomposition that `save` wrote; its hash is verified and older schemas are migrated."""
         document, tensors = load_artifact(folder, KIND, SCHEMA)

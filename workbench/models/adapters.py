@@ -14,6 +14,7 @@ from torch import nn
 from ..base.display import Shown
 from ..base.errors import WorkbenchError
 from ..base.store import read_json, sha256_file
+from ..base.untrusted import refuses_damage
 from .model import Model, combined_hash, shared_tree
 from .quiet import quiet_peft
 
@@ -32,6 +33,7 @@ class Adapter(Shown):
     card: Mapping[str, Any]
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> Adapter:
         """The adapter in `folder`; WorkbenchError where there is none, or its weights are not those of the card."""
         place = Path(folder)

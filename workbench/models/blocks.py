@@ -43,7 +43,7 @@ def _asset_folder(asset: str) -> Path:
 def _of_config(file: Path) -> int | None:
     try:
         config = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # `load_model` says what is wrong with it
     inner = [config[key] for key in _INNER if key in config] if isinstance(config, Mapping) else []
     values = [

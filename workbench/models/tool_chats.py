@@ -124,7 +124,7 @@ def _call(index: int, call: Any) -> tuple[str, Any]:
     if isinstance(arguments, str):
         try:
             parsed = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             return name, arguments  # what a model wrote need not be JSON
         return name, parsed if isinstance(parsed, dict) else arguments
     return name, dict(arguments)

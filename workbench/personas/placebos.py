@@ -23,6 +23,7 @@ from workbench.base.progress import track
 from workbench.base.provenance import provenance
 from workbench.base.store import content_hash
 from workbench.base.tensors import load_artifact, save_artifact
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.servers import ChatServer
@@ -96,6 +97,7 @@ class PlaceboVectors(Shown):
         return save_artifact(Path(folder), KIND, SCHEMA, document, {"directions": self.directions})
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> PlaceboVectors:
         """The vectors saved in `folder`."""
         document, tensors = load_artifact(Path(folder), KIND, SCHEMA)

@@ -15,6 +15,7 @@ from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import read_parquet, sha256_file, write_parquet
 from workbench.base.tensors import load_artifact, save_artifact
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.parts import PartHeader, PartStore, parts_hash
 
@@ -162,6 +163,7 @@ class PersonaVector(Shown):
         return save_artifact(target, KIND, SCHEMA, document, stacked)
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> PersonaVector:
         """The vector saved in `folder`; `tokens` is None when its activations are no longer where they
         were."""

@@ -211,7 +211,7 @@ def read_shards(folder: Path) -> list[dict[str, Any]]:
 def _shard(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         shard = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         shard = None
     if not isinstance(shard, dict) or not shard.keys() >= set(_OF_A_SHARD):
         raise WorkbenchError(

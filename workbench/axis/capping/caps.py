@@ -21,6 +21,7 @@ from torch import Tensor
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.tensors import load_artifact, save_artifact, tensor_hash
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.vectors import PersonaVector
 from workbench.steering.edits import Edit
@@ -91,6 +92,7 @@ class Capping(Shown):
         return save_artifact(Path(folder), KIND, SCHEMA, document, {"directions": self.directions})
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> Capping:
         """The capping saved in `folder`; its hash is verified."""
         document, tensors = load_artifact(Path(folder), KIND, SCHEMA)

@@ -11,6 +11,7 @@ from workbench.axis.design.standing import tied_with_nearest
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import plain, read_json, write_json
+from workbench.base.untrusted import refuses_damage
 
 KIND, SCHEMA, FILE = "placement", 1, "placement.json"
 LEVEL = 0.05
@@ -63,6 +64,7 @@ class Placement(Shown):
         return write_json(Path(folder) / FILE, {"kind": KIND, "schema": SCHEMA, **self.to_json()})
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> Placement:
         """The placement saved in `folder`."""
         found = read_json(Path(folder) / FILE)

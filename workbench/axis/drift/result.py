@@ -18,6 +18,7 @@ from workbench.axis.space.axis import AXIS
 from workbench.base.display import Shown
 from workbench.base.errors import unknown_name
 from workbench.base.tensors import load_artifact, save_artifact
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 
 KIND, SCHEMA = "drift_study", 1
@@ -124,6 +125,7 @@ class DriftStudy(Shown):
         return save_artifact(Path(folder), KIND, SCHEMA, document, tensors)
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> DriftStudy:
         """The study saved in `folder`; its hash is verified."""
         document, tensors = load_artifact(Path(folder), KIND, SCHEMA)

@@ -18,6 +18,7 @@ from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.provenance import provenance
 from workbench.base.tensors import load_artifact, save_artifact
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
 from workbench.models.prompts import chat_template_hash
@@ -104,6 +105,7 @@ class RoleVectors(Shown):
         return save_artifact(Path(folder), KIND, SCHEMA, document, tensors)
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> RoleVectors:
         """The role vectors saved in `folder`."""
         document, tensors = load_artifact(Path(folder), KIND, SCHEMA)

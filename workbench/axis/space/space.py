@@ -27,6 +27,7 @@ from workbench.base.display import Shown
 from workbench.base.progress import track
 from workbench.base.provenance import provenance
 from workbench.base.tensors import load_artifact, save_artifact, tensor_hash
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.placebos import PlaceboVectors
 from workbench.personas.vectors import PersonaVector
@@ -79,6 +80,7 @@ class PersonaSpace(Shown):
         return save_artifact(Path(folder), KIND, SCHEMA, document | {"hook": str(self.hook)}, tensors)
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> PersonaSpace:
         """The space saved in `folder`."""
         document, tensors = load_artifact(Path(folder), KIND, SCHEMA)

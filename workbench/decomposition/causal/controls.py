@@ -7,6 +7,7 @@ controls are drawn to match the density, decoder norm and |W_U d| of the feature
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from workbench.base.provenance import provenance
 from workbench.base.randomness import derive_seed, generator
 from workbench.base.settings import cache_dir
 from workbench.base.store import content_hash, read_json, sha256_bytes, write_json
+from workbench.base.untrusted import refuses_damage
 from workbench.models.model import Model
 from workbench.models.prompts import chat_template_hash
 from workbench.personas.causal import (
@@ -101,6 +103,7 @@ class ControlDistribution:
         return write_json(path, {"kind": "causal_controls", "schema": SCHEMA, **asdict(self)})
 
     @classmethod
+    @refuses_damage
     def load(cls, path: str | Path) -> ControlDistribution:
         """What `save` wrote; refuses other files and newer schemas."""
         stored = read_json(path)
@@ -113,7 +116,8 @@ class ControlDistribution:
         if missing or len(lengths) != 1:
             raise WorkbenchError(f"{path} is incomplete", "one value per control feature in every column", "compute it again")
         values: dict[str, Any] = {f.name: stored[f.name] for f in fields(cls)}
-        values.update({name: tuple(values[name]) for name in ("features", *_COLUMNS)})
+        values["features"] = tuple(map(operator.index, values["features"]))
+        values.update({name: tuple(map(float, values[name])) for name in _COLUMNS})
         return cls(**values)
 
     def check(self, key: dict[str, Any]) -> None:

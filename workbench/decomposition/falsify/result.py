@@ -10,6 +10,7 @@ from typing import Any
 from workbench.base.display import Shown, figure_for
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import plain, read_json, write_json
+from workbench.base.untrusted import refuses_damage
 
 from .criteria import FAIL, NOT_TESTED, PASS, VERDICTS, Check
 
@@ -70,6 +71,7 @@ class Falsification(Shown):
         return write_json(Path(folder) / f"{KIND}.json", {"kind": KIND, "schema": SCHEMA, **self.to_json()})
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | Path) -> Falsification:
         """What `save` wrote. Raises WorkbenchError for another file, a newer schema, or an unknown verdict."""
         path = Path(folder) / f"{KIND}.json"

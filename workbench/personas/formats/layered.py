@@ -14,6 +14,7 @@ from torch import Tensor
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.tensors import load_artifact, save_artifact
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.vectors import PersonaVector, empty_rows
 
@@ -112,6 +113,7 @@ class LayeredVectors(Shown):
         return save_artifact(folder, KIND, SCHEMA, document, {**tensors, **extras})
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> LayeredVectors:
         """The vectors saved in `folder`; a missing, changed or foreign file is a WorkbenchError."""
         document, tensors = load_artifact(folder, KIND, SCHEMA)

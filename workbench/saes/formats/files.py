@@ -112,7 +112,7 @@ def load_npz(path: Path) -> dict[str, Tensor]:
         raise describe_os_error(error, path, "read") from error
     except Exception as error:  # a damaged archive raises almost anything
         raise damaged(path, error) from error
-    odd = sorted(name for name, array in arrays.items() if array.dtype.kind not in "fiu")
+    odd = sorted(name for name, array in arrays.items() if not isinstance(array, numpy.ndarray) or array.dtype.kind not in "fiu")
     if odd:
         raise WorkbenchError(f"{path} holds no numbers in {', '.join(odd)}", "arrays of numbers", "check the file")
     return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}

@@ -108,7 +108,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
             continue
         try:
             found.append(_prompt(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
             raise WorkbenchError(
                 f"{path}, line {number}: {line[:60]!r} is no prompt",
                 'one {"prompt": "...", "reply": "..."} (the reply may be missing) or {"messages": [...]} a line',

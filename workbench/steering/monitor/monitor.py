@@ -16,6 +16,7 @@ from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.provenance import provenance
 from workbench.base.tensors import load_artifact, save_artifact, tensor_hash
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
 from workbench.models.norms import SINK_FACTOR
@@ -169,6 +170,7 @@ class Monitor(Shown):
         return save_artifact(Path(folder), KIND, SCHEMA, document, tensors)
 
     @classmethod
+    @refuses_damage
     def load(cls, folder: str | os.PathLike[str]) -> Monitor:
         """The monitor saved in `folder`; its hash is verified."""
         document, tensors = load_artifact(Path(folder), KIND, SCHEMA)
