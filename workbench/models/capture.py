@@ -17,7 +17,7 @@ from workbench.base.display import Shown
 
 from .hookpoints import HookPoint
 from .memory import fitting_tokens
-from .norms import SINK_FACTOR
+from .norms import SINK_FACTOR, not_finite
 from .prompts import ChatTokens
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def capture(
     lengths = [_needed_length(row, span) for row in rows]
     batch_tokens = fitting_tokens(model, max(lengths, default=1), batch_tokens, len(token_hooks))
     for indices in plan_batches(lengths, batch_tokens):
-        batch = CaptureBatch(model, [rows[index] for index in indices], span, limits)
+        batch = CaptureBatch(model, [rows[index] for index in indices], span, limits, indices)
         with model.naming_rows(indices):
             batch.run(wanted, token_hooks)
         yield indices, [batch.pooled(row, len(hooks)) for row in range(len(indices))]
@@ -105,8 +105,10 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
 class CaptureBatch:
     """Rows that go through the model together, and what the hooks collect of them."""
 
-    def __init__(self, model: Model, rows: Sequence[ChatTokens], span: str, limits: Tensor) -> None:
-        self.model, self.limits = model, limits
+    def __init__(
+        self, model: Model, rows: Sequence[ChatTokens], span: str, limits: Tensor, names: Sequence[int] | None = None
+    ) -> None:
+        self.model, self.limits, self.names = model, limits, names or range(len(rows))
         width = max(_needed_length(row, span) for row in rows)
         self.n_rows = len(rows)
         self.ids, _ = padded([row.ids[:width] for row in rows], pad=0)
@@ -144,8 +146,11 @@ class CaptureBatch:
     def pool(self, hook: HookPoint, tensor: Tensor, limit: float, want_tokens: bool) -> Tensor:
         """Mean [n_rows, d_model] of the span's activations in `tensor` [n_rows, seq, d_model], sinks left out."""
         chosen = tensor.detach().flatten(0, 1).index_select(0, self.flat.to(tensor.device)).float()
-        keep = chosen.norm(dim=-1) <= limit
+        norms = chosen.norm(dim=-1)
+        keep = norms <= limit
         self.sink |= ~keep.cpu()
+        if len(lost := self.row_of[~torch.isfinite(norms).cpu()]):
+            raise not_finite(self.model, f"row {self.names[int(lost[0])]} at {hook}")
         # A matrix product instead of index_add: deterministic on every device. Sinks weigh 0.
         weights = self.member.to(tensor.device) * keep
         if want_tokens:

@@ -21,6 +21,7 @@ from ..base.errors import WorkbenchError
 from .capture import all_hooks, padded, sink_limits
 from .hookpoints import HookPoint
 from .memory import fitting_prompts
+from .norms import not_finite
 from .prompts import ChatTokens
 from .sampling import Sampling, draw, draw_uniforms
 from .thinking import ends_thinking, may_think, never_left, opened_thinking
@@ -130,7 +131,7 @@ class GenerationRecord:
         token_hooks: Sequence[HookPoint],
         limits: Tensor,
     ) -> None:
-        self.hooks, self.limits = hooks, limits.to(model.device)
+        self.model, self.hooks, self.limits = model, hooks, limits.to(model.device)
         self.listening = False
         self._now: dict[HookPoint, Tensor] = {}
         self.sums = torch.zeros(n_rows, len(hooks), model.d_model, device=model.device)
@@ -158,7 +159,11 @@ class GenerationRecord:
         if not self.hooks or not rows:
             return
         newest = torch.stack([self._now[hook].to(self.sums.device) for hook in self.hooks], dim=1)[places]
-        keep = newest.norm(dim=-1) <= self.limits
+        norms = newest.norm(dim=-1)
+        keep = norms <= self.limits
+        if not bool((finite := torch.isfinite(norms)).all()):
+            place, column = (~finite).nonzero()[0].tolist()
+            raise not_finite(self.model, f"row {rows[place]} of a batch at {self.hooks[column]}, while it is sampled")
         index = torch.tensor(rows, device=self.sums.device)
         self.sums[index] += torch.where(keep.unsqueeze(-1), newest, 0.0)
         self.counts[index] += keep
@@ -293,6 +298,8 @@ class _Rollout:
             return self.model.forward(ids, mask, past_key_values=self.cache, **options)
 
     def _sample(self, logits: Tensor, step: int) -> Tensor:
+        if not bool(torch.isfinite(logits.amax(dim=-1)).all()):  # NaN wins every maximum
+            raise not_finite(self.model, f"the logits of token {step + 1} of a reply")
         newest = draw(logits, self.uniforms[self.rows, step], self.sampling)
         for row, token in zip(self.rows, newest.tolist(), strict=True):
             if row in self.alive and token in self.model.end_tokens:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..base.errors import WorkbenchError
 from .hookpoints import HookPoint
 from .memory import fitting_tokens
 
@@ -42,7 +43,19 @@ def measure_norm_medians(model: Model, hooks: Sequence[HookPoint]) -> dict[HookP
     with model.without_hooks():
         for part in rows.split(max(1, together)):
             _collect(model, part, {hook: keep(hook) for hook in hooks})
+    for hook in hooks:
+        if bool((bad := ~torch.isfinite(torch.cat(norms[hook]))).any()):
+            raise not_finite(model, f"{int(bad.sum())} of {len(bad)} tokens of the neutral text at {hook}")
     return {hook: robust_median(torch.cat(norms[hook])) for hook in hooks}
+
+
+def not_finite(model: Model, where: str) -> WorkbenchError:
+    """The error for numbers inside `model` that are NaN or infinite; they are no attention sinks and nothing to average."""
+    half = model.dtype == torch.float16
+    other = "load it with --dtype bfloat16 or float32: float16 ends at 65,504"
+    remedy = other if half else "check its weights, and the dose of edits"
+    return WorkbenchError(f"{model.name} in {str(model.dtype).removeprefix('torch.')} gives NaN or infinity: {where}",
+                          "finite activations", remedy)  # fmt: skip
 
 
 def neutral_rows(model: Model) -> Tensor:

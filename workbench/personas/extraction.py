@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     import pandas
 
 MIN_QUESTIONS = 8
+ROUNDING = 1e-6
+"""A difference of means this small beside the activations themselves is rounding."""
 
 
 def extract(
@@ -145,6 +147,7 @@ def vector_from_rollouts(
     assert main is not None  # weigh refuses tables without both arms
     pushed = causal_points(trait, model, main, rollouts.hooks, seed=seed) if choose == "causal" else []
     chosen = hook or choose_hook(choose, curve, pushed, rollouts.hooks)
+    _refuse_rounding(main, means, rollouts.hooks.index(chosen), chosen)
     evidence = _evidence(
         make, score, rollouts.hooks.index(chosen), n_bootstrap=n_bootstrap, n_random=n_random, seed=seed
     )
@@ -297,6 +300,17 @@ def _evidence(
 def _at(data: Activations, index: int) -> Activations:
     window = slice(index, index + 1)
     return Activations(data.frame, data.with_system[:, window], data.without_system[:, window])
+
+
+def _refuse_rounding(main: Tensor, means: Tensor, index: int, hook: HookPoint) -> None:
+    """Refuse a difference that is nothing but the rounding of two equal means."""
+    length, typical = float(main[index].norm()), float(means[:, index].norm(dim=-1).nanmedian())
+    if length <= ROUNDING * typical:
+        raise WorkbenchError(
+            f"the two arms are the same at {hook}: their means differ by {length:.1g}, the activations are {typical:.3g} long",
+            "replies that differ between the arms",
+            "look at the rollouts: the same prompt or the same texts may stand in both arms",
+        )
 
 
 def _filter_evidence(

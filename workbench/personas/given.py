@@ -10,7 +10,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.store import content_hash, read_parquet
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
-from workbench.models.prompts import ChatTokens, chat_template_hash, tokenize_chat
+from workbench.models.prompts import ChatTokens, chat_template_hash, tokenize_chat, whole_signs
 from workbench.models.thinking import ANSWER_RULE, answer_start, may_think
 from workbench.personas.parts import PartStore, Produced, complete_parts
 from workbench.personas.reencoding import answer_lead, captured, chat_messages, prompt_tokens
@@ -34,6 +34,8 @@ def read_responses(source: str | Path | pandas.DataFrame, trait: Trait) -> panda
     """
     frame: Any = read_parquet(source).to_pandas() if isinstance(source, (str, Path)) else source.copy()
     _check(frame)
+    for name in ("question", "response", *(one for one in ("system",) if one in frame)):
+        frame[name] = frame[name].map(whole_signs)
     frame["question_id"] = _or(
         frame, "question_id", frame["question"].map(lambda text: content_hash(text)[:12])
     )
