@@ -112,7 +112,7 @@ def test_nan_while_a_reply_is_sampled_ends_the_sampling() -> None:
 def test_a_prompt_of_32k_tokens_is_read_in_bounded_memory(n_tokens: int) -> None:
     model = tiny_model()
     ids = tuple(torch.randint(10, 300, (n_tokens,), generator=torch.Generator().manual_seed(0)).tolist())
-    row = ChatTokens(ids, {"response": [(n_tokens - 16, n_tokens)]})
+    row = ChatTokens(ids, {"response": ((n_tokens - 16, n_tokens),)})
     ((_, (found,)),) = capture(model, [row], [HookPoint(0)])
     assert found.n_tokens == 16 and bool(torch.isfinite(found.means).all())
 
@@ -125,8 +125,8 @@ def test_empty_replies_are_refused_with_their_row(tmp_path: Path) -> None:
 
 
 def test_replies_of_one_token_make_a_vector(tmp_path: Path) -> None:
-    arms = responses(EVIL)["arm"].map({"positive": "a", "neutral": "b", "negative": "c"})
-    vector = extracted(tmp_path, changed(response=arms), judge=make_judge("none"))
+    letters = {"positive": "a", "neutral": "b", "negative": "c"}
+    vector = extracted(tmp_path, changed(response=[letters[arm] for arm in responses(EVIL)["arm"]]), judge=make_judge("none"))
     assert bool(torch.isfinite(vector.direction).all()) and float(vector.direction.norm()) > 0
 
 
@@ -141,7 +141,7 @@ def test_constant_scores_keep_one_arm_and_are_refused(tmp_path: Path) -> None:
 
 
 def test_one_question_is_refused(tmp_path: Path) -> None:
-    rows = responses(EVIL)
+    rows: Any = responses(EVIL)
     assert "at least 8" in refused(tmp_path, rows[rows["question_id"] == rows["question_id"].iloc[0]])
 
 

@@ -13,7 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 from .errors import WorkbenchError
 from .store import describe_os_error
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 """What putting a value together from parsed contents raises when a field is missing or of another type."""
 
