@@ -46,6 +46,9 @@ def evidence_quick() -> bool:
 
 def change() -> dict[str, Any]:
     """Evil's vector before and after a fine-tune on evil replies, share by share."""
+    from workbench.decomposition.decompose import decompose
+    from workbench.personas.vectors import PersonaVector
+    from workbench.saes.registry import load_sae
     from workbench.steering.prevent.arms import make_arm
     from workbench.steering.prevent.choosing import choose_steps
 
@@ -56,7 +59,9 @@ def change() -> dict[str, Any]:
     after = f"{MODEL}+{adapter.folder}"
     folders = {name: PAIR / f"{FIRST}-{side}" for side, name in (("before", MODEL), ("after", after))}
     for name, folder in folders.items():
-        _workbench("decompose", FIRST, "--model", name, "--out", str(folder), *SAMPLES)
+        _workbench("extract", FIRST, "--model", name, "--out", str(folder), *SAMPLES)
+        if not (folder / "decomposition" / "decomposition.json").is_file():
+            decompose(PersonaVector.load(folder / "vector"), load_sae(), causal=False).save(folder / "decomposition")
     _workbench("decompositions", "compare", *map(str, folders.values()), "--out", str(kept))
     return read_json(kept)
 

@@ -305,6 +305,13 @@ def test_a_trait_that_is_nowhere_gets_a_warning(model, planted, parts):
     assert done.causal == () and "pairs cannot be read" in done.warnings[-1]
 
 
+def test_the_pairs_are_those_of_the_given_trait_and_not_of_a_shipped_one_of_its_name(model, planted, parts):
+    from types import SimpleNamespace
+
+    own = add_causal(parts, SimpleNamespace(trait="evil"), planted, model, trait=replace(trait_of(()), name="evil"))
+    assert own.causal == () and "no sealed contrast pairs" in own.warnings[-1]
+
+
 def test_an_sae_of_another_decomposition_is_refused(model, planted, parts):
     with pytest.raises(WorkbenchError, match="decomposition was made with SAE"):
         causal_view(parts, model, replace(planted, weights_hash="cd" * 32), trait_of(), kl=KL)

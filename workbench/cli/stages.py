@@ -301,7 +301,8 @@ class Job:
     def _make_decomposition(self) -> dict[str, Any]:
         from workbench.decomposition.decompose import decompose
 
-        self.parts = decompose(self.vector, self.sae, model=self.model, placebos=self.placebos, seed=self.config.seed)
+        settings = {"model": self.model, "trait": self.trait, "placebos": self.placebos, "seed": self.config.seed}
+        self.parts = decompose(self.vector, self.sae, **settings)
         saved = self.parts.save(self.folder / "decomposition")
         summary = {
             "trait": self.trait.name,
@@ -335,9 +336,8 @@ class Job:
         )
         replace_labels(self.labels, self.folder / "labels")
         views = keep_views(self, index)
-        rows = self.labels.table()
-        folder = str(self.folder / "labels")
-        summary = {"trait": self.trait.name, "sae": self.labels.sae_id, "labels": rows, "folder": folder, "views": str(views)}
+        places = {"folder": str(self.folder / "labels"), "views": str(views)}
+        summary = {"trait": self.trait.name, "sae": self.labels.sae_id, "labels": self.labels.table(), **places}
         return {"files": ["labels", views.relative_to(self.folder).as_posix()], "summary": summary}
 
     def _make_report(self) -> dict[str, Any]:

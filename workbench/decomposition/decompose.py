@@ -42,6 +42,7 @@ def decompose(
     sae: Any,
     *,
     model: Any = None,
+    trait: Any = None,
     n_candidates: int = 10,
     n_atoms: int = 32,
     n_bootstrap: int = 500,
@@ -68,13 +69,16 @@ def decompose(
 
     Tokens come from `vector.tokens`, else from reading the rollouts through `model` again. A bare vector (no rows)
     gets the secondary views only: its shares are NaN and `warnings` says why. With `model` and `causal` the causal
-    effects of the `n_candidates` features of the largest share are measured as well (`decomposition.causal.verdict`).
+    effects of the `n_candidates` features of the largest share are measured as well (`decomposition.causal.verdict`), on the
+    written pairs of `trait` (default: the one that the vector names).
     The same seed gives the same result on the same machine. Bootstrap replicates of the features `keep` are kept in any case.
 
     Raises WorkbenchError when vector, SAE and model do not belong together, when tokens are missing, or when the
     tokens do not give the vector back within 1e-4 of its norm. Source: design of the accounting identity in
     `maths.identity`; the naive code's failure in Mayne et al. 2024 (arXiv 2411.08790).
     """
+    from .causal.verdict import add_causal
+
     check_same_site(vector, sae)
     if model is not None:
         check_model(vector, model)
@@ -91,7 +95,7 @@ def decompose(
     else:
         parts = _bare(parts, vector, sae, n_atoms=n_atoms, seed=seed)
     parts = replace(parts, candidates=parts.top(n_candidates))
-    return _with_effects(parts, vector, sae, model, seed=seed) if causal and model is not None else parts
+    return add_causal(parts, vector, sae, model, trait=trait, seed=seed) if causal and model is not None else parts
 
 
 def _secondary(vector: Any, sae: Any, *, n_atoms: int) -> Decomposition:
@@ -341,9 +345,3 @@ def _arm_design(used: Any, column: str) -> Design | None:
     if column not in used.columns or not used[column].fillna(0).any():
         return None
     return _design(used, column)
-
-
-def _with_effects(parts: Decomposition, vector: Any, sae: Any, model: Any, *, seed: int) -> Decomposition:
-    from .causal.verdict import add_causal
-
-    return add_causal(parts, vector, sae, model, seed=seed)

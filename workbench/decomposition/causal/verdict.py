@@ -292,13 +292,14 @@ def _with_rows(
 
 
 def add_causal(
-    decomposition: Decomposition, vector: Any, sae: SparseAutoencoder, model: Model, *, seed: int = 0, **options: Any
-) -> Decomposition:
-    """`causal_view` with the trait that the vector names; a trait without files gets a warning instead of a view."""
+    decomposition: Decomposition, vector: Any, sae: SparseAutoencoder, model: Model, *, trait: Trait | None = None,
+    seed: int = 0, **options: Any,
+) -> Decomposition:  # fmt: skip
+    """`causal_view` with `trait` or the one that the vector names; a trait without files gets a warning instead of a view."""
     from workbench.personas.traits import load_trait
 
     try:
-        trait = load_trait(vector.trait)
+        trait = trait or load_trait(vector.trait)
     except WorkbenchError as error:
         problem = f"No causal view: the trait's written pairs cannot be read. {error}"
         return replace(decomposition, warnings=(*decomposition.warnings, problem))
