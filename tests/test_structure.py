@@ -174,7 +174,7 @@ def test_every_name_of_the_notebook_namespace_is_defined_where_it_is_said_to_be(
 
 
 def test_tests_mirror_the_package():
-    others = ("notebooks", "scripts", "benchmarks", "hostile")
+    others = ("notebooks", "scripts", "benchmarks", "hostile", "upgrades")
     for folder in sorted((ROOT / "tests").iterdir()):
         if folder.is_dir() and list(folder.glob("test_*.py")):
             assert (PACKAGE / folder.name).is_dir() or folder.name in others, folder.name

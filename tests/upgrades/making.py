@@ -1,0 +1,113 @@
+"""Small artefacts of every schema that was ever written, kept as files: what a user's old folders look like.
+
+    python -m tests.upgrades.making      # writes the folders that are missing; those that are there are never changed
+
+Schemas before the present one are made from today's artefact by taking away what they did not have yet.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.hostile.readers import READERS, Reader
+from workbench.base.runs import SCHEMA as RUN_SCHEMA
+from workbench.base.tensors import load_artifact, save_tensors
+from workbench.decomposition.result import KIND, SCHEMA
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An artefact of users: the reader of it, its present schema, and what tells that it was read right."""
+
+    reader: str
+    schema: int
+    told: Callable[[Any], Any]
+
+
+def _direction(read: Any) -> Any:
+    rows, direction, _ = read
+    return {"n_rows": len(rows), "norm": round(float(direction.norm()), 4)}
+
+
+def _shares(read: Any) -> Any:
+    rows, text = read
+    return {"features": [row["feature"] for row in rows], "share": round(rows[0]["share"], 4), "text": text.split(" on ")[0]}
+
+
+KINDS: dict[str, Kind] = {
+    "persona_vector": Kind("persona vector", 1, _direction),
+    "decomposition": Kind("decomposition", SCHEMA, _shares),
+    "layered_vectors": Kind("vectors of blocks", 1, lambda read: sorted(map(str, read.hooks))),
+    "manifest": Kind("run manifest", RUN_SCHEMA, lambda read: [read[0]["summary"], read[1]]),
+    "capping": Kind("capping", 1, lambda read: [read.name, len(read.caps)]),
+    "label": Kind("label file", 2, lambda read: [label.label for label in read.labels]),
+    "causal_controls": Kind("causal controls", 1, lambda read: len(read)),
+}
+
+
+def reader_of(kind: str) -> Reader:
+    return READERS[KINDS[kind].reader]
+
+
+def expected(kind: str, folder: Path) -> Any:
+    """What is read in a folder, as JSON types."""
+    return json.loads(json.dumps(KINDS[kind].told(reader_of(kind).read(folder))))
+
+
+def make(kind: str, folder: Path) -> None:
+    """Today's artefact in `folder`, cut down to what tests need."""
+    reader_of(kind).make(folder)
+    if kind == "causal_controls":  # a shipped file of hundreds of controls
+        file = folder / "controls.json"
+        stored = json.loads(file.read_text())
+        n = len(stored["features"])
+        file.write_text(json.dumps({name: value[:5] if isinstance(value, list) and len(value) == n else value
+                                    for name, value in stored.items()}))  # fmt: skip
+
+
+def older_decomposition(folder: Path, schema: int) -> None:
+    """Today's decomposition in `folder` as schema 1, 2 or 3 had it: before basic intervals, the direction, the placebos."""
+    place = folder / "decomposition"
+    document, tensors = load_artifact(place, KIND, SCHEMA)
+    share, low, high = (tensors[name] for name in ("share", "share_low", "share_high"))
+    tensors |= {"share_low": 2 * share - high, "share_high": 2 * share - low}
+    for group in ((document.get("audit") or {}).get("groups") or {"groups": ()})["groups"]:
+        group["interval"] = [2 * group["share"] - end for end in reversed(group["interval"])]
+    if (error := document.get("share_error_interval")) is not None:
+        document["share_error_interval"] = [2 * document["share_error"] - end for end in reversed(error)]
+    gone = [*(["direction"] if schema < 3 else []),
+            *(("q_crossed", "placebo_score", "placebo_p", "placebo_q") if schema < 2 else ())]  # fmt: skip
+    stored = save_tensors(place / f"{KIND}.safetensors", {name: one for name, one in tensors.items() if name not in gone})
+    from workbench.base.store import sha256_file, write_json
+
+    write_json(place / f"{KIND}.json", {**document, "schema": schema, "tensors_sha256": sha256_file(stored)})
+
+
+def main() -> None:
+    for kind, one in KINDS.items():
+        for schema in range(1, one.schema + 1):
+            target = GOLDEN / f"{kind}-{schema}"
+            if target.exists() or (kind == "label" and schema < one.schema):  # labels have golden files of their own
+                continue
+            with tempfile.TemporaryDirectory() as place:
+                folder = Path(place) / "made"
+                folder.mkdir()
+                make(kind, folder)
+                if schema < one.schema:
+                    older_decomposition(folder, schema)
+                (folder / "expected.json").write_text(json.dumps(expected(kind, folder), indent=1, ensure_ascii=False) + "\n")
+                shutil.copytree(folder, target)
+            print(target, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
