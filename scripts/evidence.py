@@ -26,6 +26,7 @@
     python scripts/evidence.py prevention_pair    # two pairs of models a fine-tune apart: see prevention_pair.py
     python scripts/evidence.py steering           # what using the vectors does, in one file: see steering_evidence.py
     python scripts/evidence.py peer_formats       # vector files against the packages that own them: see peer_formats.py
+    python scripts/evidence.py reliability        # kills, hostile files, canary keys, the wheel: see reliability.py
 
 Every file says in `_made` by which command, from which inputs and on which machine it was written.
 """
@@ -206,6 +207,7 @@ TOPICS: dict[str, tuple[Callable[[], dict[str, Any]], Callable[[], bool]]] = {
     "steering": script("steering_evidence"),
     "axis": script("axis_evidence"),
     "peer_formats": script("peer_formats"),
+    "reliability": script("reliability"),
 }
 
 

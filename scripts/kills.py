@@ -76,7 +76,7 @@ def prepare(folder: Path) -> None:
 
 
 def kill_stages(n_kills: int, seed: int = 0, only: str = "") -> dict[str, Any]:
-    """The counts of every stage whose name holds `only`."""
+    """The counts of the stage `only`, or of every stage whose name holds that text."""
     sys.path.insert(0, str(ROOT))
     os.environ |= {"OMP_NUM_THREADS": "1", "WORKBENCH_PROGRESS": "0"}
     _import_everything()
@@ -89,7 +89,7 @@ def kill_stages(n_kills: int, seed: int = 0, only: str = "") -> dict[str, Any]:
             os._exit(0)
         _reap()
         for name, command in stages().items():
-            if only in name:
+            if only == name or (only in name and only not in stages()):
                 found[name] = _one_stage(command, base, now, n_kills, random.Random(f"{name} {seed}"))
                 print(name, {k: v for k, v in found[name].items() if k != "differing"}, file=sys.stderr, flush=True)
             _whole(command, base, now)
@@ -221,7 +221,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="stages whose name holds this text")
+    parser.add_argument("--only", default="", help="a stage, or those whose name holds this text")
     options = parser.parse_args()
     found = kill_stages(options.kills, options.seed, options.only)
     print(json.dumps(found, indent=1))

@@ -1,0 +1,125 @@
+"""What docs/evidence/reliability.json holds: faults injected and survived, hostile files, canary keys, the wheel.
+
+    python scripts/evidence.py reliability          # everything, some three CPU hours; parts are kept under runs/reliability
+    python scripts/reliability.py fuzz kills        # parts of it, printed
+
+kills      100 kills of every stage at random moments, resumed and compared byte for byte: kills.py
+fuzz       10,000 damaged and hostile files for every reader: fuzz.py
+canary     a whole job searched for planted keys, and for connections that nobody asked for: canary.py
+wheel      the wheel, alone in an empty environment, runs the main job: wheel_check.py
+endpoint   200 features explained at an endpoint that fails three times in ten: faulty_endpoint.py
+
+A part is kept with the hash of the scripts that made it and the commit of the code; other scripts make it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workbench.base.provenance import made, provenance
+from workbench.base.store import content_hash, read_json, sha256_file, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE, PLACE = ROOT / "docs" / "evidence" / "reliability.json", ROOT / "runs" / "reliability"
+SEED, N_KILLS, N_INPUTS = 0, 100, 10_000
+
+
+def _kills() -> dict[str, Any]:
+    from kills import stages
+
+    return {name: _each("kills.py", name, "--kills", str(N_KILLS)) for name in stages()}
+
+
+def _fuzz() -> dict[str, Any]:
+    from tests.hostile.readers import READERS
+
+    return {name: _each("fuzz.py", name, "--inputs", str(N_INPUTS)) for name in READERS}
+
+
+def _each(script: str, name: str, *arguments: str) -> dict[str, Any]:
+    """One stage or reader, kept by itself: an interrupted part goes on with the next one."""
+    place = PLACE / script.removesuffix(".py") / f"{content_hash([name, arguments, _sources(script)])[:16]}.json"
+    if not place.is_file():
+        write_json(place, next(value for key, value in _run(script, "--only", name, *arguments).items() if key == name))
+    return read_json(place)
+
+
+PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "kills": ("kills.py", _kills),
+    "fuzz": ("fuzz.py", _fuzz),
+    "canary": ("canary.py", lambda: _run("canary.py", "--json")),
+    "wheel": ("wheel_check.py", lambda: _run("wheel_check.py")),
+    "endpoint": ("faulty_endpoint.py", lambda: _run("faulty_endpoint.py", "--json")),
+}
+
+
+def part(name: str) -> dict[str, Any]:
+    """{found, commit, seconds}: a part of the evidence, made now or kept."""
+    script, make = PARTS[name]
+    place = PLACE / f"{name}-{content_hash(_sources(script))[:12]}.json"
+    if not place.is_file():
+        started, commit = time.perf_counter(), provenance(seed=SEED)["code_commit"]
+        write_json(place, {"found": make(), "commit": commit, "seconds": round(time.perf_counter() - started)})
+    return read_json(place)
+
+
+def _sources(script: str) -> list[str]:
+    """The hashes of the script and of what spoils and reads its files."""
+    files = [ROOT / "scripts" / script, *sorted((ROOT / "tests" / "hostile").glob("[!t]*.py"))]
+    return [sha256_file(file) for file in files]
+
+
+def _run(script: str, *arguments: str) -> dict[str, Any]:
+    """The JSON object that a script prints, whatever its exit code."""
+    command = [sys.executable, str(ROOT / "scripts" / script), *arguments]
+    return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def evidence() -> dict[str, Any]:
+    """{kills: {stage: [identical, total]}, fuzz: {reader: [inputs, crashes, executed]}, canary_leaks, foreign_connections,
+    wheel_main_job, endpoint, ray, gpu, parts}; ray and gpu are None while they are not measured."""
+    started = time.perf_counter()
+    sys.path.insert(0, str(ROOT))
+    kept = {name: part(name) for name in PARTS}
+    found = {name: one["found"] for name, one in kept.items()}
+    inputs = {name: content_hash(one) for name, one in kept.items()}
+    header = made("make evidence TOPIC=reliability", SEED, time.perf_counter() - started, inputs)
+    return {
+        "_made": header,
+        "kills": {name: [one["identical"], one["kills"]] for name, one in found["kills"].items()},
+        "fuzz": {name: [one["inputs"], one["crashes"] + one["slow"], one["executed"]] for name, one in found["fuzz"].items()},
+        "canary_leaks": found["canary"]["leaks"],
+        "foreign_connections": found["canary"]["connections"],
+        "wheel_main_job": found["wheel"]["main_job"] and found["wheel"]["twine"],
+        "endpoint": {name: found["endpoint"][name] for name in ("lost", "repeated", "leaked", "n_requests", "n_faults")},
+        "ray": None,
+        "gpu": None,
+        "parts": {name: {"commit": one["commit"], "seconds": one["seconds"], "found": found[name]} for name, one in kept.items()},
+    }  # fmt: skip
+
+
+def evidence_quick() -> bool:
+    """Whether two more kills of a stage end identical, and two hundred other files for a reader do no harm."""
+    killed = _run("kills.py", "--only", "screen", "--kills", "2", "--seed", str(SEED + 1))["screen"]
+    spoilt = _run("fuzz.py", "--only", "persona vector", "--inputs", "200", "--seed", str(SEED + 1))["persona vector"]
+    print({"kills": killed, "fuzz": spoilt})
+    return killed["identical"] == killed["kills"] and not spoilt["crashes"] and not spoilt["executed"]
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=tuple(PARTS))
+    for name in parser.parse_args().parts:
+        print(json.dumps({name: part(name)}, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
