@@ -21,6 +21,7 @@ import comparison_places
 import decomposition_places
 import falsify_places
 import labels_places
+import large_runs_places
 import reports_places
 import steering_places
 from mixtures_places import mixtures_controls, mixtures_effects, mixtures_table, mixtures_verdict
@@ -696,6 +697,7 @@ PLACES: dict[str, Callable[[], str]] = {
         *decomposition_places.PLACES,
         *falsify_places.PLACES,
         *labels_places.PLACES,
+        *large_runs_places.PLACES,
         *reports_places.PLACES,
         *steering_places.PLACES,
         *claims_places.PLACES,
