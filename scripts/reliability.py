@@ -9,13 +9,15 @@ canary     a whole job searched for planted keys, and for connections that nobod
 wheel      the wheel, alone in an empty environment, runs the main job: wheel_check.py
 endpoint   200 features explained at an endpoint that fails three times in ten: faulty_endpoint.py
 
-A part is kept with the hash of the scripts that made it and the commit of the code; other scripts make it again.
+A part is kept, under runs/reliability and in the evidence file itself, with the hash of the scripts that made it and the commit of
+the code; other scripts make it again. With RELIABILITY_ONLY_FINISHED=1 nothing is made: what is not there is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -60,13 +62,20 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
 }
 
 
-def part(name: str) -> dict[str, Any]:
-    """{found, commit, seconds}: a part of the evidence, made now or kept."""
+def part(name: str) -> dict[str, Any] | None:
+    """{found, sources, commit, seconds}: a part of the evidence, made now or kept; None where it is missing and may not be made."""
     script, make = PARTS[name]
-    place = PLACE / f"{name}-{content_hash(_sources(script))[:12]}.json"
-    if not place.is_file():
-        started, commit = time.perf_counter(), provenance(seed=SEED)["code_commit"]
-        write_json(place, {"found": make(), "commit": commit, "seconds": round(time.perf_counter() - started)})
+    sources = content_hash(_sources(script))
+    place, stated = PLACE / f"{name}-{sources[:12]}.json", read_json(EVIDENCE)["parts"] if EVIDENCE.is_file() else {}
+    if place.is_file():
+        return read_json(place)
+    if stated.get(name, {}).get("sources") == sources:
+        return stated[name]
+    if os.environ.get("RELIABILITY_ONLY_FINISHED"):
+        return None
+    started, commit = time.perf_counter(), provenance(seed=SEED)["code_commit"]
+    found = {"found": make(), "sources": sources, "commit": commit}
+    write_json(place, {**found, "seconds": round(time.perf_counter() - started)})
     return read_json(place)
 
 
@@ -84,24 +93,26 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
 
 def evidence() -> dict[str, Any]:
     """{kills: {stage: [identical, total]}, fuzz: {reader: [inputs, crashes, executed]}, canary_leaks, foreign_connections,
-    wheel_main_job, endpoint, ray, gpu, parts}; ray and gpu are None while they are not measured."""
+    wheel_main_job, endpoint, ray, gpu, missing, parts}; None for what is not measured."""
     started = time.perf_counter()
     sys.path.insert(0, str(ROOT))
-    kept = {name: part(name) for name in PARTS}
-    found = {name: one["found"] for name, one in kept.items()}
-    inputs = {name: content_hash(one) for name, one in kept.items()}
-    header = made("make evidence TOPIC=reliability", SEED, time.perf_counter() - started, inputs)
+    kept = {name: one for name in PARTS if (one := part(name)) is not None}
+    found: dict[str, Any] = {name: kept[name]["found"] if name in kept else {} for name in PARTS}
+    killed, spoilt, canary, wheel, endpoint = (found[name] for name in PARTS)
+    header = made("make evidence TOPIC=reliability", SEED, time.perf_counter() - started,
+                  {name: content_hash(one) for name, one in kept.items()})  # fmt: skip
     return {
         "_made": header,
-        "kills": {name: [one["identical"], one["kills"]] for name, one in found["kills"].items()},
-        "fuzz": {name: [one["inputs"], one["crashes"] + one["slow"], one["executed"]] for name, one in found["fuzz"].items()},
-        "canary_leaks": found["canary"]["leaks"],
-        "foreign_connections": found["canary"]["connections"],
-        "wheel_main_job": found["wheel"]["main_job"] and found["wheel"]["twine"],
-        "endpoint": {name: found["endpoint"][name] for name in ("lost", "repeated", "leaked", "n_requests", "n_faults")},
+        "kills": {name: [one["identical"], one["kills"]] for name, one in killed.items()} or None,
+        "fuzz": {name: [one["inputs"], one["crashes"] + one["slow"], one["executed"]] for name, one in spoilt.items()} or None,
+        "canary_leaks": canary.get("leaks"),
+        "foreign_connections": canary.get("connections"),
+        "wheel_main_job": wheel["main_job"] and wheel["twine"] if wheel else None,
+        "endpoint": {name: endpoint[name] for name in ("lost", "repeated", "leaked", "n_requests", "n_faults")} if endpoint else None,
         "ray": None,
         "gpu": None,
-        "parts": {name: {"commit": one["commit"], "seconds": one["seconds"], "found": found[name]} for name, one in kept.items()},
+        "missing": [*(name for name in PARTS if name not in kept), "ray", "gpu"],
+        "parts": kept,
     }  # fmt: skip
 
 

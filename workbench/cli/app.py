@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -93,6 +93,10 @@ def extract(
         str | None,
         typer.Option("--choose-layer", help="separability or causal: let it choose the block. [default: the SAE's site]"),
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option("--engine", help="With --all: here in turn, or each trait a task of a Ray cluster.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option("--address", help="The Ray cluster's. [default: RAY_ADDRESS, or local]")] = None,
 ) -> None:
     """A trait's persona vector, with its evidence.
 
@@ -103,6 +107,8 @@ def extract(
     if all_traits == (trait is not None):
         found = "a trait and --all" if all_traits else "neither a trait nor --all"
         raise WorkbenchError(found, "one of the two", "for instance: workbench extract evil, or workbench extract --all")
+    if engine == "ray" and not all_traits:
+        raise WorkbenchError("--engine ray for one trait", "--all: a trait is one task", "leave --engine away, or say --all")
     flags = replace(flags, choose_layer=choose_layer)
     if trait is not None:
         _command(trait, flags, "vector")
@@ -112,7 +118,7 @@ def extract(
     from .console import emit
     from .personas.panel import run_all, show_all
 
-    value = run_all(flags, list_traits())
+    value = run_all(flags, list_traits(), engine=engine, address=address)
     emit(value, as_json=flags.as_json, show=lambda: show_all(value))
 
 

@@ -24,16 +24,19 @@ STUDIES = ["rows", "all_rows"]
 OUTCOME_JUDGE = "offline-outcome"
 
 
-def run_all(flags: JobFlags, traits: Sequence[str]) -> dict[str, Any]:
+def run_all(flags: JobFlags, traits: Sequence[str], *, engine: str = "local", address: str | None = None) -> dict[str, Any]:
     """The value of `workbench extract --all`: {hook, traits: {name: row}, geometry, folder}, or the plans of its parts.
 
-    With --out the run folders stand in that folder; else each is runs/<trait>-<model> as always.
+    With --out the run folders stand in that folder; else each is runs/<trait>-<model> as always. With the engine "ray" every
+    vector is a task of a cluster whose machines share these folders; the files are those of a run here.
     """
     configs = [flags.job(trait) for trait in traits]
     with reserved_output(flags.as_json, flags.quiet):
         if flags.plan:
             return plan_all(configs, flags)
-        folders = {config.trait: _vector(config, flags.out) for config in configs}
+        folders = _on_ray(configs, flags.out, address) if engine == "ray" else {
+            config.trait: _vector(config, flags.out) for config in configs
+        }  # fmt: skip
         return _panel(configs[0], folders, flags.out)
 
 
@@ -50,6 +53,33 @@ def _vector(config: JobConfig, out: Path | None) -> Path:
     note(f"== {config.trait}")
     main_job(config, folder, upto="vector")
     return folder
+
+
+def _on_ray(configs: Sequence[JobConfig], out: Path | None, address: str | None) -> dict[str, Path]:
+    """{trait: run folder}, each made by a task, with a GPU of its own where the job's device is one."""
+    from workbench.base.settings import cache_dir
+    from workbench.cluster import on_ray
+
+    device = configs[0].device or ""
+    on_gpu = device == "auto" or device.startswith("cuda")
+    placed = [replace(config, device="cuda") if on_gpu else config for config in configs]
+    here, cache = str(Path.cwd()), str(cache_dir().resolve())
+    jobs = [(config, folder_of(config.trait, config, out), here, cache) for config in placed]
+    for (config, folder, *_), _ in zip(jobs, on_ray(_task, jobs, address=address, gpus_per_task=int(on_gpu)), strict=True):
+        note(f"== {config.trait}: {folder}")
+    return {config.trait: folder for config, folder, *_ in jobs}
+
+
+def _task(job: tuple[JobConfig, Path, str, str]) -> None:
+    """One trait's vector, in a worker that works where the command was given: all paths mean what they meant there."""
+    import os
+
+    from ..stages import main_job
+
+    config, folder, here, cache = job
+    os.chdir(here)
+    os.environ.setdefault("WORKBENCH_CACHE", cache)
+    main_job(config, folder, upto="vector")
 
 
 def _panel(config: JobConfig, folders: dict[str, Path], out: Path | None) -> dict[str, Any]:
