@@ -9,8 +9,8 @@ canary     a whole job searched for planted keys, and for connections that nobod
 wheel      the wheel, alone in an empty environment, runs the main job: wheel_check.py
 endpoint   200 features explained at an endpoint that fails three times in ten: faulty_endpoint.py
 
-A part is kept, under runs/reliability and in the evidence file itself, with the hash of the scripts that made it and the commit of
-the code; other scripts make it again. With RELIABILITY_ONLY_FINISHED=1 nothing is made: what is not there is missing.
+A part is kept, under runs/reliability and in the evidence file itself, with the hash of the scripts that made it and the
+commit of the code; other scripts make it again. With RELIABILITY_ONLY_FINISHED=1 nothing is made: what is not there is missing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
 
 
 def part(name: str) -> dict[str, Any] | None:
-    """{found, sources, commit, seconds}: a part of the evidence, made now or kept; None where it is missing and may not be made."""
+    """{found, sources, commit, seconds} of a part, made now or kept; None where it is missing and may not be made."""
     script, make = PARTS[name]
     sources = content_hash(_sources(script))
     place, stated = PLACE / f"{name}-{sources[:12]}.json", read_json(EVIDENCE)["parts"] if EVIDENCE.is_file() else {}
@@ -94,7 +94,7 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
 def evidence() -> dict[str, Any]:
     """{kills: {stage: [identical, total]}, fuzz: {reader: [inputs, crashes, executed]}, canary_leaks, foreign_connections,
     wheel_main_job, endpoint, ray, gpu, missing, parts}; None for what is not measured."""
-    started = time.perf_counter()
+    started, counted = time.perf_counter(), ("lost", "repeated", "leaked", "n_requests", "n_faults")
     sys.path.insert(0, str(ROOT))
     kept = {name: one for name in PARTS if (one := part(name)) is not None}
     found: dict[str, Any] = {name: kept[name]["found"] if name in kept else {} for name in PARTS}
@@ -108,7 +108,7 @@ def evidence() -> dict[str, Any]:
         "canary_leaks": canary.get("leaks"),
         "foreign_connections": canary.get("connections"),
         "wheel_main_job": wheel["main_job"] and wheel["twine"] if wheel else None,
-        "endpoint": {name: endpoint[name] for name in ("lost", "repeated", "leaked", "n_requests", "n_faults")} if endpoint else None,
+        "endpoint": {name: endpoint[name] for name in counted} if endpoint else None,
         "ray": None,
         "gpu": None,
         "missing": [*(name for name in PARTS if name not in kept), "ray", "gpu"],
