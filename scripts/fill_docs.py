@@ -22,6 +22,7 @@ import decomposition_places
 import falsify_places
 import labels_places
 import large_runs_places
+import reliability_places
 import reports_places
 import steering_places
 from mixtures_places import mixtures_controls, mixtures_effects, mixtures_table, mixtures_verdict
@@ -698,6 +699,7 @@ PLACES: dict[str, Callable[[], str]] = {
         *falsify_places.PLACES,
         *labels_places.PLACES,
         *large_runs_places.PLACES,
+        *reliability_places.PLACES,
         *reports_places.PLACES,
         *steering_places.PLACES,
         *claims_places.PLACES,
