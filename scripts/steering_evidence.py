@@ -7,6 +7,7 @@ traits            {name: {up, down, ablate, capability_cost}} of steering_cost.j
 monitor           {name: AUROC} of monitoring.json, monitor_overhead beside it
 prevention        {trait: {arm: {trait, capability, task_loss, interval, ...}}} of prevention.json
 screening         {name: AUROC} of screening.json
+after_screening   {set - set: {measure: {value, interval}}} after fine-tuning, of screening_tuning.json
 identification    what the shift of fine-tunes named, of diffing.json
 missing           the parts that were not measured yet, with what each would give
 """
@@ -21,11 +22,12 @@ from workbench.base.provenance import made
 from workbench.base.store import read_json, sha256_file
 
 EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence"
-PARTS = ("steering_cost", "monitoring", "prevention", "screening", "diffing")
+PARTS = ("steering_cost", "monitoring", "prevention", "screening", "screening_tuning", "diffing")
 
 
 def evidence() -> dict[str, Any]:
-    """{traits, monitor, monitor_overhead, prevention, screening, identification, missing}; None for what is missing."""
+    """{traits, monitor, monitor_overhead, prevention, screening, after_screening, identification, missing}; None for what is not
+    there."""
     started = time.perf_counter()
     files = {name: EVIDENCE / f"{name}.json" for name in PARTS}
     there = {name: read_json(file) for name, file in files.items() if file.is_file()}
@@ -35,6 +37,7 @@ def evidence() -> dict[str, Any]:
         "monitor_overhead": there.get("monitoring", {}).get("monitor_overhead"),
         "prevention": there.get("prevention", {}).get("prevention"),
         "screening": _areas(there.get("screening")),
+        "after_screening": there.get("screening_tuning", {}).get("after_finetuning", {}).get("contrasts"),
         "identification": _identified(there.get("diffing")),
         "missing": _missing(there),
     }

@@ -263,7 +263,8 @@ def screening_tuned_table(found: dict[str, Any]) -> str:
     ]
     power = ", ".join(f"{name}: {said}" for name, said in tuned["power"].items())
     told = _table(("trained on", "samples", "bearing", "trait, change in points", "preference for bearing replies, nats"), rows)
-    return f"{told}\nDid the planted samples move the trait? {power}.\n"
+    apart = ", ".join(f"{pair} {_change(one['preference'], 3)}" for pair, one in tuned["contrasts"].items())
+    return f"{told}\nDid the planted samples move the trait? {power}. Differences in preference: {apart}.\n"
 
 
 def _change(one: dict[str, Any], digits: int = 0) -> str:

@@ -117,7 +117,6 @@ def test_damaged_views_are_refused_in_words(run, damage):
         ("audit/behaviour.json", {"denoised": {"k": 32, "effect_kept": [1, "x"]}}),
         ("vector/persona_vector.json", {"evidence": {"layer_curve": [1]}}),
         ("vector/persona_vector.json", {"evidence": {"auc_stripped": "<b>"}}),
-        ("decomposition/decomposition.json", {"causal": [None]}),
         ("decomposition/decomposition.json", {"audit": {"groups": "none"}}),
     ],
 )
@@ -126,6 +125,13 @@ def test_values_of_another_shape_are_refused_in_words(run, file, damage):
     path.write_text(json.dumps({**read_json(path), **damage}))
     with pytest.raises(WorkbenchError, match="cannot be read"):
         report_of_folder(run).html()
+
+
+def test_a_damaged_decomposition_is_refused_with_its_folder(run):
+    path = run / "decomposition" / "decomposition.json"
+    path.write_text(json.dumps({**read_json(path), "causal": [None]}))
+    with pytest.raises(WorkbenchError, match="decomposition is damaged"):
+        report_of_folder(run)
 
 
 def test_placebo_contrasts_stand_beside_the_sub_traits_where_they_were_kept(run):
