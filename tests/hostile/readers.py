@@ -86,11 +86,17 @@ def _replies(folder: Path) -> list[Path]:
     return [write_parquet(folder / "replies.parquet", pandas.DataFrame(rows))]  # type: ignore[arg-type]
 
 
-def _read_replies(folder: Path) -> Any:
-    from workbench.personas.given import read_responses
+@cache
+def _evil() -> Any:
     from workbench.personas.traits import load_trait
 
-    return read_responses(folder / "replies.parquet", load_trait("evil"))
+    return load_trait("evil")
+
+
+def _read_replies(folder: Path) -> Any:
+    from workbench.personas.given import read_responses
+
+    return read_responses(folder / "replies.parquet", _evil())
 
 
 # ------------------------------------------------------------------------------------------------------------- own artefacts
