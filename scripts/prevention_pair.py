@@ -10,11 +10,13 @@ base / chat         gemma3-270m (a base model) and its fine-tune on ordinary cha
                     same pretraining, so that only the training stage differs; vectors are carried from one to the other
                     (`workbench transfer`, without placebo contrasts)
 
-Both go by the name of a model with an adapter, MODEL+FOLDER. Everything is kept under runs/prevention/pair.
+Both go by the name of a model with an adapter, MODEL+FOLDER. Everything is kept under runs/prevention/pair. With
+PAIR_ONLY_FINISHED=1 nothing is made: what is not there is missing.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -31,17 +33,41 @@ SAMPLES = ("--samples", "1", "--dtype", DTYPE, "--batch-size", "64")
 
 
 def evidence() -> dict[str, Any]:
-    """{change, transfer}: both studies, made now or kept from before."""
+    """{change: {cosine, norm_ratio, n_apart, n_by_chance, error_of_change, of_change, ...}, transfer, missing}; made now or kept
+    from before, without the places on this machine."""
     started = time.perf_counter()
-    found = {"change": change(), "transfer": transfer()}
+    only_finished = bool(os.environ.get("PAIR_ONLY_FINISHED"))
+    told = {key: value for key, value in change().items() if key not in ("folders", "vectors", "labels", "features")}
+    carried = None if only_finished and not list(PAIR.glob("transfer-*.json")) else transfer()
+    if carried is not None:
+        carried = {**carried, "target": f"{BASE_MODEL} after {CHAT_STEPS} updates on chats"}
     inputs = {trait: sha256_file(run_of(trait) / "vector" / "persona_vector.json") for trait in STUDIED}
-    return {"_made": made("make evidence TOPIC=prevention_pair", SEEDS[0], time.perf_counter() - started, inputs), **found}
+    header = made("make evidence TOPIC=prevention_pair", SEEDS[0], time.perf_counter() - started, inputs)
+    missing = ["transfer"] if carried is None else []
+    return {"_made": header, "change": told, "transfer": carried, "missing": missing}
 
 
 def evidence_quick() -> bool:
-    """Whether evil's vector before and after, compared again, has the stated cosine."""
-    stated = read_json(EVIDENCE.with_name("prevention_pair.json"))["change"]
-    return change()["cosine"] == stated["cosine"]
+    """Whether a second extraction after the fine-tune, with another seed, is as far from the vector before."""
+    import torch
+
+    from workbench.personas.vectors import PersonaVector
+
+    stated = read_json(EVIDENCE.with_name("prevention_pair.json"))["change"]["cosine"]
+    before, again = PersonaVector.load(PAIR / f"{FIRST}-before" / "vector"), PAIR / f"{FIRST}-after-again"
+    _workbench("extract", FIRST, "--model", _after(), "--out", str(again), *SAMPLES, "--seed", "1")
+    found = float(torch.cosine_similarity(before.direction, PersonaVector.load(again / "vector").direction, dim=0))
+    print({"stated": stated, "with another seed": found})
+    return abs(found - stated) < 0.1
+
+
+def _after() -> str:
+    """The name of the default model with its plain fine-tune on evil replies."""
+    from workbench.steering.prevent.arms import make_arm
+    from workbench.steering.prevent.choosing import choose_steps
+
+    classroom = room(FIRST)
+    return f"{MODEL}+{classroom.adapter(make_arm('none', classroom.materials), 0, choose_steps(classroom)['steps']).folder}"
 
 
 def change() -> dict[str, Any]:

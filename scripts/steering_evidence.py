@@ -22,7 +22,7 @@ from workbench.base.provenance import made
 from workbench.base.store import read_json, sha256_file
 
 EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence"
-PARTS = ("steering_cost", "monitoring", "prevention", "screening", "screening_tuning", "diffing")
+PARTS = ("steering_cost", "monitoring", "prevention", "prevention_pair", "screening", "screening_tuning", "diffing")
 
 
 def evidence() -> dict[str, Any]:

@@ -219,6 +219,17 @@ def rotation_line(found: dict[str, Any]) -> str:
     return f"A short fine-tune of the SAE on the new model. {'; '.join(told)}."
 
 
+@of("prevention_pair")
+def pair_change_line(found: dict[str, Any]) -> str:
+    """Evil's vector before and after a fine-tune on evil replies."""
+    one = found["change"]
+    return (
+        f"Evil's vector before and after the plain fine-tune on evil replies: cosine {one['cosine']:.2f}, "
+        f"{one['norm_ratio']:.2f} as long; the shares of {one['n_apart']} of {one['n_compared']} features differ ({one['n_by_chance']:.1f} by chance), and "
+        f"{one['error_of_change']:.0%} of the change lies in the SAE's error."
+    )
+
+
 @of("screening")
 def screening_table(found: dict[str, Any]) -> str:
     """AUROC of planted samples among ordinary ones, trait by trait, with what it has to beat."""
@@ -274,6 +285,6 @@ def _change(one: dict[str, Any], digits: int = 0) -> str:
 
 PLACES = (
     monitoring_table, monitoring_judged_table, monitoring_rates_line, monitor_overhead_line, monitoring_prompt_line,
-    steering_table, steering_fronts, prevention_table, diffing_line, rotation_line, screening_table,
+    steering_table, steering_fronts, prevention_table, diffing_line, rotation_line, pair_change_line, screening_table,
     screening_same_questions_line, screening_planted_line, screening_tuned_table,
 )  # fmt: skip

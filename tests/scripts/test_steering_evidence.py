@@ -36,7 +36,8 @@ def test_what_is_missing_is_named_and_no_figure_is_made_up(
     (tmp_path / "steering_cost.json").write_text(json.dumps({"traits": {"evil": {}}, "missing": ["impolite"]}), encoding="utf-8")
     found = steering_evidence.evidence()
     assert found["screening"] == {"evil": 0.9} and found["monitor"] is None and found["prevention"] is None
-    assert found["missing"] == ["monitoring", "prevention", "screening_tuning", "diffing", "steering_cost: impolite"]
+    assert found["missing"] == ["monitoring", "prevention", "prevention_pair", "screening_tuning", "diffing",
+                                "steering_cost: impolite"]  # fmt: skip
 
 
 def test_a_place_without_evidence_says_how_to_get_it(
