@@ -225,7 +225,8 @@ def pair_change_line(found: dict[str, Any]) -> str:
     one = found["change"]
     return (
         f"Evil's vector before and after the plain fine-tune on evil replies: cosine {one['cosine']:.2f}, "
-        f"{one['norm_ratio']:.2f} as long; the shares of {one['n_apart']} of {one['n_compared']} features differ ({one['n_by_chance']:.1f} by chance), and "
+        f"{one['norm_ratio']:.2f} as long; "
+        f"the shares of {one['n_apart']} of {one['n_compared']} features differ ({one['n_by_chance']:.1f} by chance), and "
         f"{one['error_of_change']:.0%} of the change lies in the SAE's error."
     )
 
