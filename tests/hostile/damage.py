@@ -179,8 +179,8 @@ def _safetensors_header(data: bytes, random: randomness.Random) -> bytes:
             entry["dtype"] = random.choice(("F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "X", 7, None))
         elif change == 3:
             start, end = entry["data_offsets"]
-            number = struct.pack("<f", random.choice((float("nan"), float("inf"), 3e38)))
-            body[start:end] = (number * (end - start))[: end - start]
+            number, n = struct.pack("<f", random.choice((float("nan"), float("inf"), 3e38))), min(end - start, len(body))
+            body[start : start + n] = (number * n)[:n]
         elif change == 4:
             header[random.choice(("../../executed", "/executed", "", "x" * 2000, "a.b"))] = header.pop(name)
         elif change == 5:

@@ -13,6 +13,7 @@ import numpy as np
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import read_json
+from workbench.base.untrusted import refuses_damage
 from workbench.labeling.contexts.choosing import Chooser, Window
 from workbench.labeling.contexts.opening import read_index, stored_tokenizer
 from workbench.labeling.contexts.reading import Collection
@@ -60,6 +61,7 @@ class FeatureIndex(Shown):
         self.model, self.sae = model, sae
 
     @staticmethod
+    @refuses_damage
     def open(
         folder: str | Path, *, model: Model | None = None, sae: SparseAutoencoder | None = None
     ) -> FeatureIndex:

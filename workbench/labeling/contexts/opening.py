@@ -18,6 +18,8 @@ from workbench.labeling.contexts.streams import KINDS, ROLES
 from workbench.labeling.contexts.tallies import N_POSITIONS, SAMPLE_BINS
 
 PLACES = ("top", "spread", "random")
+MOST = 2**40
+"""No count of an index is larger."""
 KIND, SCHEMA = "feature_index", 2
 """Schema 1 counted the random tokens of the scoring half as the explaining one's: `build_index` counts its pieces anew."""
 
@@ -89,7 +91,8 @@ def _check(folder: Path, document: dict[str, Any], arrays: dict[str, np.ndarray]
         found = document.get(part) if part else document
         for name, kind in known.items():
             value = found.get(name) if isinstance(found, dict) else None
-            if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, (int, float)) and value < 0):
+            odd = isinstance(value, bool) or (isinstance(value, (int, float)) and not 0 <= value < MOST)
+            if not isinstance(value, kind) or odd:
                 raise _damaged(folder, f"lacks {part or 'its'} {name}, or has it as something else")
     if not all(isinstance(name, str) for name in document["sources"]):
         raise _damaged(folder, "has sources that are no names")

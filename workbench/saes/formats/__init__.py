@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from workbench.base.errors import WorkbenchError, unknown_name
+from workbench.base.untrusted import refuses_damage
 from workbench.saes.formats import dictionary_learning, gemma_scope, saelens, sparsify
 from workbench.saes.formats.files import Foreign
 
@@ -22,6 +23,7 @@ AUTO = "auto"
 _FILES = {".pt": "dictionary_learning", ".npz": "gemma_scope"}
 
 
+@refuses_damage
 def read_foreign(path: Path, format: str = AUTO) -> tuple[str, Foreign]:
     """(the format's name, the SAE) in a folder, or in one weights file; nothing is executed.
 

@@ -71,7 +71,9 @@ def _not_read(path: Path, what: str, why: str) -> WorkbenchError:
 
 def _check_widths(weights: Weights, config: dict[str, Any], path: Path) -> None:
     d_model, d_sae = weights.encoder.shape
-    stated = config.get("num_latents") or (config.get("d_in") or 0) * (config.get("expansion_factor") or 0)
+    sizes = {name: whole_number(config[name], name, path.parent / CONFIG) for name in ("num_latents", "d_in", "expansion_factor")
+             if config.get(name)}  # fmt: skip
+    stated = sizes.get("num_latents") or sizes.get("d_in", 0) * sizes.get("expansion_factor", 0)
     if config.get("d_in", d_model) != d_model or (stated and stated != d_sae):
         raise WorkbenchError(
             f"{path} is {d_model} wide with {d_sae} features; {CONFIG} says d_in={config.get('d_in')} and {stated} latents",
