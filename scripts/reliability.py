@@ -31,6 +31,8 @@ from workbench.base.store import content_hash, read_json, sha256_file, write_jso
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, PLACE = ROOT / "docs" / "evidence" / "reliability.json", ROOT / "runs" / "reliability"
 SEED, N_KILLS, N_INPUTS = 0, 100, 10_000
+ONLY_FINISHED, EACH = "RELIABILITY_ONLY_FINISHED", ("kills", "fuzz")
+"""The variable that makes nothing; the parts of which some may be finished."""
 
 
 def _kills() -> dict[str, Any]:
@@ -48,6 +50,8 @@ def _fuzz() -> dict[str, Any]:
 def _each(script: str, name: str, *arguments: str) -> dict[str, Any]:
     """One stage or reader, kept by itself: an interrupted part goes on with the next one."""
     place = PLACE / script.removesuffix(".py") / f"{content_hash([name, arguments, _sources(script)])[:16]}.json"
+    if not place.is_file() and os.environ.get(ONLY_FINISHED):
+        return {}
     if not place.is_file():
         write_json(place, next(value for key, value in _run(script, "--only", name, *arguments).items() if key == name))
     return read_json(place)
@@ -69,12 +73,14 @@ def part(name: str) -> dict[str, Any] | None:
     place, stated = PLACE / f"{name}-{sources[:12]}.json", read_json(EVIDENCE)["parts"] if EVIDENCE.is_file() else {}
     if place.is_file():
         return read_json(place)
-    if stated.get(name, {}).get("sources") == sources:
+    if stated.get(name, {}).get("sources") == sources and stated[name].get("whole", True):
         return stated[name]
-    if os.environ.get("RELIABILITY_ONLY_FINISHED"):
-        return None
     started, commit = time.perf_counter(), provenance(seed=SEED)["code_commit"]
-    found = {"found": make(), "sources": sources, "commit": commit}
+    found = {"sources": sources, "commit": commit}
+    if os.environ.get(ONLY_FINISHED):
+        some = {key: one for key, one in make().items() if one} if name in EACH else {}
+        return {"found": some, **found, "whole": False} if some else None
+    found |= {"found": make()}
     write_json(place, {**found, "seconds": round(time.perf_counter() - started)})
     return read_json(place)
 
@@ -111,7 +117,7 @@ def evidence() -> dict[str, Any]:
         "endpoint": {name: endpoint[name] for name in counted} if endpoint else None,
         "ray": None,
         "gpu": None,
-        "missing": [*(name for name in PARTS if name not in kept), "ray", "gpu"],
+        "missing": [*(name for name in PARTS if not kept.get(name, {"whole": False}).get("whole", True)), "ray", "gpu"],
         "parts": kept,
     }  # fmt: skip
 
