@@ -53,18 +53,11 @@ def canaries() -> dict[str, str]:
 def whole_job(folder: Path) -> dict[str, Any]:
     """{leaks, connections, n_files, n_requests, commands: {command: exit code}, where}: see above."""
     sys.path.insert(0, str(ROOT))
-    from tests.cli.shelf import write_sae
     from tests.personas.judges import server
-    from tests.short import short_trait
-    from tests.tiny import tiny_model
+    from tests.tiny_job import write_tiny_job
     from workbench.models.assets import asset_path
 
-    model = tiny_model("llama")
-    model.hf.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    write_sae(folder / "sae", model="model", d_model=model.d_model, d_sae=120)
-    trait = short_trait("evil", folder / "traits")
-    (trait / "pairs.yaml").unlink()  # the causal test needs hundreds of live features, and no key
+    trait = write_tiny_job(folder)
     (folder / "hook").mkdir()
     (folder / "hook" / "sitecustomize.py").write_text(HOOK)
     for asset in ASSETS:  # fetched here, once, so that nothing in the job may ask for them

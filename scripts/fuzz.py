@@ -47,7 +47,7 @@ def fuzz(name: str, n_inputs: int, seed: int = 0) -> dict[str, Any]:
         if (first := outcome(reader, folder)) != "read":
             raise SystemExit(f"{name}: the sound file gave {first}")
         _limit()
-        watched = _Watched(Path(place))
+        watched = _Watched()
         attacks = list(payloads().values())
         started = time.perf_counter()
         for number in range(n_inputs):
@@ -70,7 +70,7 @@ def fuzz(name: str, n_inputs: int, seed: int = 0) -> dict[str, Any]:
 class _Watched:
     """Programs started and connections opened since the last look."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self) -> None:
         self.events: list[str] = []
         sys.addaudithook(lambda event, arguments: self.events.append(f"{event} {arguments}"[:200]) if event in STARTS else None)
 

@@ -54,16 +54,9 @@ def stages() -> dict[str, tuple[str, ...]]:
 
 def prepare(folder: Path) -> None:
     """The model, an SAE, a trait, texts, chats and a recipe."""
-    from tests.cli.shelf import write_sae
-    from tests.short import short_trait
-    from tests.tiny import tiny_model
+    from tests.tiny_job import write_tiny_job
 
-    model = tiny_model("llama")
-    model.hf.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    write_sae(folder / "sae", model="model", d_model=model.d_model, d_sae=120)
-    trait = short_trait("evil", folder / "traits")
-    (trait / "pairs.yaml").unlink()  # the causal test needs hundreds of live features
+    write_tiny_job(folder)
     words = [f"Line {n}: some words about the sea, its ships and its weather, and number {n * n}." for n in range(3000)]
     (folder / "texts.txt").write_text("\n\n".join(words))
     chats = [{"prompt": f"What of number {n}?", "response": words[n]} for n in range(400)]

@@ -15,9 +15,13 @@ def _found() -> dict[str, Any]:
     return read_json(EVIDENCE) if EVIDENCE.is_file() else {}
 
 
+def _part(name: str) -> Any:
+    return _found().get("parts", {}).get(name, {}).get("found")
+
+
 def kills_table() -> str:
     """Stage, kills, how many ended identical, length of a whole run."""
-    kills = _found().get("parts", {}).get("kills", {}).get("found")
+    kills = _part("kills")
     if not kills:
         return LATER
     rows = [f"| {name} | {one['kills']} | {one['identical']} | {one['seconds']:.1f} s | {one['n_files']} |"
@@ -27,7 +31,7 @@ def kills_table() -> str:
 
 def fuzz_table() -> str:
     """Reader, inputs, refused, read, crashes, code that ran."""
-    fuzz = _found().get("parts", {}).get("fuzz", {}).get("found")
+    fuzz = _part("fuzz")
     if not fuzz:
         return LATER
     names = ("inputs", "refused", "read", "crashes", "slow", "executed")
@@ -37,7 +41,7 @@ def fuzz_table() -> str:
 
 def canary_line() -> str:
     """Leaks and foreign connections."""
-    canary = _found().get("parts", {}).get("canary", {}).get("found")
+    canary = _part("canary")
     if not canary:
         return LATER
     return (f"{canary['leaks']} of {canary['n_files']} files and {len(canary['commands'])} commands' messages hold a key or the "
@@ -56,7 +60,7 @@ def endpoint_line() -> str:
 
 def wheel_line() -> str:
     """The wheel alone."""
-    wheel = _found().get("parts", {}).get("wheel", {}).get("found")
+    wheel = _part("wheel")
     if not wheel:
         return LATER
     return (f"{wheel['bytes'] / 1e6:.0f} MB, {wheel['n_files']:,} files; `twine check --strict` "

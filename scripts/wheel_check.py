@@ -57,16 +57,9 @@ def _job(folder: Path, tiny: bool) -> list[str]:
     if not tiny:
         return ["report", "evil"]
     sys.path.insert(0, str(ROOT))
-    from tests.cli.shelf import write_sae
-    from tests.short import short_trait
-    from tests.tiny import tiny_model
+    from tests.tiny_job import write_tiny_job
 
-    model = tiny_model("llama")
-    model.hf.save_pretrained(folder / "model")
-    model.tokenizer.save_pretrained(folder / "model")
-    write_sae(folder / "sae", model="model", d_model=model.d_model, d_sae=120)
-    trait = short_trait("evil", folder / "traits")
-    (trait / "pairs.yaml").unlink()  # the causal test needs hundreds of live features
+    trait = write_tiny_job(folder)
     return ["report", str(trait), "--model", str(folder / "model"), "--sae", str(folder / "sae"), "--n-features", "4", *SMALL]
 
 

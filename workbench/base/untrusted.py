@@ -28,7 +28,9 @@ def refuses_damage(load: Callable[P, T]) -> Callable[P, T]:
         try:
             return load(*args, **kwargs)
         except MISFITS as error:
-            path = next(str(one) for one in (*args, *kwargs.values()) if isinstance(one, (str, os.PathLike)))
+            path = next((str(one) for one in (*args, *kwargs.values()) if isinstance(one, (str, os.PathLike))), None)
+            if path is None:  # no file was named: the call itself is wrong
+                raise
             raise damaged(Path(path), error) from error
 
     return checked
