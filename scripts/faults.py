@@ -109,11 +109,15 @@ def _fill(bench: Bench, ballast: Path, wanted: int, room: int, number: int) -> N
 def _spoilt(spoil: Callable[[Path, random.Random], Any], *ends: str) -> Fault:
     def fault(bench: Bench, draw: random.Random) -> Iterator[str | None]:
         for _ in range(bench.times):
-            for _ in range(12):  # a kill before the first such file leaves nothing to spoil
+            for _ in range(6):  # a kill before the first such file leaves nothing to spoil
                 bench.killed(draw)
                 if found := bench.written(*ends):
                     break
-            else:
+            else:  # all is written at the end
+                bench.fresh()
+                bench.run()
+                found = bench.written(*ends)
+            if not found:
                 return
             path = draw.choice(found)
             spoil(path, draw)
