@@ -169,3 +169,20 @@ def test_prompt_widths_that_are_none_are_refused(model) -> None:
 def test_an_unknown_scope_lists_the_known_ones() -> None:
     with pytest.raises(WorkbenchError, match="predicting"):
         push("reply")
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_the_cache_is_known_by_either_of_its_names(name):
+    """transformers 5.24 hands it to the decoder as `cache`; a token after it is no prompt."""
+    from transformers import DynamicCache
+
+    from workbench.models.scopes import PassWatch
+
+    model, cache = tiny_model("llama"), DynamicCache()
+    watch = PassWatch(model)
+    for ids in (torch.tensor([[3, 4, 5]]), torch.tensor([[6]])):
+        watch._look(None, (), {"input_ids": ids, name: cache})
+        assert watch.places is not None
+        found = watch.places.within("response").tolist()
+        cache.update(torch.zeros(1, 1, ids.shape[1], 4), torch.zeros(1, 1, ids.shape[1], 4), 0)
+        assert found == [[ids.shape[1] == 1] * ids.shape[1]]

@@ -117,7 +117,7 @@ class PassWatch:
         ids = kwargs.get("input_ids", args[0] if args else None)
         ids = kwargs["inputs_embeds"] if ids is None else ids
         batch, seq = ids.shape[:2]
-        cache = kwargs.get("past_key_values")
+        cache = next((kwargs[name] for name in ("past_key_values", "cache") if kwargs.get(name) is not None), None)
         start = int(cache.get_seq_length()) if cache is not None else 0
         real = _real(kwargs.get("attention_mask"), start, seq)
         rows = self.model.batch_rows
