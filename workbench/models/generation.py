@@ -141,7 +141,7 @@ class _Rollout:
         record: GenerationRecord,
         names: Sequence[int],
     ) -> None:
-        from .cache import RoomyLayer, roomy_cache  # imports transformers
+        from .cache import roomy_cache, sees_everything  # imports transformers
 
         self.model, self.prompts, self.sampling, self.record = model, prompts, sampling, record
         self.names = names
@@ -153,8 +153,7 @@ class _Rollout:
         self.cache = roomy_cache(model, self.width + sampling.max_new_tokens)
         # transformers would read a mask of two dimensions, and so wait for a GPU at every token; one of four it takes as it is,
         # which is right where every layer sees all that came before.
-        plain = all(isinstance(layer, RoomyLayer) for layer in self.cache.layers)
-        self.whole_masks = plain and model.config._attn_implementation == "sdpa"
+        self.whole_masks = model.config._attn_implementation == "sdpa" and sees_everything(self.cache, self.mask.shape[1])
         self.rows = list(range(len(prompts)))
         self.alive = set(self.rows)
         self.responses: list[list[int]] = [[] for _ in prompts]
