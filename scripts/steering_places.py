@@ -231,6 +231,27 @@ def pair_change_line(found: dict[str, Any]) -> str:
     )
 
 
+@of("prevention_pair")
+def pair_transfer_line(found: dict[str, Any]) -> str:
+    """Two vectors of a base model carried to its fine-tune on chats."""
+    one = found["transfer"]
+    if one is None:
+        return ""
+    carried, layers = one["carried"], one["similarity_used"]
+    traits = "; ".join(
+        f"{name}: cosine {row['cosine']:.2f} (95% of unrelated directions below {row['null_q95']:.2f}), pushed "
+        f"{one['behaviour'][name]['carried']['odd']:+.2f} {_ends(one['behaviour'][name]['carried']['interval'])} where the target's "
+        f"own moves {one['behaviour'][name]['own']['odd']:+.2f} (of {one['behaviour'][name]['carried']['n_random']} random directions "
+        f"at that size, p {one['behaviour'][name]['carried']['p']:.2f})"
+        for name, row in carried["traits"].items()
+    )
+    return (
+        f"{one['source']} before and after {one['target'].split(' after ')[1]}: CKA {layers['cka']:.2f} (permuted "
+        f"{layers['cka_permuted_mean']:.2f}), the map between them explains {carried['map']['r2_held_out']:.0%} of held-out "
+        f"segments. Carried vectors, {traits}. Each is nearest to its own trait."
+    )
+
+
 @of("screening")
 def screening_table(found: dict[str, Any]) -> str:
     """AUROC of planted samples among ordinary ones, trait by trait, with what it has to beat."""
@@ -286,6 +307,6 @@ def _change(one: dict[str, Any], digits: int = 0) -> str:
 
 PLACES = (
     monitoring_table, monitoring_judged_table, monitoring_rates_line, monitor_overhead_line, monitoring_prompt_line,
-    steering_table, steering_fronts, prevention_table, diffing_line, rotation_line, pair_change_line, screening_table,
-    screening_same_questions_line, screening_planted_line, screening_tuned_table,
+    steering_table, steering_fronts, prevention_table, diffing_line, rotation_line, pair_change_line, pair_transfer_line,
+    screening_table, screening_same_questions_line, screening_planted_line, screening_tuned_table,
 )  # fmt: skip
