@@ -238,12 +238,13 @@ def pair_transfer_line(found: dict[str, Any]) -> str:
     if one is None:
         return ""
     carried, layers = one["carried"], one["similarity_used"]
+    acted = {name: (two["carried"], two["own"]["odd"]) for name, two in one["behaviour"].items()}
     traits = "; ".join(
         f"{name}: cosine {row['cosine']:.2f} (95% of unrelated directions below {row['null_q95']:.2f}), pushed "
-        f"{one['behaviour'][name]['carried']['odd']:+.2f} {_ends(one['behaviour'][name]['carried']['interval'])} where the target's "
-        f"own moves {one['behaviour'][name]['own']['odd']:+.2f} (of {one['behaviour'][name]['carried']['n_random']} random directions "
-        f"at that size, p {one['behaviour'][name]['carried']['p']:.2f})"
+        f"{pushed['odd']:+.2f} {_ends(pushed['interval'])} where the target's own moves {own:+.2f} "
+        f"(of {pushed['n_random']} random directions at that size, p {pushed['p']:.2f})"
         for name, row in carried["traits"].items()
+        for pushed, own in [acted[name]]
     )
     return (
         f"{one['source']} before and after {one['target'].split(' after ')[1]}: CKA {layers['cka']:.2f} (permuted "
