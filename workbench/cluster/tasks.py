@@ -44,7 +44,7 @@ def on_ray(
 
     Raises:
         WorkbenchError: no Ray, no such cluster, tasks that none of its machines could take, a task whose process died three
-            times, and what a task raised.
+            times, a full disk for Ray's objects, and what a task raised.
     """
     ray = _ray()
     ours = not ray.is_initialized()
@@ -69,6 +69,12 @@ def on_ray(
             yield ray.get(given.popleft())
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, WorkbenchError) else error from None
+    except ray.exceptions.OutOfDiskError as error:
+        raise WorkbenchError(
+            "the disk is full that Ray keeps objects on",
+            "free space where the machines of the cluster spill what does not fit their memory",
+            "free some, or end what fills it, and start it again: finished work is kept",
+        ) from error
     except ray.exceptions.RayError as error:
         raise WorkbenchError(
             f"a task on Ray was lost: {str(error).splitlines()[0]}",
