@@ -15,6 +15,7 @@ from torch import Tensor
 
 from workbench.base.display import Shown
 
+from .halving import halving
 from .hookpoints import HookPoint
 from .memory import fitting_tokens
 from .norms import SINK_FACTOR, not_finite
@@ -66,21 +67,24 @@ def capture(
     Position 0 and sinks (norm above 10 x the model's median at that hook) are left out, per hook. `token_hooks` are
     the hooks whose single tokens are wanted too. A row without tokens in the span yields NaN means. Edits in force act, with
     amounts and prompt widths per row of `rows` if they have them. A model with a
-    memory budget (`load_model(max_memory=...)`) takes as many of `batch_tokens` at once as fit.
+    memory budget (`load_model(max_memory=...)`) takes as many of `batch_tokens` at once as fit; a batch that runs out of memory
+    all the same is halved (`halving`).
     """
     wanted = all_hooks(hooks, token_hooks)
     limits = sink_limits(model, wanted)
     lengths = [_needed_length(row, span) for row in rows]
     batch_tokens = fitting_tokens(model, max(lengths, default=1), batch_tokens, len(token_hooks))
-    def started(indices: list[int]) -> tuple[list[int], CaptureBatch]:
+
+    def started(indices: list[int]) -> CaptureBatch:
         batch = CaptureBatch(model, [rows[index] for index in indices], span, limits, indices)
         with model.naming_rows(indices):
             batch.start(wanted, token_hooks)
-        return indices, batch
+        return batch
 
+    passes = halving(plan_batches(lengths, batch_tokens), started, cost=lambda rows: len(rows) * lengths[rows[0]])
     # A GPU works on the next pass while this one is read, where memory is not counted.
     n_ahead = int(model.device.type == "cuda" and model.max_memory is None)
-    for indices, batch in ahead(map(started, plan_batches(lengths, batch_tokens)), n_ahead):
+    for indices, batch in ahead(passes, n_ahead):
         batch.finish()
         yield indices, [batch.pooled(row, len(hooks)) for row in range(len(indices))]
 

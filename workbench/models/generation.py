@@ -19,6 +19,7 @@ from torch import Tensor
 from ..base.display import Shown
 from ..base.errors import WorkbenchError
 from .capture import all_hooks, padded, sink_limits
+from .halving import halving
 from .hookpoints import HookPoint
 from .memory import fitting_prompts
 from .norms import not_finite
@@ -77,8 +78,8 @@ def generate(
     `row_seeds[r]`; torch's global generator is not touched. Edits in force (`steering.apply.steered`, `models.editing`) act
     while sampling, with amounts per row of `prompts` if they have them, so that many directions share one batch; the captured
     activations are the edited ones. A model with a memory budget takes as many of `batch_size` rows at
-    once as fit. A model that thinks (see `thinking`) spends `max_new_tokens` on that too; an answer
-    that never leaves its thinking is empty.
+    once as fit; a batch that runs out of memory all the same is halved (`halving`). A model that thinks (see `thinking`) spends
+    `max_new_tokens` on that too; an answer that never leaves its thinking is empty.
     """
     if len(row_seeds) != len(prompts):
         raise WorkbenchError(
@@ -91,11 +92,14 @@ def generate(
     limits = sink_limits(model, wanted)
     longest = max((len(prompt.ids) for prompt in prompts), default=1)
     together = fitting_prompts(model, longest, sampling, batch_size, n_hooks=len(wanted), n_token_hooks=len(token_hooks))
-    for indices in plan_rows(prompts, row_seeds, together):
+
+    def run(indices: list[int]) -> list[Generated]:
         uniforms = draw_uniforms([row_seeds[index] for index in indices], sampling.max_new_tokens)
         record = GenerationRecord(model, len(indices), wanted, token_hooks, limits)
         rollout = _Rollout(model, [prompts[index] for index in indices], sampling, uniforms, record, indices)
-        yield indices, rollout.run(len(hooks))
+        return rollout.run(len(hooks))
+
+    yield from halving(plan_rows(prompts, row_seeds, together), run)
 
 
 def stream(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .capture import padded
+from .halving import halving
 
 if TYPE_CHECKING:
     from .model import Model
@@ -21,23 +22,27 @@ def token_logprobs(
     model: Model, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], *, batch_tokens: int = 2048
 ) -> list[Tensor]:
     """log p(token | all tokens before it) of each row's tokens at `positions` (in order, none of them 0): float32 `[n]` per
-    row, in nats. Rows of similar length share a pass of at most `batch_tokens` tokens, padding included."""
+    row, in nats. Rows of similar length share a pass of at most `batch_tokens` tokens, padding included; one that runs out of
+    memory is halved (`halving`)."""
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
     found: list[Tensor] = [torch.zeros(0)] * len(rows)
-    batch: list[int] = []
+    batches: list[list[int]] = []
     for index in order:  # the newest is the longest
-        if batch and (len(batch) + 1) * len(rows[index]) > batch_tokens:
-            _one_batch(model, rows, positions, batch, found)
-            batch = []
-        batch.append(index)
-    if batch:
-        _one_batch(model, rows, positions, batch, found)
+        if not batches or (len(batches[-1]) + 1) * len(rows[index]) > batch_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    read = halving(
+        batches, lambda batch: _one_batch(model, rows, positions, batch), cost=lambda batch: len(batch) * len(rows[batch[-1]])
+    )
+    for batch, parts in read:
+        for index, part in zip(batch, parts, strict=True):
+            found[index] = part
     return found
 
 
 def _one_batch(
-    model: Model, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], batch: list[int], found: list[Tensor]
-) -> None:
+    model: Model, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], batch: list[int]
+) -> list[Tensor]:
     ids, mask = padded([rows[index] for index in batch], pad=0)
     keep = torch.zeros_like(ids, dtype=torch.bool)
     for place, index in enumerate(batch):
@@ -45,8 +50,7 @@ def _one_batch(
     with model.naming_rows(batch):
         hidden = model.decoder(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
     logp = _of_targets(model, hidden.last_hidden_state[keep.to(model.device)], ids.roll(-1, dims=1)[keep])
-    for index, part in zip(batch, logp.split(keep.sum(dim=1).tolist()), strict=True):
-        found[index] = part
+    return list(logp.split(keep.sum(dim=1).tolist()))
 
 
 def _of_targets(model: Model, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..base.display import Shown
 from ..base.errors import WorkbenchError
 from .capture import padded, plan_batches
+from .halving import halving
 from .prompts import Message, tokenize_chat
 from .thinking import answer_start
 
@@ -170,13 +171,20 @@ def reply_losses(
 ) -> Tensor:
     """Nats per reply token that each example costs the model: float64 `[n]`, NaN where the reply begins after `max_tokens`.
 
-    Edits in force act on it; `edit` is entered with each batch's prompt width, so that prompt and response are told apart.
+    Edits in force act on it; `edit` is entered with each batch's prompt width, so that prompt and response are told apart. A
+    batch that runs out of memory is halved.
     """
     rows = _usable(model, examples, max_tokens, max_reply_tokens)
     places, losses = torch.tensor(list(rows)), torch.full((len(examples),), torch.nan, dtype=torch.float64)
-    for indices, batch in batches_of(model, list(rows.values()), batch_tokens):
+    usable, pad = list(rows.values()), next(iter(sorted(model.end_tokens)), 0)
+
+    def mean_loss(indices: list[int]) -> Tensor:
+        batch = ReplyBatch.of([usable[index] for index in indices], pad)
         with edit.enter(model, batch.prompt_width) if edit else nullcontext():
             lost = batch.surprise(batch.log_probabilities(model)).double().cpu()
         sums = torch.zeros(len(indices), dtype=torch.float64).index_add_(0, batch.row, lost)
-        losses[places[indices]] = sums / batch.row.bincount(minlength=len(indices))
+        return sums / batch.row.bincount(minlength=len(indices))
+
+    for indices, means in halving(plan_batches([row.n_fed for row in usable], batch_tokens), mean_loss):
+        losses[places[indices]] = means
     return losses

@@ -15,6 +15,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from workbench.base.display import Shown
 from workbench.base.randomness import derive_seed, generator
+from workbench.models.halving import halving
 from workbench.models.hookpoints import HookPoint
 from workbench.models.model import Model
 from workbench.models.norms import SINK_FACTOR
@@ -99,9 +101,7 @@ class Rerun:
         ]
         self._tail = tail if tail and self._agrees(tail, passages, first) else None
         if fast and self._tail is None:
-            logger.warning(
-                "%s at %s: later blocks cannot be run alone, using whole passes.", model.name, hook
-            )
+            logger.warning("%s at %s: later blocks cannot be run alone, using whole passes.", model.name, hook)
 
     @property
     def fast(self) -> bool:
@@ -120,9 +120,12 @@ class Rerun:
         """`edited`, with deltas that may differ by position: `deltas(batch, chosen)` gives [v', n or 1, T or 1, d_model]."""
         for batch in self.batches:
             size = max(1, self.batch_tokens // batch.n_positions)
-            for low in range(0, n_edits, size):
-                chosen = slice(low, min(low + size, n_edits))
-                yield batch, chosen, self._run(batch, deltas(batch, chosen).to(self.model.device, self.model.dtype))
+            groups = [list(range(low, min(low + size, n_edits))) for low in range(0, n_edits, size)]
+            for rows, hidden in halving(groups, partial(self._chosen, batch, deltas)):
+                yield batch, slice(rows[0], rows[-1] + 1), hidden
+
+    def _chosen(self, batch: Batch, deltas: Callable[[Batch, slice], Tensor], rows: list[int]) -> Tensor:
+        return self._run(batch, deltas(batch, slice(rows[0], rows[-1] + 1)).to(self.model.device, self.model.dtype))
 
     def gradients(self, objective: Callable[[Batch, Tensor], Tensor]) -> Iterator[tuple[Batch, Tensor]]:
         """(batch, gradient [n, T, d_model]) of a scalar of its final hidden states [1, n, T, d_model] by the residual.
@@ -159,9 +162,7 @@ class Rerun:
         """Whether the fast pass equals the plain one on rows of the first batch, without an edit and with one."""
         batch = _prepared(self.model, self.hook, passages, self.batches[0].rows[:_CHECKED_ROWS], first)
         drawn = torch.randn(self.model.d_model, generator=generator(derive_seed("rerun check")))
-        size = (
-            0.3 * batch.residual[batch.steered].float().norm(dim=-1).median() if batch.steered.any() else 1.0
-        )
+        size = 0.3 * batch.residual[batch.steered].float().norm(dim=-1).median() if batch.steered.any() else 1.0
         delta = (drawn.to(self.model.device) / drawn.norm() * size).to(self.model.dtype)
         deltas = torch.stack([torch.zeros_like(delta), delta])[:, None, None]
         try:
@@ -255,9 +256,7 @@ def _left_padded(values: Tensor, starts: Tensor) -> Tensor:
     return padded
 
 
-def _prefixes(
-    cache: Any, first: int, n_blocks: int, starts: Tensor
-) -> tuple[tuple[Tensor, Tensor], ...] | None:
+def _prefixes(cache: Any, first: int, n_blocks: int, starts: Tensor) -> tuple[tuple[Tensor, Tensor], ...] | None:
     """Keys and values of blocks `first`.. for the prefix of every row; None when the cache holds no such thing."""
 
     def prefix(states: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.models.hookpoints import HookPoint
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from workbench.models.loading import Model
 
+Result = TypeVar("Result")
 SINK_RATIO = 10.0
 """A token whose norm is above so many medians of the model at a hook point is a sink there."""
 _TOGETHER = 4_096
@@ -81,23 +82,46 @@ def activations_at_hooks(
 ) -> dict[HookPoint, Tensor]:
     """The activations [batch, seq, d_model] at every hook point for right-padded ids; no block after the last hook runs.
 
-    No mask is needed: no token of a causal model looks to its right, where the padding is.
+    No mask is needed: no token of a causal model looks to its right, where the padding is. A batch that runs out of memory is
+    halved.
     """
-    found: dict[HookPoint, Tensor] = {}
 
-    def keeper(hook: HookPoint) -> Any:
-        return lambda tensor: found.__setitem__(hook, tensor.detach())
+    def run(rows: list[int]) -> dict[HookPoint, Tensor]:
+        found: dict[HookPoint, Tensor] = {}
 
-    with model.hooked({hook: keeper(hook) for hook in hooks}):
-        model.forward(ids, stop_after=max(hook.block for hook in hooks))
-    return {hook: found[hook] for hook in hooks}
+        def keeper(hook: HookPoint) -> Any:
+            return lambda tensor: found.__setitem__(hook, tensor.detach())
+
+        with model.hooked({hook: keeper(hook) for hook in hooks}):
+            model.forward(ids[rows[0] : rows[-1] + 1], stop_after=max(hook.block for hook in hooks))
+        return found
+
+    parts = _halved(ids, run)
+    return {hook: _joined([part[hook] for part in parts]) for hook in hooks}
 
 
 def activations_at(model: Model, hook: HookPoint, ids: Tensor, mask: Tensor) -> Tensor:
-    """The hook point's activations [batch, seq, d_model] for one padded batch; no block after the hook's runs."""
+    """The hook point's activations [batch, seq, d_model] for one padded batch, halved where memory runs out; no block after
+    the hook's runs."""
     from workbench.models.capture import stream_activations
 
-    return next(iter(stream_activations(model, [ids], hook, [mask])))
+    def run(rows: list[int]) -> Tensor:
+        chosen = slice(rows[0], rows[-1] + 1)
+        return next(iter(stream_activations(model, [ids[chosen]], hook, [mask[chosen]])))
+
+    return _joined(_halved(ids, run))
+
+
+def _halved(ids: Tensor, run: Callable[[list[int]], Result]) -> list[Result]:
+    from workbench.models.halving import halving
+
+    return [found for _, found in halving([list(range(len(ids)))], run)]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    import torch
+
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def counted_tokens(model: Model, activations: Mapping[HookPoint, Tensor], special: Tensor) -> dict[HookPoint, Tensor]:

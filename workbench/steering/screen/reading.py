@@ -15,6 +15,7 @@ from torch import Tensor
 from workbench.base.display import Shown
 from workbench.decomposition.streaming import CodeReader
 from workbench.models.capture import padded, plan_batches, sink_limits
+from workbench.models.halving import halving
 from workbench.models.hookpoints import HookPoint
 from workbench.models.memory import fitting_tokens
 from workbench.models.prompts import ChatTokens
@@ -49,16 +50,20 @@ def read_replies(
     sae: SparseAutoencoder | None = None,
     batch_tokens: int = 2048,
 ) -> Iterator[tuple[int, list[Reply]]]:
-    """(index of the chat, its replies in order), the longest chats first; memory is that of one batch.
+    """(index of the chat, its replies in order), the longest chats first; memory is that of one batch, halved where it
+    runs out.
 
     Position 0 and sinks (norm above 10 x the model's median at the hook) enter no mean. The SAE's hook has to be among `hooks`.
     """
     limits = sink_limits(model, hooks)
     lengths = [max((end for _, end in chat.spans.get("response", ())), default=1) for chat in chats]
     together = fitting_tokens(model, max(lengths, default=1), batch_tokens, 0 if sae is None else 1)
-    for indices in plan_batches(lengths, together):
+
+    def read(indices: list[int]) -> list[list[Reply]]:
         with model.naming_rows(indices):
-            found = _read([chats[index] for index in indices], model, hooks, limits, sae)
+            return _read([chats[index] for index in indices], model, hooks, limits, sae)
+
+    for indices, found in halving(plan_batches(lengths, together), read, cost=lambda rows: len(rows) * lengths[rows[0]]):
         yield from zip(indices, found, strict=True)
 
 
