@@ -68,4 +68,36 @@ def wheel_line() -> str:
             f"{'ended' if wheel['main_job'] else 'did not end'} after {wheel['seconds'] / 60:.0f} minutes.")  # fmt: skip
 
 
-PLACES = (kills_table, fuzz_table, canary_line, endpoint_line, wheel_line)
+def ray_line() -> str:
+    """Faults of a real cluster."""
+    one = _part("ray")
+    if not one:
+        return LATER
+    growth = one.get("growth") or {}
+    told = "; ".join(
+        f"{name} with {', '.join(workers)} workers: {', '.join(f'{value:.0f}' for value in workers.values())} s"
+        for name, workers in growth.get("seconds", {}).items()
+    )
+    grown = f" {told[0].upper()}{told[1:]} (on {growth['cores']} cores)." if told else ""
+    return (f"{one['workers_killed']} workers killed, the head restarted {one['heads_restarted']} times, {one['disks_filled']} "
+            f"disks filled: {one['lost']} rows lost, {one['repeated']} repeated, all files "
+            f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine.{grown}")  # fmt: skip
+
+
+def gpu_table() -> str:
+    """What agrees between CPU and GPU, and how often the device is waited for."""
+    gpu = _part("gpu")
+    if not gpu:
+        return LATER
+    agreed = {name: one for name, one in gpu["agreement"].items() if isinstance(one, dict)}
+    rows = [f"| {name.replace('_', ' ')} | {one['found']:.1e} | {one['tolerance']:g} | {'yes' if one['agrees'] else 'NO'} |"
+            for name, one in agreed.items()]  # fmt: skip
+    wait = gpu["waiting"]
+    absent = [name for name in ("capture", "training", "decomposition") if name not in gpu]
+    left = f" Speed beside floors and peers ({', '.join(absent)}) is not measured yet." if absent else ""
+    return ("\n| on the GPU against the CPU | difference | tolerance | agrees |\n|---|---|---|---|\n" + "\n".join(rows)
+            + f"\n\n{gpu['device']}, torch {gpu['torch']}. Sampling with captures at every block waits for the device "
+            f"{wait['per_further_token']:.2f} times a token (it looks every {wait['looks_every']} tokens).{left}\n")  # fmt: skip
+
+
+PLACES = (kills_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, gpu_table)
