@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -95,6 +96,20 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert torch.equal(resumed.means(), collected.means())
     assert resumed.token_source().sha256 == collected.token_source().sha256
     assert files_of(tmp_path) == files_of(collected.folder)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+@pytest.mark.parametrize("name", ["rollouts/part-00001.parquet", "activations/part-00001.safetensors"])
+def test_a_part_that_was_damaged_or_lost_is_made_again_in_its_place(evil, tiny_model, collected, tmp_path, spoil, name):
+    shutil.copytree(collected.folder, tmp_path / "run")
+    spoil(tmp_path / "run" / name)
+    try:
+        collect(evil, tiny_model, tmp_path / "run").means()
+    except WorkbenchError as error:  # tensors are read when they are needed; what is said then helps
+        assert "safetensors" in name and "delete it" in error.remedy
+        (tmp_path / "run" / name).unlink()
+        collect(evil, tiny_model, tmp_path / "run")
+    assert files_of(tmp_path / "run") == files_of(collected.folder)
 
 
 def test_a_finished_run_generates_nothing(evil, tiny_model, collected, monkeypatch):

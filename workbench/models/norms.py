@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import WorkbenchError
+from .halving import halving
 from .hookpoints import HookPoint
 from .memory import fitting_tokens
 
@@ -34,19 +35,15 @@ def measure_norm_medians(model: Model, hooks: Sequence[HookPoint]) -> dict[HookP
 
     check_hooks(model, hooks)
     rows = neutral_rows(model)
-    norms: dict[HookPoint, list[Tensor]] = {hook: [] for hook in hooks}
-
-    def keep(hook: HookPoint):
-        return lambda tensor: norms[hook].append(tensor.detach().float().norm(dim=-1)[:, 1:].flatten().cpu())
-
-    together = fitting_tokens(model, rows.shape[1], rows.numel()) // rows.shape[1]
+    together = max(1, fitting_tokens(model, rows.shape[1], rows.numel()) // rows.shape[1])
     with model.without_hooks():
-        for part in rows.split(max(1, together)):
-            _collect(model, part, {hook: keep(hook) for hook in hooks})
+        parts = [part.tolist() for part in torch.arange(len(rows)).split(together)]
+        found = [norms for _, norms in halving(parts, lambda part: _norms(model, rows[part], hooks))]
+    norms = {hook: torch.cat([part[hook] for part in found]) for hook in hooks}
     for hook in hooks:
-        if bool((bad := ~torch.isfinite(torch.cat(norms[hook]))).any()):
+        if bool((bad := ~torch.isfinite(norms[hook])).any()):
             raise not_finite(model, f"{int(bad.sum())} of {len(bad)} tokens of the neutral text at {hook}")
-    return {hook: robust_median(torch.cat(norms[hook])) for hook in hooks}
+    return {hook: robust_median(norms[hook]) for hook in hooks}
 
 
 def not_finite(model: Model, where: str) -> WorkbenchError:
@@ -66,6 +63,16 @@ def neutral_rows(model: Model) -> Tensor:
     start = [tokenizer.bos_token_id] if wants_start else []
     width = min(WINDOW, len(ids))
     return torch.tensor([start + ids[at : at + width] for at in range(0, len(ids) - width + 1, width)])
+
+
+def _norms(model: Model, rows: Tensor, hooks: Sequence[HookPoint]) -> dict[HookPoint, Tensor]:
+    norms: dict[HookPoint, Tensor] = {}
+
+    def keep(hook: HookPoint):
+        return lambda tensor: norms.__setitem__(hook, tensor.detach().float().norm(dim=-1)[:, 1:].flatten().cpu())
+
+    _collect(model, rows, {hook: keep(hook) for hook in hooks})
+    return norms
 
 
 def _collect(model: Model, rows: Tensor, functions: dict) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,19 +170,20 @@ def complete_parts(
 
     `produce(ids)` makes the (table, means, tokens) of a part; `token_hooks(id)` says where a row needs
     tokens; `announce` is told all batches to come before the first is made. The batches must be a function of
-    the whole design, not of what is missing: then an interrupted and resumed run writes the same parts.
+    the whole design, not of what is missing: then an interrupted and resumed run writes the same parts, and so does one
+    whose parts were damaged or lost in between.
     """
     store.remove_uncommitted()
     headers = store.headers()
     done = {row_id for h in headers for row_id in h.ids if h.offers(hooks, token_hooks(row_id))}
     missing = [ids for batch in batches if (ids := [row_id for row_id in batch if row_id not in done])]
-    number = max((header.number for header in headers), default=-1) + 1
+    taken = {header.number for header in headers}
+    free = (number for number in count() if number not in taken)  # a part that was lost is made again in its place
     with track(label, sum(map(len, missing)), unit) as step:
         if announce:
             announce(missing)
         for ids in missing:
-            store.write(number, *produce(ids), hooks=hooks)
-            number += 1
+            store.write(next(free), *produce(ids), hooks=hooks)
             step(len(ids))
 
 
