@@ -29,6 +29,17 @@ def kills_table() -> str:
     return "\n| stage | kills | identical | a whole run | files |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
+def faults_table() -> str:
+    """Fault by stage: how many were survived, of how many."""
+    faults = {name: one for name, one in (_part("faults") or {}).items() if not name.startswith("_")}
+    if not faults:
+        return LATER
+    stages = list(dict.fromkeys(stage for one in faults.values() for stage in one))
+    rows = [f"| {name} | " + " | ".join("{} of {}".format(*one[stage]) if stage in one else "" for stage in stages) + " |"
+            for name, one in faults.items()]  # fmt: skip
+    return f"\n| fault | {' | '.join(stages)} |\n|---{'|---' * len(stages)}|\n" + "\n".join(rows) + "\n"
+
+
 def fuzz_table() -> str:
     """Reader, inputs, refused, read, crashes, code that ran."""
     fuzz = _part("fuzz")
@@ -100,4 +111,4 @@ def gpu_table() -> str:
             f"{wait['per_further_token']:.2f} times a token (it looks every {wait['looks_every']} tokens).{left}\n")  # fmt: skip
 
 
-PLACES = (kills_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, gpu_table)
+PLACES = (kills_table, faults_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, gpu_table)
