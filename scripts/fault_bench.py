@@ -87,7 +87,8 @@ class Bench:
     def wrong(self, code: int, said: str, *words: str) -> str | None:
         """What is not right about how a disturbed run ended; None where it ended well or in words."""
         if "Traceback (most recent call last)" in said:
-            return "traceback: " + said.strip().splitlines()[-1][:300]
+            lines = said.rpartition("Traceback (most recent call last):")[2].splitlines()
+            return "traceback: " + next((line for line in lines if line.strip() and not line.startswith(" ")), "")[:300]
         if code == 2 and "error:" in said and "what to do:" in said:
             self.n_refused += 1
             return None if not words or any(word in said for word in words) else f"said: {said[-300:]}"
