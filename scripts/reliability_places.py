@@ -84,12 +84,14 @@ def ray_line() -> str:
     one = _part("ray")
     if not one:
         return LATER
-    growth = one.get("growth") or {}
-    told = "; ".join(
-        f"{name} with {', '.join(workers)} workers: {', '.join(f'{value:.0f}' for value in workers.values())} s"
-        for name, workers in growth.get("seconds", {}).items()
-    )
-    grown = f" {told[0].upper()}{told[1:]} (on {growth['cores']} cores)." if told else ""
+    grown = ""
+    if growth := one.get("growth"):
+        jobs = growth["here_without_ray"]
+        told = "; ".join(
+            f"{job} {alone:.0f} s without Ray, " + ", ".join(f"{row[job]:.0f} s with {n}" for n, row in growth["workers"].items())
+            for job, alone in jobs.items()
+        )
+        grown = f" What a cluster costs on {growth['cores']} cores with a load of {growth['load_before']:.0f}: {told} workers."
     return (f"{one['workers_killed']} workers killed, the head restarted {one['heads_restarted']} times, {one['disks_filled']} "
             f"disks filled: {one['lost']} rows lost, {one['repeated']} repeated, all files "
             f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine.{grown}")  # fmt: skip
