@@ -146,7 +146,7 @@ def _registry_file() -> Path:
         raise WorkbenchError(
             "SAELens is not installed" if origin is None else f"SAELens has no registry at {origin}",
             "the registry of published SAEs inside the package sae-lens",
-            "install it with: pip install 'sae-lens>=6.54,<7'",
+            "install it with: pip install 'sae-lens>=6.54.9,<7'",
         )
     return origin
 
