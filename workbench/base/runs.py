@@ -50,7 +50,6 @@ class RunFolder:
             raise WorkbenchError(f"{folder} is not a run folder", f"a folder with a {MANIFEST}", "check --out")
         make_folder(folder)
         with _locked(folder):
-            _sweep(folder)
             yield cls(folder, read_manifest(folder / MANIFEST))
 
     def is_done(self, stage: str, key: str) -> bool:
@@ -111,15 +110,6 @@ def living_holder(folder: Path) -> str | None:
     except (WorkbenchError, KeyError, TypeError, ValueError, OSError):
         return None
     return f"process {note['pid']} on {note['host']} since {note.get('since')}"
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written: `.NAME.xxx.part` of ours and `.tmpxxxxxx` of safetensors. Whoever holds
-    the folder is the only one who writes there."""
-    for pattern in (".*.part", ".tmp??????"):
-        for left in folder.rglob(pattern):
-            if left.is_file():
-                left.unlink(missing_ok=True)
 
 
 def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
