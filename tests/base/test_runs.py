@@ -88,3 +88,19 @@ def test_a_mark_that_cannot_be_written_is_not_believed(tmp_path, monkeypatch):
         with pytest.raises(WorkbenchError):
             run.mark_done("a", "k")
         assert not run.is_done("a", "k")
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("to"), lambda path: path.unlink()])
+def test_a_stage_whose_file_was_cut_or_lost_is_not_whole_and_its_folders_may_be_edited(tmp_path, spoil):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "a.json").write_text("torn")
+    with RunFolder.open(tmp_path) as run:
+        run.mark_done("a", "k", files=["a.json", "labels"])
+        (tmp_path / "labels" / "1.yaml").write_text("mine")
+        assert run.is_whole("a")
+        spoil(tmp_path / "a.json")
+        assert run.is_done("a", "k") and not run.is_whole("a")
+        assert run.is_whole("a", editable=True) == (tmp_path / "a.json").exists()
+        run.mark_done("old", "k", files=["labels"])
+        run.manifest["stages"]["old"].pop("sizes")  # as older versions wrote it
+        assert run.is_whole("old")

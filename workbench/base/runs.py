@@ -56,9 +56,17 @@ class RunFolder:
         """Whether `stage` was finished with this very key."""
         return self.manifest["stages"].get(stage, {}).get("key") == key
 
+    def is_whole(self, stage: str, *, editable: bool = False) -> bool:
+        """Whether the files of a finished stage are there and, unless people may edit them, as long as they were."""
+        info = self.info(stage)
+        sizes = {} if editable else info.get("sizes", {})
+        paths = {name: self.path / name for name in info.get("files", ())}
+        return all(p.exists() and (name not in sizes or p.stat().st_size == sizes[name]) for name, p in paths.items())
+
     def mark_done(self, stage: str, key: str, **info: Any) -> None:
-        """Record that `stage` is finished with `key`; `info` (JSON values) is kept beside it."""
-        entry = {"key": key, "finished": datetime.now(UTC).isoformat(timespec="seconds"), **info}
+        """Record that `stage` is finished with `key`; `info` (JSON values) is kept beside it, with the sizes of its `files`."""
+        sizes = {name: file.stat().st_size for name in info.get("files", ()) if (file := self.path / name).is_file()}
+        entry = {"key": key, "finished": datetime.now(UTC).isoformat(timespec="seconds"), **info, "sizes": sizes}
         stages = {**self.manifest["stages"], stage: entry}
         # The file first: if it cannot be written, the object must not claim that the stage is done.
         changed = {**self.manifest, "stages": stages}

@@ -87,8 +87,8 @@ def main_job(config: JobConfig, folder: Path, *, upto: str = "report") -> JobRes
 
 
 def is_current(run: RunFolder, stage: str, key: str) -> bool:
-    """Whether `stage` is done with this key and its files are still there."""
-    return run.is_done(stage, key) and all((run.path / name).exists() for name in run.info(stage).get("files", ()))
+    """Whether `stage` is done with this key and its files are still there, whole."""
+    return run.is_done(stage, key) and run.is_whole(stage, editable=stage == "labels")
 
 
 def _summary(run: RunFolder, stage: str) -> dict[str, Any]:
@@ -114,9 +114,7 @@ class Job:
     """The LabelSet that the label stage made."""
 
     def __init__(self, config: JobConfig, folder: Path, *, sae_needed: bool = True) -> None:
-        self.config = config
-        self.folder = folder
-        self.sae_needed = sae_needed
+        self.config, self.folder, self.sae_needed = config, folder, sae_needed
         self.work: dict[str, Callable[[], dict[str, Any]]] = {
             "vector": self._make_vector,
             "decomposition": self._make_decomposition,
@@ -296,14 +294,14 @@ class Job:
         self.vector.save(self.folder / "vector")
         note(what_was_judged(self.vector.evidence, self.folder))
         where = {"trait": self.trait.name, "hook": str(self.vector.hook), "folder": str(self.folder / "vector")}
-        return {"files": ["vector/persona_vector.json"], "summary": {**where, **self.vector.evidence}}
+        return {"files": self._saved("vector"), "summary": {**where, **self.vector.evidence}}
 
     def _make_decomposition(self) -> dict[str, Any]:
         from workbench.decomposition.decompose import decompose
 
         settings = {"model": self.model, "trait": self.trait, "placebos": self.placebos, "seed": self.config.seed}
         self.parts = decompose(self.vector, self.sae, **settings)
-        saved = self.parts.save(self.folder / "decomposition")
+        self.parts.save(self.folder / "decomposition")
         summary = {
             "trait": self.trait.name,
             "sae": self.parts.sae,
@@ -315,9 +313,11 @@ class Job:
             "groups": self.parts.audit.get("groups"),
             "controls": self.parts.controls,
             "warnings": list(self.parts.warnings),
-            "folder": str(self.folder / "decomposition"),
-        }
-        return {"files": [f"decomposition/{Path(saved).name}"], "summary": summary}
+            "folder": str(self.folder / "decomposition")}  # fmt: skip
+        return {"files": self._saved("decomposition"), "summary": summary}
+
+    def _saved(self, stage: str) -> list[str]:
+        return sorted(f"{stage}/{path.name}" for path in (self.folder / stage).iterdir() if path.is_file())
 
     def _make_labels(self) -> dict[str, Any]:
         from workbench.labeling.files.store import replace_labels
