@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from axis_pieces import Missing
+from axis_pieces import MEASURED_ON, Missing
 
 from workbench.base.provenance import made
 from workbench.base.store import read_json
@@ -49,7 +49,7 @@ def evidence() -> dict[str, Any]:
         missing += [f"{name}: {piece}" for piece in getattr(script, "PIECES", ()) if piece not in part.get(name, {piece})]
         inputs |= {f"{name}: {what}": digest for what, digest in getattr(script, "inputs", dict)().items()}
     header = made("make evidence TOPIC=axis", 0, time.perf_counter() - started, inputs)
-    return {"_made": header, "missing": missing, **found}
+    return {"_made": header, "missing": missing, "measured_on": dict(sorted(MEASURED_ON.items())), **found}
 
 
 def evidence_quick() -> bool:

@@ -7,15 +7,20 @@ kills      100 kills of every stage at random moments, resumed and compared byte
 fuzz       10,000 damaged and hostile files for every reader: fuzz.py
 canary     a whole job searched for planted keys, and for connections that nobody asked for: canary.py
 wheel      the wheel, alone in an empty environment, runs the main job: wheel_check.py
+faults     full disks, torn and missing files, clocks, two processes, read-only folders, memory: faults.py
 endpoint   200 features explained at an endpoint that fails three times in ten: faulty_endpoint.py
+ray        workers killed, the head started again, a full disk on a real cluster: ray_faults.py, where Ray is installed
+gpu        agreement with the CPU, waiting, speed beside floors and peers: benchmarks/gpu.py, where there is a GPU
 
 A part is kept, under runs/reliability and in the evidence file itself, with the hash of the scripts that made it and the
-commit of the code; other scripts make it again. With RELIABILITY_ONLY_FINISHED=1 nothing is made: what is not there is missing.
+commit of the code; other scripts make it again. What this machine cannot do stays as the file has it. With
+RELIABILITY_ONLY_FINISHED=1 nothing is made: what is not there is missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -63,6 +68,9 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "canary": ("canary.py", lambda: _run("canary.py", "--json")),
     "wheel": ("wheel_check.py", lambda: _run("wheel_check.py")),
     "endpoint": ("faulty_endpoint.py", lambda: _run("faulty_endpoint.py", "--json")),
+    "faults": ("faults.py", lambda: _run("faults.py")),
+    "ray": ("ray_faults.py", lambda: _run("ray_faults.py")),
+    "gpu": ("../benchmarks/gpu.py", lambda: _run("../benchmarks/gpu.py")),
 }
 
 
@@ -73,8 +81,10 @@ def part(name: str) -> dict[str, Any] | None:
     place, stated = PLACE / f"{name}-{sources[:12]}.json", read_json(EVIDENCE)["parts"] if EVIDENCE.is_file() else {}
     if place.is_file():
         return read_json(place)
-    if stated.get(name, {}).get("sources") == sources and stated[name].get("whole", True):
+    if stated.get(name, {}).get("sources") == sources and (stated[name].get("whole", True) or not _possible(name)):
         return stated[name]
+    if not _possible(name):
+        return None
     started, commit = time.perf_counter(), provenance(seed=SEED)["code_commit"]
     found = {"sources": sources, "commit": commit}
     if os.environ.get(ONLY_FINISHED):
@@ -83,6 +93,17 @@ def part(name: str) -> dict[str, Any] | None:
     found |= {"found": make()}
     write_json(place, {**found, "seconds": round(time.perf_counter() - started)})
     return read_json(place)
+
+
+def _possible(name: str) -> bool:
+    """Whether a part can be measured on this machine."""
+    if name == "ray":
+        return importlib.util.find_spec("ray") is not None
+    if name == "gpu":
+        import torch
+
+        return torch.cuda.is_available()
+    return True
 
 
 def _sources(script: str) -> list[str]:
@@ -99,12 +120,12 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
 
 def evidence() -> dict[str, Any]:
     """{kills: {stage: [identical, total]}, fuzz: {reader: [inputs, crashes, executed]}, canary_leaks, foreign_connections,
-    wheel_main_job, endpoint, ray, gpu, missing, parts}; None for what is not measured."""
+    wheel_main_job, endpoint, faults, ray, gpu, missing, parts}; None for what is not measured."""
     started, counted = time.perf_counter(), ("lost", "repeated", "leaked", "n_requests", "n_faults")
     sys.path.insert(0, str(ROOT))
     kept = {name: one for name in PARTS if (one := part(name)) is not None}
     found: dict[str, Any] = {name: kept[name]["found"] if name in kept else {} for name in PARTS}
-    killed, spoilt, canary, wheel, endpoint = (found[name] for name in PARTS)
+    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu = (found[name] for name in PARTS)
     header = made("make evidence TOPIC=reliability", SEED, time.perf_counter() - started,
                   {name: content_hash(one) for name, one in kept.items()})  # fmt: skip
     return {
@@ -115,9 +136,10 @@ def evidence() -> dict[str, Any]:
         "foreign_connections": canary.get("connections"),
         "wheel_main_job": wheel["main_job"] and wheel["twine"] if wheel else None,
         "endpoint": {name: endpoint[name] for name in counted} if endpoint else None,
-        "ray": None,
-        "gpu": None,
-        "missing": [*(name for name in PARTS if not kept.get(name, {"whole": False}).get("whole", True)), "ray", "gpu"],
+        "faults": {name: one for name, one in faults.items() if not name.startswith("_")} or None,
+        "ray": {name: ray[name] for name in ("workers_killed", "lost", "repeated", "identical")} if ray else None,
+        "gpu": gpu or None,
+        "missing": [name for name in PARTS if not kept.get(name, {"whole": False}).get("whole", True)],
         "parts": kept,
     }  # fmt: skip
 

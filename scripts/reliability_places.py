@@ -29,6 +29,17 @@ def kills_table() -> str:
     return "\n| stage | kills | identical | a whole run | files |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
+def faults_table() -> str:
+    """Fault by stage: how many were survived, of how many."""
+    faults = {name: one for name, one in (_part("faults") or {}).items() if not name.startswith("_")}
+    if not faults:
+        return LATER
+    stages = list(dict.fromkeys(stage for one in faults.values() for stage in one))
+    rows = [f"| {name} | " + " | ".join("{} of {}".format(*one[stage]) if stage in one else "" for stage in stages) + " |"
+            for name, one in faults.items()]  # fmt: skip
+    return f"\n| fault | {' | '.join(stages)} |\n|---{'|---' * len(stages)}|\n" + "\n".join(rows) + "\n"
+
+
 def fuzz_table() -> str:
     """Reader, inputs, refused, read, crashes, code that ran."""
     fuzz = _part("fuzz")
@@ -68,4 +79,38 @@ def wheel_line() -> str:
             f"{'ended' if wheel['main_job'] else 'did not end'} after {wheel['seconds'] / 60:.0f} minutes.")  # fmt: skip
 
 
-PLACES = (kills_table, fuzz_table, canary_line, endpoint_line, wheel_line)
+def ray_line() -> str:
+    """Faults of a real cluster."""
+    one = _part("ray")
+    if not one:
+        return LATER
+    grown = ""
+    if growth := one.get("growth"):
+        jobs = growth["here_without_ray"]
+        told = "; ".join(
+            f"{job} {alone:.0f} s without Ray, " + ", ".join(f"{row[job]:.0f} s with {n}" for n, row in growth["workers"].items())
+            for job, alone in jobs.items()
+        )
+        grown = f" What a cluster costs on {growth['cores']} cores with a load of {growth['load_before']:.0f}: {told} workers."
+    return (f"{one['workers_killed']} workers killed, the head restarted {one['heads_restarted']} times, {one['disks_filled']} "
+            f"disks filled: {one['lost']} rows lost, {one['repeated']} repeated, all files "
+            f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine.{grown}")  # fmt: skip
+
+
+def gpu_table() -> str:
+    """What agrees between CPU and GPU, and how often the device is waited for."""
+    gpu = _part("gpu")
+    if not gpu:
+        return LATER
+    agreed = {name: one for name, one in gpu["agreement"].items() if isinstance(one, dict)}
+    rows = [f"| {name.replace('_', ' ')} | {one['found']:.1e} | {one['tolerance']:g} | {'yes' if one['agrees'] else 'NO'} |"
+            for name, one in agreed.items()]  # fmt: skip
+    wait = gpu["waiting"]
+    absent = [name for name in ("capture", "training", "decomposition") if name not in gpu]
+    left = f" Speed beside floors and peers ({', '.join(absent)}) is not measured yet." if absent else ""
+    return ("\n| on the GPU against the CPU | difference | tolerance | agrees |\n|---|---|---|---|\n" + "\n".join(rows)
+            + f"\n\n{gpu['device']}, torch {gpu['torch']}. Sampling with captures at every block waits for the device "
+            f"{wait['per_further_token']:.2f} times a token (it looks every {wait['looks_every']} tokens).{left}\n")  # fmt: skip
+
+
+PLACES = (kills_table, faults_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, gpu_table)

@@ -231,6 +231,28 @@ def pair_change_line(found: dict[str, Any]) -> str:
     )
 
 
+@of("prevention_pair")
+def pair_transfer_line(found: dict[str, Any]) -> str:
+    """Two vectors of a base model carried to its fine-tune on chats."""
+    one = found["transfer"]
+    if one is None:
+        return ""
+    carried, layers = one["carried"], one["similarity_used"]
+    acted = {name: (two["carried"], two["own"]["odd"]) for name, two in one["behaviour"].items()}
+    traits = "; ".join(
+        f"{name}: cosine {row['cosine']:.2f} (95% of unrelated directions below {row['null_q95']:.2f}), pushed "
+        f"{pushed['odd']:+.2f} {_ends(pushed['interval'])} where the target's own moves {own:+.2f} "
+        f"(of {pushed['n_random']} random directions at that size, p {pushed['p']:.2f})"
+        for name, row in carried["traits"].items()
+        for pushed, own in [acted[name]]
+    )
+    return (
+        f"{one['source']} before and after {one['target'].split(' after ')[1]}: CKA {layers['cka']:.2f} (permuted "
+        f"{layers['cka_permuted_mean']:.2f}), the map between them explains {carried['map']['r2_held_out']:.0%} of held-out "
+        f"segments. Carried vectors, {traits}. Each is nearest to its own trait."
+    )
+
+
 @of("screening")
 def screening_table(found: dict[str, Any]) -> str:
     """AUROC of planted samples among ordinary ones, trait by trait, with what it has to beat."""
@@ -286,6 +308,6 @@ def _change(one: dict[str, Any], digits: int = 0) -> str:
 
 PLACES = (
     monitoring_table, monitoring_judged_table, monitoring_rates_line, monitor_overhead_line, monitoring_prompt_line,
-    steering_table, steering_fronts, prevention_table, diffing_line, rotation_line, pair_change_line, screening_table,
-    screening_same_questions_line, screening_planted_line, screening_tuned_table,
+    steering_table, steering_fronts, prevention_table, diffing_line, rotation_line, pair_change_line, pair_transfer_line,
+    screening_table, screening_same_questions_line, screening_planted_line, screening_tuned_table,
 )  # fmt: skip

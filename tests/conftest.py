@@ -34,6 +34,15 @@ if TYPE_CHECKING:
     from workbench.models.loading import Model
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` run where there is one."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU that torch can use")
+
+
 @pytest.fixture(scope="session")
 def tiny_models() -> Callable[..., Model]:
     """`tiny_models(family="llama", seed=0)`: a real model of that family, some kilobytes large; built once each."""

@@ -128,7 +128,12 @@ def tiny_model(
     chat_template: str | None = None,
     chat_template_kwargs: dict | None = None,
 ) -> Any:
-    """A seeded random Model of `family` with a chat template: ChatML, or for Gemma one without a system role."""
+    """A seeded random Model of `family` with a chat template: ChatML, or for Gemma one without a system role.
+
+    WORKBENCH_TEST_DEVICE=cuda puts it on a GPU: to see which code does not work there.
+    """
+    import os
+
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -140,6 +145,7 @@ def tiny_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    hf = hf.to(os.environ.get("WORKBENCH_TEST_DEVICE", "cpu"))
     return Model.wrap(hf, tokenizer, name=f"tiny-{family}-{seed}", chat_template_kwargs=chat_template_kwargs)
 
 

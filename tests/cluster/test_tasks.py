@@ -47,6 +47,35 @@ def test_results_come_in_the_order_of_the_tasks(somebodys_ray: None) -> None:
     assert ray.is_initialized()  # it is not ours to end
 
 
+def test_tasks_are_taken_as_results_are_asked_for(somebodys_ray: None) -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    results = on_ray(lambda number: number, tasks(), cpus_per_task=0.5, ahead=3)
+    for number in range(40):
+        assert next(results) == number
+        assert len(taken) <= number + 6, "three for each of the two that run at once, and no more"
+    assert not list(results) and len(taken) == 40
+
+
+def test_tasks_work_in_the_folder_of_the_caller(
+    somebodys_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+    def task(name: str) -> str | None:
+        Path(name).touch()
+        return os.environ.get("WORKBENCH_CACHE")
+
+    assert len(list(on_ray(task, ["a", "b"]))) == 2
+    assert {file.name for file in tmp_path.iterdir()} == {"a", "b"}
+
+
 def test_an_error_cancels_the_waiting_tasks_of_a_ray_that_somebody_else_started(somebodys_ray: None, tmp_path: Path) -> None:
     with pytest.raises(WorkbenchError, match=r"(?i)it failed"):
         list(on_ray(_marks(tmp_path), ["bad", *"abcdef"]))
@@ -92,6 +121,11 @@ def test_a_cluster_that_does_not_answer_is_told_in_words(monkeypatch: pytest.Mon
     address = "10.0.0.1:6379" if where == "address" else None
     with pytest.raises(WorkbenchError, match=r"10\.0\.0\.1:6379.*--address"):
         list(on_ray(str, ["a"], address=address))
+
+
+def test_more_cores_than_any_machine_has_are_refused_instead_of_waited_for(somebodys_ray: None) -> None:
+    with pytest.raises(WorkbenchError, match="OMP_NUM_THREADS=1"):
+        list(on_ray(str, ["a"], cpus_per_task=2))
 
 
 def test_gpus_that_no_machine_has_are_refused_instead_of_waited_for(somebodys_ray: None) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from tests.tiny import FAMILIES, n_hooks, tiny_model
 from workbench.base.errors import WorkbenchError
+from workbench.models import generation
 from workbench.models.capture import capture
 from workbench.models.editing import adding
 from workbench.models.generation import Generated, Sampling, generate, plan_rows
@@ -64,6 +65,29 @@ def test_activations_captured_while_generating_equal_a_second_pass(family) -> No
         torch.testing.assert_close(row.means, again[index].means, rtol=1e-3, atol=1e-4, equal_nan=True)
         assert len(row.tokens[hooks[1]]) == len(row.response_ids)
         torch.testing.assert_close(row.tokens[hooks[1]], again[index].tokens[hooks[1]], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_may_be_read_later_as_on_a_gpu(family, monkeypatch) -> None:
+    model = more_often_ending(tiny_model(family))
+    hooks, options = residual_hooks(3), {"batch_size": 5, "max_new_tokens": 12}
+    at_once = sampled(model, prompts_of(model), hooks=hooks, token_hooks=hooks[1:2], **options)
+    whole = generation._Rollout.__init__
+
+    def reading_later(self, *args) -> None:
+        whole(self, *args)
+        self.every = 5
+
+    monkeypatch.setattr(generation._Rollout, "__init__", reading_later)
+    later = sampled(model, prompts_of(model), hooks=hooks, token_hooks=hooks[1:2], **options)
+    assert any(row.finished and len(row.response_ids) < 10 for row in later)
+    for one, other in zip(at_once, later, strict=True):
+        assert (one.response_ids, one.text, one.finished, one.n_sinks) == (
+            other.response_ids, other.text, other.finished, other.n_sinks)  # fmt: skip
+        torch.testing.assert_close(other.means, one.means, rtol=1e-4, atol=1e-5, equal_nan=True)
+        torch.testing.assert_close(other.tokens[hooks[1]], one.tokens[hooks[1]], rtol=1e-4, atol=1e-5)
+    bare = sampled(model, prompts_of(model), **options)
+    assert [row.response_ids for row in bare] == [row.response_ids for row in later]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

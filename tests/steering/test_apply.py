@@ -257,7 +257,7 @@ def test_gradients_are_the_same_where_blocks_are_run_again_for_them() -> None:
     found = []
     for again in (False, True):
         if again:
-            model.hf.activation_checkpointing_enable()
+            model.hf.gradient_checkpointing_enable()
         weight.grad = None
         with steered(model, [Edit.add(U, 0.5, hook=HOOK, scope="response"), Edit.cap(U, 0.0, hook=HOOK)], prompt_width=4):
             model.hf(input_ids=ids, use_cache=False).logits.square().mean().backward()

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from .errors import WorkbenchError
 from .store import PathLike, atomic_path, describe_os_error, plain, read_json, sha256_file, write_json
 
 Migration = Callable[[dict, dict[str, Tensor]], tuple[dict, dict[str, Tensor]]]
+AT_ONCE = 256 << 20
+"""Bytes of tensors up to which a file is made in memory and written by us. safetensors writes a file of its own first, beside
+ours and under a name that nobody knows: a process that is killed meanwhile leaves it there."""
 _MIGRATIONS: dict[tuple[str, int], Migration] = {}
 
 
@@ -23,9 +26,13 @@ def save_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mappin
     """Write named tensors (and string `metadata`) to one safetensors file, atomically."""
     # safetensors refuses views that share memory; a contiguous copy of each row of the mapping never does.
     owned = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+    told = dict(metadata) if metadata else None
     with atomic_path(path) as temporary:
         try:
-            save_file(owned, str(temporary), metadata=dict(metadata) if metadata else None)
+            if sum(tensor.nbytes for tensor in owned.values()) <= AT_ONCE:
+                temporary.write_bytes(save(owned, metadata=told))
+            else:
+                save_file(owned, str(temporary), metadata=told)
         except SafetensorError as error:  # safetensors wraps the operating system's error in its own
             raise _as_os_error(error, path) from error
     return Path(path)

@@ -66,3 +66,8 @@ def roomy_cache(model: Model, capacity: int) -> DynamicCache:
             RoomyLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers
         ]
     return cache
+
+
+def sees_everything(cache: DynamicCache, length: int) -> bool:
+    """Whether every layer attends to all of `length` tokens: plain attention, or a sliding window that is wider."""
+    return all(isinstance(layer, RoomyLayer) or getattr(layer, "sliding_window", 0) > length for layer in cache.layers)

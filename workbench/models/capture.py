@@ -20,6 +20,7 @@ from .hookpoints import HookPoint
 from .memory import fitting_tokens
 from .norms import SINK_FACTOR, not_finite
 from .prompts import ChatTokens
+from .transfers import ahead, to_device, to_host
 
 if TYPE_CHECKING:
     from .model import Model
@@ -74,13 +75,18 @@ def capture(
     lengths = [_needed_length(row, span) for row in rows]
     batch_tokens = fitting_tokens(model, max(lengths, default=1), batch_tokens, len(token_hooks))
 
-    def run(indices: list[int]) -> list[Pooled]:
+    def started(indices: list[int]) -> CaptureBatch:
         batch = CaptureBatch(model, [rows[index] for index in indices], span, limits, indices)
         with model.naming_rows(indices):
-            batch.run(wanted, token_hooks)
-        return [batch.pooled(row, len(hooks)) for row in range(len(indices))]
+            batch.start(wanted, token_hooks)
+        return batch
 
-    yield from halving(plan_batches(lengths, batch_tokens), run, cost=lambda rows: len(rows) * lengths[rows[0]])
+    passes = halving(plan_batches(lengths, batch_tokens), started, cost=lambda rows: len(rows) * lengths[rows[0]])
+    # A GPU works on the next pass while this one is read, where memory is not counted.
+    n_ahead = int(model.device.type == "cuda" and model.max_memory is None)
+    for indices, batch in ahead(passes, n_ahead):
+        batch.finish()
+        yield indices, [batch.pooled(row, len(hooks)) for row in range(len(indices))]
 
 
 def _needed_length(row: ChatTokens, span: str) -> int:
@@ -125,43 +131,57 @@ class CaptureBatch:
         )
         self.row_of = torch.repeat_interleave(torch.arange(self.n_rows), self.counts)
         self.member = (self.row_of == torch.arange(self.n_rows)[:, None]).float()
+        self.flat, self.member = (to_device(one, model.device) for one in (self.flat, self.member))
         self.n_listed = [len(row.positions(span)) for row in rows]
         self.sink = torch.zeros(len(self.flat), dtype=torch.bool)
         self.means: list[Tensor] = []
         self.tokens: dict[HookPoint, tuple[Tensor, ...]] = {}
+        self._seen: dict[HookPoint, tuple[Tensor, ...]] = {}  # on the model's device, until `finish`
 
     def run(self, hooks: Sequence[HookPoint], token_hooks: Sequence[HookPoint]) -> None:
         """One forward pass; fills means and tokens."""
-        results: dict[HookPoint, Tensor] = {}
+        self.start(hooks, token_hooks)
+        self.finish()
 
-        def collector(hook: HookPoint, limit: float):
-            return lambda tensor: results.__setitem__(
-                hook, self.pool(hook, tensor, limit, hook in token_hooks)
-            )
+    def start(self, hooks: Sequence[HookPoint], token_hooks: Sequence[HookPoint]) -> None:
+        """The forward pass. A GPU is not waited for: `finish` fills means and tokens."""
+        limits = dict(zip(hooks, self.limits.tolist(), strict=True))
 
-        functions = {
-            hook: collector(hook, float(limit)) for hook, limit in zip(hooks, self.limits, strict=True)
-        }
+        def collector(hook: HookPoint):
+            return lambda tensor: self._seen.__setitem__(hook, self.pool(tensor, limits[hook], hook in token_hooks))
+
         # No mask: the padding is on the right, where no token of a causal model looks, and attention without a mask
         # is faster.
-        with self.model.hooked(functions):
+        with self.model.hooked({hook: collector(hook) for hook in hooks}):
             self.model.forward(self.ids, stop_after=max(hook.block for hook in hooks))
-        self.means = [results[hook] for hook in hooks]
+        self._seen = {hook: self._seen[hook] for hook in hooks}
 
-    def pool(self, hook: HookPoint, tensor: Tensor, limit: float, want_tokens: bool) -> Tensor:
-        """Mean [n_rows, d_model] of the span's activations in `tensor` [n_rows, seq, d_model], sinks left out."""
+    def pool(self, tensor: Tensor, limit: float, want_tokens: bool) -> tuple[Tensor, ...]:
+        """(mean [n_rows, d_model] of the span's activations in `tensor` [n_rows, seq, d_model], norms of its tokens,
+        those tokens if they are wanted); sinks, whose norm is above `limit`, are left out of the mean."""
         chosen = tensor.detach().flatten(0, 1).index_select(0, self.flat.to(tensor.device)).float()
         norms = chosen.norm(dim=-1)
-        keep = norms <= limit
-        self.sink |= ~keep.cpu()
-        if len(lost := self.row_of[~torch.isfinite(norms).cpu()]):
-            raise not_finite(self.model, f"row {self.names[int(lost[0])]} at {hook}")
         # A matrix product instead of index_add: deterministic on every device. Sinks weigh 0.
-        weights = self.member.to(tensor.device) * keep
-        if want_tokens:
-            self.tokens[hook] = chosen[keep].cpu().split(weights.sum(dim=1).long().tolist())
+        weights = self.member.to(tensor.device) * (norms <= limit)
         # A row without tokens is 0 / 0: NaN says that there is nothing to know.
-        return (weights @ chosen / weights.sum(dim=1, keepdim=True)).cpu()
+        mean = weights @ chosen / weights.sum(dim=1, keepdim=True)
+        return (mean, norms, chosen) if want_tokens else (mean, norms)
+
+    def finish(self) -> None:
+        """Bring what the pass left to the CPU. Raises WorkbenchError for the first activation that is no number."""
+        limits = self.limits.tolist()
+        found = to_host(*(tensor for seen in self._seen.values() for tensor in seen))
+        for (hook, seen), limit in zip(self._seen.items(), limits, strict=True):
+            mean, norms, *tokens = (found.pop(0) for _ in seen)
+            keep = norms <= limit
+            self.sink |= ~keep
+            if len(lost := self.row_of[~torch.isfinite(norms)]):
+                raise not_finite(self.model, f"row {self.names[int(lost[0])]} at {hook}")
+            if tokens:
+                counts = self.row_of[keep].bincount(minlength=self.n_rows)
+                self.tokens[hook] = tokens[0][keep].split(counts.tolist())
+            self.means.append(mean)
+        self._seen.clear()
 
     def pooled(self, row: int, n_hooks: int) -> Pooled:
         """The result of one row."""

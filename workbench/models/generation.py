@@ -24,14 +24,19 @@ from .hookpoints import HookPoint
 from .memory import fitting_prompts
 from .norms import not_finite
 from .prompts import ChatTokens
+from .sampled_activations import GenerationRecord
 from .sampling import Sampling, draw, draw_uniforms
 from .thinking import ends_thinking, may_think, never_left, opened_thinking
+from .transfers import to_device, to_host
 
 if TYPE_CHECKING:
     from .model import Model
 
 DROP_SHARE = 8
 """Finished rows leave the batch once they are at least 1 / DROP_SHARE of it: leaving costs a copy of the cache."""
+GPU_STEPS = 16
+"""Tokens per row that a GPU samples before anyone looks at them: to look is to wait for it. A row that ended meanwhile is
+sampled on, and what comes after its end is not counted."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,6 +117,7 @@ def stream(
     record = GenerationRecord(model, len(prompts), [], (), torch.empty(0))
     uniforms = draw_uniforms(row_seeds, sampling.max_new_tokens)
     rollout = _Rollout(model, prompts, sampling, uniforms, record, range(len(prompts)))
+    rollout.every = 1
     for _ in rollout.steps():
         yield [rollout.so_far(row) for row in range(len(prompts))]
 
@@ -124,82 +130,11 @@ def plan_rows(prompts: Sequence[ChatTokens], row_seeds: Sequence[int], batch_siz
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-class GenerationRecord:
-    """The activations of a batch's response tokens: running sums per row, and single tokens where asked for."""
-
-    def __init__(
-        self,
-        model: Model,
-        n_rows: int,
-        hooks: list[HookPoint],
-        token_hooks: Sequence[HookPoint],
-        limits: Tensor,
-    ) -> None:
-        self.model, self.hooks, self.limits = model, hooks, limits.to(model.device)
-        self.listening = False
-        self._now: dict[HookPoint, Tensor] = {}
-        self.sums = torch.zeros(n_rows, len(hooks), model.d_model, device=model.device)
-        self.counts = torch.zeros(n_rows, len(hooks), device=model.device)
-        self.n_sinks = torch.zeros(n_rows, dtype=torch.long)
-        self.columns = {hook: hooks.index(hook) for hook in token_hooks}
-        self.tokens: dict[HookPoint, list[list[Tensor]]] = {
-            hook: [[] for _ in range(n_rows)] for hook in token_hooks
-        }
-
-    def functions(self) -> dict[HookPoint, Any]:
-        """What to attach: each keeps the newest token's activations while the record listens."""
-
-        def keeper(hook: HookPoint):
-            def keep(tensor: Tensor) -> None:
-                if self.listening:
-                    self._now[hook] = tensor.detach()[:, -1].float()
-
-            return keep
-
-        return {hook: keeper(hook) for hook in self.hooks}
-
-    def add(self, rows: list[int], places: Tensor) -> None:
-        """Count the newest token of batch places `places` for the original rows `rows`."""
-        if not self.hooks or not rows:
-            return
-        newest = torch.stack([self._now[hook].to(self.sums.device) for hook in self.hooks], dim=1)[places]
-        norms = newest.norm(dim=-1)
-        keep = norms <= self.limits
-        if not bool((finite := torch.isfinite(norms)).all()):
-            place, column = (~finite).nonzero()[0].tolist()
-            raise not_finite(self.model, f"row {rows[place]} of a batch at {self.hooks[column]}, while it is sampled")
-        index = torch.tensor(rows, device=self.sums.device)
-        self.sums[index] += torch.where(keep.unsqueeze(-1), newest, 0.0)
-        self.counts[index] += keep
-        self.n_sinks[index.cpu()] += (~keep.all(dim=1)).long().cpu()
-        for hook, column in self.columns.items():
-            for row, wanted, token in zip(
-                rows, keep[:, column].tolist(), newest[:, column].cpu(), strict=True
-            ):
-                if wanted:
-                    self.tokens[hook][row].append(token)
-
-    def forget(self, row: int) -> None:
-        """Drop what was counted for a row: its answer has not begun yet."""
-        self.sums[row], self.counts[row], self.n_sinks[row] = 0, 0, 0
-        for rows in self.tokens.values():
-            rows[row].clear()
-
-    def of_row(self, row: int, n_hooks: int) -> dict[str, Any]:
-        """The fields of a Generated that come from here."""
-        if not self.hooks:
-            return {}
-        means = (self.sums[row, :n_hooks] / self.counts[row, :n_hooks, None]).cpu() if n_hooks else None
-        d_model = self.sums.shape[-1]
-        tokens = {
-            hook: torch.stack(rows[row]) if rows[row] else torch.empty(0, d_model)
-            for hook, rows in self.tokens.items()
-        }
-        return {"means": means, "tokens": tokens, "n_sinks": int(self.n_sinks[row])}
-
-
 class _Rollout:
-    """One batch of rows being sampled. `rows[place]` is the original row at a place of the shrinking batch."""
+    """One batch of rows being sampled. `rows[place]` is the original row at a place of the shrinking batch.
+
+    What was sampled is read every `every` tokens (`_look`); until then it stays on the model's device.
+    """
 
     def __init__(
         self,
@@ -210,15 +145,9 @@ class _Rollout:
         record: GenerationRecord,
         names: Sequence[int],
     ) -> None:
-        from .cache import roomy_cache  # imports transformers
+        from .cache import roomy_cache, sees_everything  # imports transformers
 
-        self.model, self.prompts, self.sampling, self.uniforms, self.record = (
-            model,
-            prompts,
-            sampling,
-            uniforms,
-            record,
-        )
+        self.model, self.prompts, self.sampling, self.record = model, prompts, sampling, record
         self.names = names
         pad = next(iter(model.end_tokens), 0)
         self.ids, mask = padded([prompt.ids for prompt in prompts], pad=pad, left=True)
@@ -226,24 +155,39 @@ class _Rollout:
         self.mask = torch.cat([mask, room], dim=1).to(model.device)
         self.width = self.ids.shape[1]
         self.cache = roomy_cache(model, self.width + sampling.max_new_tokens)
+        # transformers would read a mask of two dimensions, and so wait for a GPU at every token; one of four it takes as it is,
+        # which is right where every layer sees all that came before.
+        self.whole_masks = model.config._attn_implementation == "sdpa" and sees_everything(self.cache, self.mask.shape[1])
         self.rows = list(range(len(prompts)))
         self.alive = set(self.rows)
         self.responses: list[list[int]] = [[] for _ in prompts]
         self.thinks = may_think(model)
         self.starts = [0] * len(prompts)  # where the answer begins in the response
+        self.every = GPU_STEPS if model.device.type == "cuda" and not self.thinks else 1
         # Ids beyond the tokenizer are padding of the unembedding and mean nothing.
         self.n_ids = min(model.vocab_size, len(model.tokenizer))
+        # On the model's device: the rows of the batch, their uniform numbers, and which of them have not ended.
+        self.index = torch.arange(len(prompts), device=model.device)
+        self.uniforms = to_device(uniforms, model.device)
+        self.live = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
+        self.ends = torch.tensor(sorted(model.end_tokens), dtype=torch.long, device=model.device)
+        self.unread: list[tuple[int, Tensor, Tensor]] = []  # step, tokens, whether every logit was a number
 
     def run(self, n_hooks: int) -> list[Generated]:
         for _ in self.steps():
             pass
-        return [self._result(row, n_hooks) for row in range(len(self.prompts))]
+        for row in range(len(self.prompts)):
+            if self.thinks and self._still_thinks(row):
+                self.starts[row] = len(self.responses[row])
+                self.record.forget(row)
+        return [self._result(row, captured) for row, captured in enumerate(self.record.of_rows(n_hooks))]
 
     @torch.no_grad()
     def steps(self) -> Iterator[None]:
         """One more token of every row that is not finished, at each turn."""
         with self.model.hooked(self.record.functions()):
             newest = self._sample(self._prefill(), 0)
+            self._look()
             yield
             for step in range(1, self.sampling.max_new_tokens + 1):
                 if not self.alive:
@@ -253,11 +197,16 @@ class _Rollout:
                 if last and not self.record.hooks:
                     break
                 logits = self._step(newest, step, last=last)
-                places = [place for place, row in enumerate(self.rows) if row in self.alive]
-                self._record(places)
+                self.record.add(self.index, self.live)
+                if self.thinks:
+                    self._forget_thoughts()
                 if not last:
                     newest = self._sample(logits, step)
+                if last or step % self.every == 0:
+                    self._look()
+                if not last:
                     yield
+            self._look()
 
     def so_far(self, row: int) -> Generated:
         """What a row has said until now, without activations; nothing while it thinks."""
@@ -266,11 +215,10 @@ class _Rollout:
         text = self.model.tokenizer.decode(said[start:], skip_special_tokens=True)
         return Generated(self.prompts[row], tuple(said[start:]), text, row not in self.alive, lead_ids=tuple(said[:start]))
 
-    def _record(self, places: list[int]) -> None:
-        rows = [self.rows[place] for place in places]
-        self.record.add(rows, torch.tensor(places, device=self.model.device))
-        for row in rows:
-            if 0 < self.starts[row] == len(self.responses[row]):
+    def _forget_thoughts(self) -> None:
+        for row in self.rows:
+            if row in self.alive and 0 < self.starts[row] == len(self.responses[row]):
+                self.record.check()
                 self.record.forget(row)
 
     def _prefill(self) -> Tensor:
@@ -288,6 +236,8 @@ class _Rollout:
         """Feed the newest tokens; logits of the next, or None at the last step, which only serves the hooks."""
         mask = self.mask[:, : self.width + step]
         positions = mask.sum(dim=1, keepdim=True) - 1
+        if self.every > 1 and self.whole_masks:
+            mask = mask[:, None, None].bool()
         stop_after = max(hook.block for hook in self.record.hooks) if last else None
         self.record.listening = True
         try:
@@ -302,37 +252,48 @@ class _Rollout:
             return self.model.forward(ids, mask, past_key_values=self.cache, **options)
 
     def _sample(self, logits: Tensor, step: int) -> Tensor:
-        if not bool(torch.isfinite(logits.amax(dim=-1)).all()):  # NaN wins every maximum
-            raise not_finite(self.model, f"the logits of token {step + 1} of a reply")
-        newest = draw(logits, self.uniforms[self.rows, step], self.sampling)
-        for row, token in zip(self.rows, newest.tolist(), strict=True):
-            if row in self.alive and token in self.model.end_tokens:
-                self.alive.discard(row)
-            elif row in self.alive:
-                self.responses[row].append(token)
-                if self.thinks and ends_thinking(self.model.tokenizer, self.responses[row]):
-                    self.starts[row] = len(self.responses[row])
+        """The next token of every place, on the device; `_look` reads it."""
+        newest = draw(logits, self.uniforms[self.index, step], self.sampling)
+        self.unread.append((step, newest, torch.isfinite(logits.amax(dim=-1)).all()))  # NaN wins every maximum
+        self.live = self.live & ~torch.isin(newest, self.ends)
         return newest
+
+    def _look(self) -> None:
+        """Read what was sampled since the last look: which rows ended, and whether every number was one."""
+        self.record.check()
+        if not self.unread:
+            return
+        tokens, finite = to_host(torch.stack([one for _, one, _ in self.unread]), torch.stack([fine for *_, fine in self.unread]))
+        for (step, *_), line, fine in zip(self.unread, tokens.tolist(), finite.tolist(), strict=True):
+            if not fine:
+                raise not_finite(self.model, f"the logits of token {step + 1} of a reply")
+            for row, token in zip(self.rows, line, strict=True):
+                self._said(row, token)
+        self.unread.clear()
+
+    def _said(self, row: int, token: int) -> None:
+        if row in self.alive and token in self.model.end_tokens:
+            self.alive.discard(row)
+        elif row in self.alive:
+            self.responses[row].append(token)
+            if self.thinks and ends_thinking(self.model.tokenizer, self.responses[row]):
+                self.starts[row] = len(self.responses[row])
 
     def _drop_finished(self, newest: Tensor) -> Tensor:
         places = [place for place, row in enumerate(self.rows) if row in self.alive]
         n_gone = len(self.rows) - len(places)
-        if n_gone * DROP_SHARE < len(self.rows) or not n_gone:
+        if self.unread or n_gone * DROP_SHARE < len(self.rows) or not n_gone:
             return newest
-        index = torch.tensor(places, device=self.model.device)
+        index = to_device(torch.tensor(places), self.model.device)
         self.cache.batch_select_indices(index)
-        self.mask = self.mask.index_select(0, index)
+        self.mask, self.index, self.live = (one.index_select(0, index) for one in (self.mask, self.index, self.live))
         self.rows = [self.rows[place] for place in places]
         return newest.index_select(0, index)
 
-    def _result(self, row: int, n_hooks: int) -> Generated:
-        if self.thinks and self._still_thinks(row):
-            self.starts[row] = len(self.responses[row])
-            self.record.forget(row)
+    def _result(self, row: int, captured: Mapping[str, Any]) -> Generated:
         start = self.starts[row]
         lead, ids = tuple(self.responses[row][:start]), tuple(self.responses[row][start:])
         text = self.model.tokenizer.decode(ids, skip_special_tokens=True)
-        captured = self.record.of_row(row, n_hooks)
         return Generated(self.prompts[row], ids, text, row not in self.alive, lead_ids=lead, **captured)
 
     def _still_thinks(self, row: int) -> bool:

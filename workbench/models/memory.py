@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_leaves
 
 from ..base.errors import WorkbenchError
 from ..base.sizes import size_text
-from .hookpoints import HookPoint
 from .hooks import HookFunction, StopForward, on_output
 from .prompts import ChatTokens
 from .sampling import Sampling, draw
@@ -231,7 +230,7 @@ def _capture_peak(model: Model, width: int) -> int:
         batch = CaptureBatch(model, [row], "response", torch.tensor([math.inf]))
 
         def pool(tensor: Tensor) -> None:
-            batch.pool(HookPoint(0), tensor, math.inf, False)
+            batch.pool(tensor, math.inf, False)
 
         with _first_block_only(model, pool):
             model.decoder(input_ids=batch.ids.to(model.device), use_cache=False)

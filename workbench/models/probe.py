@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from .capture import CaptureBatch
-from .generation import GenerationRecord
 from .hookpoints import HookPoint
 from .model import Model
 from .prompts import ChatTokens
+from .sampled_activations import GenerationRecord
 from .sampling import Sampling, draw
 from .synthetic import Shape, miniature, shape_of
 
@@ -103,14 +103,16 @@ class Probe:
         hooks = [HookPoint(block) for block in range(self.model.n_blocks)]
         record = GenerationRecord(self.model, n_rows, hooks, (), torch.full((len(hooks),), math.inf))
         cache = self._prefill(n_rows, context, _DECODE_STEPS)
-        newest, places, record.listening = torch.ones(n_rows, 1, dtype=torch.long), torch.arange(n_rows), True
+        newest, record.listening = torch.ones(n_rows, 1, dtype=torch.long), True
+        places = torch.arange(n_rows, device=self.model.device)
         seconds = []
         with self.model.hooked(record.functions()):
             for step in range(1, _DECODE_STEPS + 1):
                 started = self.clock()
                 mask = torch.ones(n_rows, context + step, dtype=torch.long)
                 self.model.forward(newest, mask, logits=False, past_key_values=cache)
-                record.add(list(range(n_rows)), places.to(self.model.device))
+                record.add(places, places >= 0)
+                record.check()
                 self._wait()
                 seconds.append(self.clock() - started)
         return statistics.median(seconds[1:])  # the first one prepares kernels

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
-from workbench.base.store import content_hash, read_parquet, write_parquet
+from workbench.base.store import atomic_write, content_hash, read_bytes, read_parquet, write_parquet
 from workbench.base.tensors import load_tensors, save_tensors, tensor_hash
 from workbench.models.hookpoints import HookPoint
 
@@ -107,6 +107,13 @@ class PartStore:
         described = table.replace_schema_metadata({_HEADER: json.dumps(_header_values(header)).encode()})
         write_parquet(self._table_path(number), described)
         return header
+
+    def adopt(self, number: int, other: PartStore, header: PartHeader) -> PartHeader:
+        """Commit a part of another store as the part `number`, byte for byte; its tensors are checked against their hash."""
+        _ = other.activations(header)
+        atomic_write(self._tensor_path(number), read_bytes(other._tensor_path(header.number)))
+        atomic_write(self._table_path(number), read_bytes(other._table_path(header.number)))
+        return replace(header, number=number)
 
     def remove(self, number: int) -> None:
         """Remove one part: its table first, so that what an interruption leaves counts as not committed."""

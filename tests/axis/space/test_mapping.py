@@ -101,8 +101,9 @@ def test_shares_of_a_run_give_its_rollouts_and_what_is_there_is_not_sampled_agai
     monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: tiny_model)
     shards = [Shard("tiny", str(tmp_path), i, 3, DESIGN, ROLES, str(sae_of(tiny_model).hook)) for i in range(3)]
     sample_shard(shards[1])  # one share was done before an interruption
+    sample_shard(dataclasses.replace(shards[0], number=3, n=5))  # and one of other shares
     sample_in_shards(shards)
-    assert not list(tmp_path.glob("shards/*/rollouts/part-*"))
+    assert not (tmp_path / "shards").exists()
 
     def never(*args, **kwargs):
         raise AssertionError("nothing is missing")
@@ -111,7 +112,10 @@ def test_shares_of_a_run_give_its_rollouts_and_what_is_there_is_not_sampled_agai
     sample_in_shards(shards)
     again = map_roles(tiny_model, tmp_path, design=DESIGN, judge="none", hook=sae_of(tiny_model).hook, roles=ROLES)
     assert again.rollouts.table.column("response").equals(run.rollouts.table.column("response"))
-    assert torch.allclose(again.axis.directions, run.axis.directions, atol=1e-4) and again.axis.tokens is not None
+    assert torch.equal(again.axis.directions, run.axis.directions) and again.axis.tokens is not None
+    for kind in ("rollouts", "activations"):
+        files = {place / kind / file.name for place in (run.folder, tmp_path) for file in (place / kind).iterdir()}
+        assert len(files) > 6 and all((run.folder / kind / file.name).read_bytes() == file.read_bytes() for file in files)
 
 
 def test_large_designs_keep_no_tokens(monkeypatch, tiny_model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,6 +51,10 @@ def index(
     ] = None,
     chats: Annotated[int, typer.Option("--chats", min=0, help="Chats of the model on held-out prompts, sampled once.")] = 200,
     out: Annotated[Path | None, typer.Option("--out", help="Its folder. [default: runs/features/<id of the SAE>]")] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option("--engine", help="Where it is read: here, or its pieces as tasks of a Ray cluster.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option("--address", help="The Ray cluster's. [default: RAY_ADDRESS, or local]")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.")] = 0,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
@@ -61,7 +65,7 @@ def index(
     """Make the index: where every feature of an SAE fires.
 
     One pass over rollouts, chats and texts, kept on disk. Stopped half-way, the same command goes on after the last finished
-    piece.
+    piece. On a cluster (--engine ray) the files are those of a run here.
     """
     from workbench.base.progress import duration
     from workbench.base.settings import setting
@@ -71,7 +75,9 @@ def index(
 
     name = str(setting("model", model, DEFAULT_MODEL))
     weights = str(setting("dtype", dtype, "float32"))
-    job = IndexJob(name, setting("sae", sae), tokens, rollouts or (), texts or (), chats, out, seed, weights, device)
+    job = IndexJob(
+        name, setting("sae", sae), tokens, rollouts or (), texts or (), chats, out, seed, weights, device, engine, address
+    )
     with reserved_output(as_json, quiet):
         value = job.plan() if plan else job.run()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.base.errors import WorkbenchError
 
 if TYPE_CHECKING:
+    from workbench.labeling.contexts.pieces import Spread
     from workbench.models.model import Model
     from workbench.saes.interface import SparseAutoencoder
 
@@ -31,6 +32,12 @@ class IndexJob:
     seed: int
     dtype: str
     device: str | None
+    engine: str = "local"
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.address is not None and self.engine != "ray":
+            raise WorkbenchError(f"--address {self.address} with --engine {self.engine}", "the engine ray", "add --engine ray")
 
     def run(self) -> dict[str, Any]:
         """Build the index, or go on with it; returns what is in it."""
@@ -49,9 +56,23 @@ class IndexJob:
         model = load_model(self.model, dtype=self.dtype, device=self.device)
         sae = replace(load_sae(site.reference), id=site.id).to(model.device)
         index = build_index(
-            sae, model, self._documents(model, sae, folder), folder, n_tokens=self.tokens, seed=self.seed
-        )
+            sae, model, self._documents(model, sae, folder), folder, n_tokens=self.tokens, seed=self.seed,
+            spread=self._on_ray(model, site.reference) if self.engine == "ray" else None,
+        )  # fmt: skip
         return summary_of(index)
+
+    def _on_ray(self, model: Model, sae: str) -> Spread:
+        """Pieces as Ray tasks, each on as many cores as this process has threads, or on a GPU where the model here is on one."""
+        from functools import partial
+
+        import torch
+
+        from workbench.cluster import on_ray
+        from workbench.labeling.contexts.pieces import Spread
+
+        on_gpu = model.device.type == "cuda"
+        placed = {"gpus_per_task": 1} if on_gpu else {"cpus_per_task": torch.get_num_threads()}
+        return Spread(partial(on_ray, address=self.address, ahead=2, **placed), self.model, sae, model.device.type)
 
     def plan(self) -> dict[str, Any]:
         """About how long it takes and how much disk and memory, from the SAE's card; nothing is loaded."""

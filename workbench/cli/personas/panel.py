@@ -57,28 +57,22 @@ def _vector(config: JobConfig, out: Path | None) -> Path:
 
 def _on_ray(configs: Sequence[JobConfig], out: Path | None, address: str | None) -> dict[str, Path]:
     """{trait: run folder}, each made by a task, with a GPU of its own where the job's device is one."""
-    from workbench.base.settings import cache_dir
     from workbench.cluster import on_ray
 
     device = configs[0].device or ""
     on_gpu = device == "auto" or device.startswith("cuda")
     placed = [replace(config, device="cuda") if on_gpu else config for config in configs]
-    here, cache = str(Path.cwd()), str(cache_dir().resolve())
-    jobs = [(config, folder_of(config.trait, config, out), here, cache) for config in placed]
-    for (config, folder, *_), _ in zip(jobs, on_ray(_task, jobs, address=address, gpus_per_task=int(on_gpu)), strict=True):
+    jobs = [(config, folder_of(config.trait, config, out)) for config in placed]
+    for (config, folder), _ in zip(jobs, on_ray(_task, jobs, address=address, gpus_per_task=int(on_gpu)), strict=True):
         note(f"== {config.trait}: {folder}")
-    return {config.trait: folder for config, folder, *_ in jobs}
+    return {config.trait: folder for config, folder in jobs}
 
 
-def _task(job: tuple[JobConfig, Path, str, str]) -> None:
+def _task(job: tuple[JobConfig, Path]) -> None:
     """One trait's vector, in a worker that works where the command was given: all paths mean what they meant there."""
-    import os
-
     from ..stages import main_job
 
-    config, folder, here, cache = job
-    os.chdir(here)
-    os.environ.setdefault("WORKBENCH_CACHE", cache)
+    config, folder = job
     main_job(config, folder, upto="vector")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from workbench.labeling.contexts.collection import batches
 from workbench.labeling.contexts.encoding import Encoder, given_hash, roles_of
 from workbench.labeling.contexts.index import FeatureIndex
 from workbench.labeling.contexts.opening import KIND, SCHEMA, schema_of
+from workbench.labeling.contexts.pieces import Reader, Spread, written, written_ahead
 from workbench.labeling.contexts.places import Places
 from workbench.labeling.contexts.shards import Shard, is_written, shard_folder, shard_hash
 from workbench.labeling.contexts.streams import TextDocument, TokenDocument
@@ -49,6 +49,7 @@ def build_index(
     batch_tokens: int = 4096,
     shard_tokens: int = SHARD_TOKENS,
     seed: int = 0,
+    spread: Spread | None = None,
 ) -> FeatureIndex:
     """The index of all features of `sae` over at most `n_tokens` tokens of `documents`, kept in `folder`.
 
@@ -59,12 +60,13 @@ def build_index(
     strongest (default: three quarters of `n_top`).
 
     Pieces of `shard_tokens` tokens are written as they are read. The same call goes on after the last finished piece, and the
-    result is the same byte for byte as without the interruption. Memory: some kilobytes per feature and one piece, whatever
-    `n_tokens` is. Disk: about 8 bytes per active feature and token.
+    result is the same byte for byte as without the interruption. `spread` lets other processes write the pieces, with the same
+    result. Memory: some kilobytes per feature and one piece, whatever `n_tokens` is. Disk: about 8 bytes per active feature
+    and token.
 
     Raises:
         WorkbenchError: nothing to read, a folder with an index of something else, other documents than those of the interrupted
-        pass, a damaged piece.
+        pass, a damaged piece; what tasks of `spread` raise (`pieces.written_ahead`).
     """
     place = make_folder(folder)
     sizes = Sizes(context=context, n_top=n_top, per_bin=per_bin, per_source=per_source)
@@ -73,25 +75,27 @@ def build_index(
     encoder = Encoder(sae, model, batch_tokens=batch_tokens)
     vocab_size = max(model.vocab_size, len(model.tokenizer))
     tally = Tally(sae.d_sae, vocab_size, sizes, seed)
-    written: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
     n_triples, n_pairs = 0, 0.0
     with track("Indexing features", n_tokens, "tokens") as step:
-        for number, part in enumerate(batches(model, documents, n_tokens, shard_tokens)):
-            shard = _shard(shard_folder(place, number), part, encoder, vocab_size)
+        parts = batches(model, documents, n_tokens, shard_tokens)
+        pieces = ((shard_folder(place, number), part) for number, part in enumerate(parts))
+        for piece, part in pieces if spread is None else written_ahead(pieces, spread, Reader.like(encoder, spread)):
+            shard = _shard(piece, part, encoder, vocab_size)
             tally.add(shard)
             tally.read_words(model.tokenizer, shard)
-            written.append({"n_tokens": shard.n_tokens, "sha256": shard_hash(shard_folder(place, number))})
+            done.append({"n_tokens": shard.n_tokens, "sha256": shard_hash(piece)})
             per_token = np.diff(shard.code_starts).astype(np.float64)
             n_triples, n_pairs = n_triples + len(shard.features), n_pairs + float(per_token @ per_token)
             step(shard.n_tokens)
     if not tally.pools.tokens.sum():
         raise WorkbenchError("there is no text to read features in", "documents, chats or rollouts", "give texts or a vector")
-    _nothing_left(place, len(written))
+    _nothing_left(place, len(done))
     shards = (
-        Shard.load(shard_folder(place, number), d_sae=sae.d_sae, vocab_size=vocab_size) for number in range(len(written))
+        Shard.load(shard_folder(place, number), d_sae=sae.d_sae, vocab_size=vocab_size) for number in range(len(done))
     )
     together = coactivation(shards, sae.d_sae, share_to_read(n_triples, n_pairs), seed=seed)
-    _finish(place, tally, together, settings, written, model, sae)
+    _finish(place, tally, together, settings, done, model, sae)
     return FeatureIndex.open(place, model=model, sae=sae)
 
 
@@ -148,10 +152,7 @@ def _nameless(setting: Any) -> Any:
 def _shard(folder: Path, part: list[TokenDocument], encoder: Encoder, vocab_size: int) -> Shard:
     """The piece of these documents: from disk when it was finished before."""
     if not is_written(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        shard = encoder.shard(part)
-        shard.save(folder)
-        return shard
+        return written(folder, part, encoder)
     shard = Shard.load(folder, d_sae=encoder.sae.d_sae, vocab_size=vocab_size)
     names = tuple((document.id, document.source, document.group) for document in part)
     same = (shard.documents == names and shard.ids.tolist() == [token for document in part for token in document.ids]
