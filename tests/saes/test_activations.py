@@ -82,6 +82,17 @@ def test_an_interrupted_capture_goes_on_and_ends_identical(
     assert resumed.shards == whole.shards and resumed.manifest == whole.manifest
 
 
+@pytest.mark.parametrize("n_lost", [1, 10_000])
+def test_a_finished_store_whose_list_of_shards_was_cut_is_completed(tiny_model: Model, tmp_path: Path, n_lost: int) -> None:
+    rows = _rows()
+    whole = capture_store(tiny_model, HOOK, rows, tmp_path / "whole", shard_tokens=100)
+    capture_store(tiny_model, HOOK, rows, tmp_path / "cut", shard_tokens=100)
+    shards = tmp_path / "cut" / "shards.jsonl"
+    shards.write_bytes(shards.read_bytes()[:-n_lost])
+    found = capture_store(tiny_model, HOOK, rows, tmp_path / "cut", shard_tokens=100)
+    assert found.shards == whole.shards and found.manifest == whole.manifest
+
+
 def test_other_rows_in_the_same_folder_are_refused(tiny_model: Model, tmp_path: Path) -> None:
     capture_store(tiny_model, HOOK, _rows(), tmp_path)
     with pytest.raises(WorkbenchError, match="other rows"):

@@ -78,6 +78,15 @@ def test_a_stopped_training_resumes_to_the_same_bits(store: ActivationStore, tmp
         assert torch.equal(getattr(whole, name), getattr(resumed, name)), name
 
 
+def test_a_checkpoint_without_its_tensors_is_refused_with_a_way_on(store: ActivationStore, tmp_path: Path) -> None:
+    train(store, CONFIG, tmp_path / "run", stop_after=lambda step: step == 137)
+    (weights,) = (tmp_path / "run").glob("checkpoint-*.safetensors")
+    weights.unlink()
+    with pytest.raises(WorkbenchError, match="is missing") as caught:
+        train(store, CONFIG, tmp_path / "run")
+    assert f"delete {tmp_path / 'run'}" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     "options",
     [{"precision": "bfloat16"}, {"start": "random", "tether": 0.8}, {"n_steps": 60, "revive_steps": 40, "dead_after_tokens": 10}],

@@ -68,6 +68,8 @@ class Activations(ABC):
         """
         import torch
 
+        from workbench.models.transfers import to_device
+
         plan = self._groups(batch_size, seed, start)
         with ThreadPoolExecutor(max_workers=1) as reader:
             coming = reader.submit(self._tokens, next(plan))
@@ -76,7 +78,7 @@ class Activations(ABC):
                 places = places.to(tokens.device)
                 for position in range(skipped, len(places) // batch_size):
                     rows = places[position * batch_size : (position + 1) * batch_size]
-                    yield tokens[rows].to(device, torch.float32)
+                    yield to_device(tokens[rows], device, torch.float32)
                 del tokens, places
 
     def _groups(self, batch_size: int, seed: int, start: int) -> Iterator[tuple[list[int], int, int]]:

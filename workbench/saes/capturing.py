@@ -93,8 +93,8 @@ def capture_stores(
     shards = read_shards(folder)
     verify_shards(folder, shards)
     atomic_write(folder / SHARDS, "".join(json.dumps(shard) + "\n" for shard in shards))  # without a half-written line
-    if not manifest["complete"]:
-        totals = _Totals.of(shards)
+    totals = _Totals.of(shards)
+    if not manifest["complete"] or manifest["sources"] != totals.sources:  # lines were lost after it was complete
         for index, group in _captured(model, hooks, rows, options, manifest["key"], label, skip=len(shards)):
             files = {}
             for hook, tokens in group.kept.items():

@@ -227,6 +227,8 @@ class Trainer:
                 "the same recipe as before",
                 "choose another --out folder, or delete this one to start anew",
             )
+        if not (self.folder / document["file"]).is_file():
+            raise self._damaged(document["file"], f"is missing, and {CHECKPOINT} names it", "the tensors of a checkpoint")
         tensors = load_tensors(self.folder / document["file"])
         shapes = {name: parameter.shape for name, parameter in self.sae.named_parameters()} | {"silent": self.silent.shape}
         if wrong := [name for name, shape in shapes.items() if name not in tensors or tensors[name].shape != shape]:

@@ -223,3 +223,18 @@ def test_what_does_not_belong_together_is_refused_before_any_work(tmp_path: Path
     with pytest.raises(WorkbenchError, match="own"):
         ScreenOptions(against="other")  # type: ignore[arg-type]
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-5])])
+def test_a_part_of_the_scores_that_is_lost_or_torn_is_made_again(tmp_path: Path, tiny_model, whole, monkeypatch, number, spoil):
+    first = killable(tmp_path, tiny_model)
+    spoil(first.folder / "scores" / f"part-{number:06d}.parquet")
+    (first.folder / "manifest.json").unlink()  # killed before the end was noted
+    written: list[str] = []
+    real = scoring.write_parquet
+    monkeypatch.setattr(scoring, "write_parquet", lambda path, table: (written.append(path.name), real(path, table)))
+    found = killable(tmp_path, tiny_model)
+    assert written == [f"part-{number:06d}.parquet"]
+    for part in whole.folder.rglob("*.parquet"):
+        assert (found.folder / part.relative_to(whole.folder)).read_bytes() == part.read_bytes()

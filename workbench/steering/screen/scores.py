@@ -156,8 +156,17 @@ def part_files(folder: Path) -> list[Path]:
     return found
 
 
-def part_metadata(path: Path) -> dict[str, Any]:
-    """{key, line, end}: whose part it is, and up to where in the data set the parts reach."""
+def part_file(folder: Path, number: int) -> Path:
+    """Where the part of that number lies."""
+    return folder / "scores" / f"part-{number:06d}.parquet"
+
+
+def part_metadata(path: Path) -> dict[str, Any] | None:
+    """{key, line, end}: whose part it is, and up to where in the data set the parts reach; None where it is missing or torn."""
+    import pyarrow as pa
     from pyarrow import parquet
 
-    return json.loads(parquet.read_schema(path).metadata[b"screen"])
+    try:
+        return json.loads(parquet.read_schema(path).metadata[b"screen"])
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None

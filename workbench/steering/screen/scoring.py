@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -36,7 +36,7 @@ from .entries import Entry, entry_of, row_of, schema_of
 from .files import DataFile, Line
 from .own import OwnReplies
 from .reading import Reply, read_replies
-from .scores import STAGE, Against, DataScores, part_files, part_metadata
+from .scores import STAGE, Against, DataScores, part_file, part_metadata
 
 if TYPE_CHECKING:
     from workbench.models.loading import Model
@@ -159,15 +159,21 @@ class _Job:
         if options.against == "own":
             self.own = OwnReplies(self.folder, self.model, self.directions.hooks, sae=self.sae, sampling=options.sampling,
                                   batch_size=options.batch_size, seed=options.seed)  # fmt: skip
-        done = part_files(self.folder)
-        last = part_metadata(done[-1]) if done else {"line": 0, "end": 0}
         self.columns = self._columns()
-        with track("screen", self.file.n_lines - last["line"], "lines") as step:
-            lines = self.file.lines(after=last["line"], end=last["end"], label_field=options.label_field)
-            number = len(done)
-            while chunk := list(islice(lines, options.chunk)):
+        last, lines = {"line": 0, "end": 0}, None
+        with track("screen", self.file.n_lines, "lines") as step:
+            for number in count():
+                known = part_metadata(part_file(self.folder, number))
+                if known is not None:
+                    step(known["line"] - last["line"])
+                    last, lines = known, None
+                    continue
+                if lines is None:  # behind a part that is there; a lost one in between is made again from its own lines
+                    lines = self.file.lines(after=last["line"], end=last["end"], label_field=options.label_field)
+                if not (chunk := list(islice(lines, options.chunk))):
+                    return
                 self._write(number, chunk)
-                number += 1
+                last = {"line": chunk[-1].number, "end": chunk[-1].end}
                 step(len(chunk))
 
     def scores(self) -> DataScores:
@@ -213,7 +219,7 @@ class _Job:
         where = {"key": self.key, "line": lines[-1].number, "end": lines[-1].end}
         schema = schema_of(self.columns).with_metadata({b"screen": json.dumps(where).encode()})
         table = pa.Table.from_pylist(rows, schema=schema)
-        write_parquet(self.folder / "scores" / f"part-{number:06d}.parquet", table)
+        write_parquet(part_file(self.folder, number), table)
 
     def _read(self, entries: Sequence[Entry]) -> list[list[Compared]]:
         """The replies of every entry, each with what it is compared with: a mean activation and a code."""
