@@ -17,6 +17,7 @@ from workbench.base.errors import WorkbenchError
 from workbench.base.store import sha256_file
 from workbench.labeling.contexts.building import build_index
 from workbench.labeling.contexts.index import FeatureIndex
+from workbench.labeling.contexts.shards import shard_folder
 
 SETTINGS = {"context": 8, "batch_tokens": 256, "shard_tokens": 300, "n_tokens": 100_000}
 
@@ -141,3 +142,13 @@ def test_other_activations_or_roles_of_the_same_texts_are_refused(world, folder,
         rewritten(piece, "feature_codes", lambda document, arrays: document.pop("given"))
     again = build_index(sae, model, [replace(documents[0], activations=None), *documents[1:]], folder, **SETTINGS)
     assert again.stats(0) == made.stats(0)
+
+
+def test_a_piece_that_lost_its_arrays_is_made_again(world, folder, made):
+    model, sae, documents = world
+    (folder / "feature_index.json").unlink()  # the index was not finished
+    (shard_folder(folder, 1) / "feature_codes.safetensors").unlink()
+    build_index(sae, model, documents, folder, **SETTINGS)
+    for file in (path for path in made.folder.rglob("*") if path.is_file()):
+        if file.suffix == ".safetensors" or "shards" in file.parts:
+            assert (folder / file.relative_to(made.folder)).read_bytes() == file.read_bytes()

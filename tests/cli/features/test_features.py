@@ -70,3 +70,14 @@ def test_a_plan_reads_nothing(workbench, world):
     assert plan.json["disk_bytes"] > 1_000_000 * 4 * 8 and plan.json["seconds"] > 100
     assert not (world / "planned").exists()
     assert workbench("features", "index", *options(world), "--plan").code == 0
+
+
+def test_an_index_that_another_process_builds_is_left_alone(workbench, world, tmp_path):
+    import os
+
+    from workbench.base.runs import RunFolder
+
+    with RunFolder.open(tmp_path / "index"):  # the same lock
+        answer = workbench("features", "index", *options(world, "--texts", world / "texts.txt"), "--out", tmp_path / "index", "-q")
+    assert answer.code == 2 and f"is being built by process {os.getpid()} on " in answer.err
+    assert not (tmp_path / "index" / "settings.json").exists()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
+from workbench.base.locks import exclusive
+from workbench.base.runs import HOLDER, LOCK
+from workbench.base.store import make_folder
 
 if TYPE_CHECKING:
     from workbench.labeling.contexts.pieces import Spread
@@ -53,18 +57,17 @@ class IndexJob:
         for run in self.rollouts:
             _vector_folder(run)
         folder = self.out or index_folder(site.id)
-        model = load_model(self.model, dtype=self.dtype, device=self.device)
-        sae = replace(load_sae(site.reference), id=site.id).to(model.device)
-        index = build_index(
-            sae, model, self._documents(model, sae, folder), folder, n_tokens=self.tokens, seed=self.seed,
-            spread=self._on_ray(model, site.reference) if self.engine == "ray" else None,
-        )  # fmt: skip
+        with exclusive(make_folder(folder) / LOCK, folder / HOLDER, partial(_busy, folder)):
+            model = load_model(self.model, dtype=self.dtype, device=self.device)
+            sae = replace(load_sae(site.reference), id=site.id).to(model.device)
+            index = build_index(
+                sae, model, self._documents(model, sae, folder), folder, n_tokens=self.tokens, seed=self.seed,
+                spread=self._on_ray(model, site.reference) if self.engine == "ray" else None,
+            )  # fmt: skip
         return summary_of(index)
 
     def _on_ray(self, model: Model, sae: str) -> Spread:
         """Pieces as Ray tasks, each on as many cores as this process has threads, or on a GPU where the model here is on one."""
-        from functools import partial
-
         import torch
 
         from workbench.cluster import on_ray
@@ -161,6 +164,11 @@ def opened_index(folder: Path | None, sae: str | None, model: str, *, loaded: bo
 
     subject = load_model(model, dtype=index.document["model"]["dtype"])
     return FeatureIndex.open(place, model=subject, sae=load_sae(find_sae(sae, model).reference).to(subject.device))
+
+
+def _busy(folder: Path, who: str) -> WorkbenchError:
+    remedy = "wait for it, or choose another --out"
+    return WorkbenchError(f"the index in {folder} is being built by {who}", "one process per index", remedy)
 
 
 def _vector_folder(run: Path) -> Path:

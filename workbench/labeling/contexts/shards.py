@@ -100,8 +100,8 @@ def shard_folder(index: Path, number: int) -> Path:
 
 
 def is_written(folder: Path) -> bool:
-    """Whether the shard in this folder was finished."""
-    return (folder / f"{KIND}.json").is_file()
+    """Whether the shard in this folder was finished, and neither of its files is gone."""
+    return (folder / f"{KIND}.json").is_file() and (folder / f"{KIND}.safetensors").is_file()
 
 
 def shard_hash(folder: Path) -> str:
