@@ -69,7 +69,7 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "wheel": ("wheel_check.py", lambda: _run("wheel_check.py")),
     "endpoint": ("faulty_endpoint.py", lambda: _run("faulty_endpoint.py", "--json")),
     "faults": ("faults.py", lambda: _run("faults.py")),
-    "ray": ("ray_faults.py", lambda: _run("ray_faults.py")),
+    "ray": ("ray_faults.py", lambda: _run("ray_faults.py", "--no-growth")),
     "gpu": ("../benchmarks/gpu.py", lambda: _run("../benchmarks/gpu.py")),
 }
 

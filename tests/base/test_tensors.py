@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -16,6 +18,24 @@ def test_tensors_and_metadata_read_back(tmp_path, dtype):
     loaded = tensors.load_tensors(tmp_path / "t.safetensors")
     assert all(torch.equal(loaded[name], saved[name]) for name in saved)
     assert tensors.load_metadata(tmp_path / "t.safetensors") == {"k": "v"}
+
+
+def test_a_large_file_is_the_same_and_a_small_one_has_no_second_beside_it(tmp_path, monkeypatch):
+    made, plain = {"a": torch.arange(6.0).reshape(2, 3)}, os.replace
+    seen: list[list[str]] = []
+
+    def replace(source, target):
+        seen.append(sorted(path.suffix for path in tmp_path.iterdir() if path.suffix != ".safetensors"))
+        plain(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(tensors, "save_file", lambda *_, **__: pytest.fail("safetensors writes a small file"))
+    tensors.save_tensors(tmp_path / "small.safetensors", made, {"k": "v"})
+    assert seen == [[".part"]]
+    monkeypatch.undo()
+    monkeypatch.setattr(tensors, "AT_ONCE", 0)
+    tensors.save_tensors(tmp_path / "large.safetensors", made, {"k": "v"})
+    assert (tmp_path / "large.safetensors").read_bytes() == (tmp_path / "small.safetensors").read_bytes()
 
 
 def test_a_truncated_file_and_a_missing_one_are_refused(tmp_path):

@@ -62,7 +62,8 @@ def capture(
     token_hooks: Sequence[HookPoint] = (),
     batch_tokens: int = 2048,
 ) -> Iterator[tuple[list[int], list[Pooled]]]:
-    """Yields (row indices, Pooled per row) batch by batch, longest rows first; memory stays that of one batch.
+    """Yields (row indices, Pooled per row) batch by batch, longest rows first; memory stays that of one batch (of two on a GPU
+    without a budget, which works on the next while one is read).
 
     Position 0 and sinks (norm above 10 x the model's median at that hook) are left out, per hook. `token_hooks` are
     the hooks whose single tokens are wanted too. A row without tokens in the span yields NaN means. Edits in force act, with
