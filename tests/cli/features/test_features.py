@@ -78,6 +78,7 @@ def test_an_index_that_another_process_builds_is_left_alone(workbench, world, tm
     from workbench.base.runs import RunFolder
 
     with RunFolder.open(tmp_path / "index"):  # the same lock
-        answer = workbench("features", "index", *options(world, "--texts", world / "texts.txt"), "--out", tmp_path / "index", "-q")
+        texts = options(world, "--texts", world / "texts.txt")
+        answer = workbench("features", "index", *texts, "--out", tmp_path / "index", "-q")
     assert answer.code == 2 and f"is being built by process {os.getpid()} on " in answer.err
     assert not (tmp_path / "index" / "settings.json").exists()
