@@ -142,6 +142,12 @@ def test_a_rubric_shows_the_judge_question_and_answer(copied: Path):
     assert "{answer}" in refusal(edit(copied, lambda document: document.update(rubric="Grade {question}.")))
 
 
+@pytest.mark.parametrize("author", ["a", ["x"], [[]], 7])
+def test_an_author_that_is_no_mapping_is_refused_in_words(copied: Path, author):
+    assert "the author is" in refusal(edit(copied, lambda document: document.update(author=author)))
+    assert load_trait(edit(copied, lambda document: document.pop("author"))).author == {}
+
+
 def test_a_newer_schema_is_refused(copied: Path):
     assert "schema 3" in refusal(edit(copied, lambda document: document.update(schema=3))).lower()
 

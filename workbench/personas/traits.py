@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
@@ -157,7 +158,7 @@ def load_trait(name_or_path: str | Path) -> Trait:
         control_pairs=control,
         traps=_traps(folder / "traps.yaml"),
         coherence_note=str(document.values.get("coherence_note") or "").strip(),
-        author=dict(document.values.get("author") or {}),
+        author=_author(document),
     )
     _refuse_duplicates(trait, folder)
     return trait
@@ -222,6 +223,13 @@ def _rubric(document: Fields) -> str:
             "Write {question} and {answer} where they belong.",
         )
     return rubric
+
+
+def _author(document: Fields) -> dict[str, Any]:
+    author = document.values.get("author") or {}
+    if not isinstance(author, dict):
+        raise document.wrong(f"the author is {author!r}.", "Names with values, such as name: ....", "Write them so, or leave it out.")
+    return author
 
 
 def _instruction(item: Fields) -> InstructionTriple:
