@@ -81,6 +81,15 @@ def test_saving_and_loading_gives_the_same_value(parts: Decomposition, tmp_path:
     assert repr(again) == repr(filled)
 
 
+@pytest.mark.parametrize("name", ["trait", "sae", "vector", "share_error"])
+def test_a_field_of_another_type_is_refused_with_its_file(parts: Decomposition, tmp_path: Path, name: str) -> None:
+    parts.save(tmp_path)
+    file = tmp_path / "decomposition.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: ["another"]}))
+    with pytest.raises(WorkbenchError, match=str(tmp_path)):
+        Decomposition.load(tmp_path)
+
+
 def test_a_bare_decomposition_survives_the_disk_too(planted: Planted, tmp_path: Path) -> None:
     world = planted()
     bare = PersonaVector.from_direction(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from workbench.base import display
 from workbench.base.errors import WorkbenchError
+from workbench.base.store import read_json, write_json
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.parts import PartStore, complete_parts, parts_hash
 from workbench.personas.vectors import ROW_TYPES, PersonaVector, TokenSource, empty_rows
@@ -107,6 +108,15 @@ def test_changed_rows_are_refused(tmp_path: Path):
     make_vector().save(tmp_path)
     (tmp_path / "rows.parquet").write_bytes(b"nothing")
     with pytest.raises(WorkbenchError, match="match the hash"):
+        PersonaVector.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["trait", "model", "evidence", "provenance"])
+def test_a_field_of_another_type_is_refused_with_its_file(tmp_path: Path, name: str):
+    make_vector().save(tmp_path)
+    file = tmp_path / "persona_vector.json"
+    write_json(file, {**read_json(file), name: 7})
+    with pytest.raises(WorkbenchError, match=str(tmp_path)):
         PersonaVector.load(tmp_path)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -34,6 +34,13 @@ def refuses_damage(load: Callable[P, T]) -> Callable[P, T]:
             raise damaged(Path(path), error) from error
 
     return checked
+
+
+def check_types(document: Mapping[str, Any], **kinds: type | tuple[type, ...]) -> None:
+    """Raise TypeError (damage, under `refuses_damage`) for a field of `document` that is of none of the types given for it."""
+    for name, kind in kinds.items():
+        if not isinstance(document[name], kind):
+            raise TypeError(f"{name} is {str(document[name])[:60]!r}")
 
 
 def unpacked_bytes(path: Path) -> int:

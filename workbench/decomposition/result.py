@@ -15,7 +15,7 @@ from torch import Tensor
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
 from workbench.base.tensors import load_artifact, register_migration, save_artifact
-from workbench.base.untrusted import refuses_damage
+from workbench.base.untrusted import check_types, refuses_damage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,6 +202,7 @@ class Decomposition(Shown):
     def load(cls, folder: str | Path) -> Decomposition:
         """The decomposition that `save` wrote; its hash is verified and older schemas are migrated."""
         document, tensors = load_artifact(folder, KIND, SCHEMA)
+        check_types(document, trait=str, sae=dict, vector=dict, share_error=(int, float, type(None)))
         stored: dict[str, Any] = {f.name: document[f.name] for f in fields(cls) if f.name not in tensors}
         stored["causal"] = tuple(CausalRow.from_dict(row) for row in stored["causal"])
         interval = stored["share_error_interval"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.store import content_hash, read_parquet
+from workbench.base.untrusted import refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.models.loading import Model
 from workbench.models.prompts import ChatTokens, chat_template_hash, tokenize_chat, whole_signs
@@ -24,6 +25,7 @@ NEEDED = ("question", "response", "arm")
 MIN_TO_SPLIT = 12  # so that two thirds still hold the eight questions that a vector needs
 
 
+@refuses_damage
 def read_responses(source: str | Path | pandas.DataFrame, trait: Trait) -> pandas.DataFrame:
     """The user's table with all columns that rollouts have; refuses missing columns, empty texts and unknown
     arms.

@@ -228,7 +228,8 @@ def _rubric(document: Fields) -> str:
 def _author(document: Fields) -> dict[str, Any]:
     author = document.values.get("author") or {}
     if not isinstance(author, dict):
-        raise document.wrong(f"the author is {author!r}.", "Names with values, such as name: ....", "Write them so, or leave it out.")
+        found = f"the author is {author!r}."
+        raise document.wrong(found, "Names with values, such as name: ....", "Write them so, or leave it out.")
     return author
 
 

@@ -15,7 +15,7 @@ from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError, unknown_name
 from workbench.base.store import read_parquet, sha256_file, write_parquet
 from workbench.base.tensors import load_artifact, save_artifact
-from workbench.base.untrusted import refuses_damage
+from workbench.base.untrusted import check_types, refuses_damage
 from workbench.models.hookpoints import HookPoint
 from workbench.personas.parts import PartHeader, PartStore, parts_hash
 
@@ -169,6 +169,7 @@ class PersonaVector(Shown):
         were."""
         source = Path(folder)
         document, tensors = load_artifact(source, KIND, SCHEMA)
+        check_types(document, trait=str, model=dict, evidence=dict, provenance=dict)
         if sha256_file(source / _ROWS_FILE) != document["rows_sha256"]:
             raise WorkbenchError(
                 f"{source / _ROWS_FILE} does not match the hash in {KIND}.json",
