@@ -3,7 +3,8 @@
     python scripts/evidence.py reliability          # everything, some three CPU hours; parts are kept under runs/reliability
     python scripts/reliability.py fuzz kills        # parts of it, printed
 
-kills      100 kills of every stage at random moments, resumed and compared byte for byte: kills.py
+kills      100 kills of every stage at random moments, resumed and compared byte for byte: kills.py; five of every stage
+           on the default model (kills_default_model): kills_default_model.py
 fuzz       10,000 damaged and hostile files for every reader: fuzz.py
 canary     a whole job searched for planted keys, and for connections that nobody asked for: canary.py
 wheel      the wheel, alone in an empty environment, runs the main job: wheel_check.py
@@ -36,7 +37,7 @@ from workbench.base.store import content_hash, read_json, sha256_file, write_jso
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, PLACE = ROOT / "docs" / "evidence" / "reliability.json", ROOT / "runs" / "reliability"
 SEED, N_KILLS, N_INPUTS = 0, 100, 10_000
-ONLY_FINISHED, EACH = "RELIABILITY_ONLY_FINISHED", ("kills", "fuzz")
+ONLY_FINISHED, EACH = "RELIABILITY_ONLY_FINISHED", ("kills", "kills_default_model", "fuzz", "faults")
 """The variable that makes nothing; the parts of which some may be finished."""
 
 
@@ -52,13 +53,33 @@ def _fuzz() -> dict[str, Any]:
     return {name: _each("fuzz.py", name, "--inputs", str(N_INPUTS)) for name in READERS}
 
 
-def _each(script: str, name: str, *arguments: str) -> dict[str, Any]:
-    """One stage or reader, kept by itself: an interrupted part goes on with the next one."""
+def _kills_default_model() -> dict[str, Any]:
+    from kills import stages
+
+    return {name: _each("kills_default_model.py", name) for name in stages()}
+
+
+def _faults() -> dict[str, Any]:
+    from kills import stages
+
+    parts = [one for name in stages() if (one := _each("faults.py", name, whole=True))]
+    names = [name for name in (parts[0] if parts else {}) if not name.startswith("_")]
+    found: dict[str, Any] = {name: {k: v for one in parts for k, v in one[name].items()} for name in names}
+    if not parts:
+        return found
+    refused = {name: sum(one["_refused_in_words"][name] for one in parts) for name in names}
+    return {**found, **{name: parts[0][name] for name in ("_seed", "_tmpfs")}, "_refused_in_words": refused,
+            "_not_survived": [text for one in parts for text in one["_not_survived"]]}  # fmt: skip
+
+
+def _each(script: str, name: str, *arguments: str, whole: bool = False) -> dict[str, Any]:
+    """What is printed of one stage or reader (all with `whole`), kept by itself: an interrupted part goes on with the next."""
     place = PLACE / script.removesuffix(".py") / f"{content_hash([name, arguments, _sources(script)])[:16]}.json"
     if not place.is_file() and os.environ.get(ONLY_FINISHED):
         return {}
     if not place.is_file():
-        write_json(place, next(value for key, value in _run(script, "--only", name, *arguments).items() if key == name))
+        printed = _run(script, "--only", name, *arguments)
+        write_json(place, printed if whole else printed[name])
     return read_json(place)
 
 
@@ -68,9 +89,10 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "canary": ("canary.py", lambda: _run("canary.py", "--json")),
     "wheel": ("wheel_check.py", lambda: _run("wheel_check.py")),
     "endpoint": ("faulty_endpoint.py", lambda: _run("faulty_endpoint.py", "--json")),
-    "faults": ("faults.py", lambda: _run("faults.py")),
+    "faults": ("faults.py", _faults),
     "ray": ("ray_faults.py", lambda: _run("ray_faults.py", "--no-growth")),
     "gpu": ("../benchmarks/gpu.py", lambda: _run("../benchmarks/gpu.py")),
+    "kills_default_model": ("kills_default_model.py", _kills_default_model),
 }
 
 
@@ -119,18 +141,19 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
 
 
 def evidence() -> dict[str, Any]:
-    """{kills: {stage: [identical, total]}, fuzz: {reader: [inputs, crashes, executed]}, canary_leaks, foreign_connections,
-    wheel_main_job, endpoint, faults, ray, gpu, missing, parts}; None for what is not measured."""
+    """{kills: {stage: [identical, total]}, kills_default_model, fuzz: {reader: [inputs, crashes, executed]}, canary_leaks,
+    foreign_connections, wheel_main_job, endpoint, faults, ray, gpu, missing, parts}; None for what is not measured."""
     started, counted = time.perf_counter(), ("lost", "repeated", "leaked", "n_requests", "n_faults")
     sys.path.insert(0, str(ROOT))
     kept = {name: one for name in PARTS if (one := part(name)) is not None}
     found: dict[str, Any] = {name: kept[name]["found"] if name in kept else {} for name in PARTS}
-    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu = (found[name] for name in PARTS)
+    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu, default = (found[name] for name in PARTS)
     header = made("make evidence TOPIC=reliability", SEED, time.perf_counter() - started,
                   {name: content_hash(one) for name, one in kept.items()})  # fmt: skip
     return {
         "_made": header,
-        "kills": {name: [one["identical"], one["kills"]] for name, one in killed.items()} or None,
+        "kills": _identical(killed),
+        "kills_default_model": _identical(default),
         "fuzz": {name: [one["inputs"], one["crashes"] + one["slow"], one["executed"]] for name, one in spoilt.items()} or None,
         "canary_leaks": canary.get("leaks"),
         "foreign_connections": canary.get("connections"),
@@ -142,6 +165,10 @@ def evidence() -> dict[str, Any]:
         "missing": [name for name in PARTS if not kept.get(name, {"whole": False}).get("whole", True)],
         "parts": kept,
     }  # fmt: skip
+
+
+def _identical(killed: dict[str, Any]) -> dict[str, list[int]] | None:
+    return {name: [one["identical"], one["kills"]] for name, one in killed.items()} or None
 
 
 def evidence_quick() -> bool:

@@ -29,6 +29,17 @@ def kills_table() -> str:
     return "\n| stage | kills | identical | a whole run | files |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
+def kills_default_line() -> str:
+    """The same on the default model, in words."""
+    kills = _part("kills_default_model")
+    if not kills:
+        return LATER
+    n, same = (sum(one[name] for one in kills.values()) for name in ("kills", "identical"))
+    seconds = [one["seconds"] for one in kills.values()]
+    return (f"{same} of {n} kills of {len(kills)} stages, whose whole runs take {min(seconds):.0f} to {max(seconds):.0f} s, "
+            "ended identical.")  # fmt: skip
+
+
 def faults_table() -> str:
     """Fault by stage: how many were survived, of how many."""
     faults = {name: one for name, one in (_part("faults") or {}).items() if not name.startswith("_")}
@@ -113,4 +124,4 @@ def gpu_table() -> str:
             f"{wait['per_further_token']:.2f} times a token (it looks every {wait['looks_every']} tokens).{left}\n")  # fmt: skip
 
 
-PLACES = (kills_table, faults_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, gpu_table)
+PLACES = (kills_table, kills_default_line, faults_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, gpu_table)

@@ -55,5 +55,31 @@ def test_with_only_finished_nothing_is_made(script: Any, monkeypatch: pytest.Mon
 
 
 def test_every_part_has_its_script(script: Any) -> None:
-    assert {"kills", "fuzz", "canary", "wheel", "endpoint", "faults", "ray", "gpu"} == set(script.PARTS)
+    known = {"kills", "kills_default_model", "fuzz", "canary", "wheel", "endpoint", "faults", "ray", "gpu"}
+    assert known == set(script.PARTS)
     assert all((ROOT / "scripts" / file).is_file() for file, _ in script.PARTS.values())
+
+
+def test_faults_of_the_stages_are_put_together(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def printed(_: str, name: str, **__: Any) -> dict[str, Any]:
+        if name == "report":
+            return {}  # not finished yet
+        lost = ["torn, screen: differs"] if name == "screen" else []
+        return {"torn": {name: [5 - len(lost), 5]}, "two": {}, "_refused_in_words": {"torn": 2, "two": 0},
+                "_seed": 0, "_tmpfs": True, "_not_survived": lost}  # fmt: skip
+
+    monkeypatch.setattr(script, "_each", printed)
+    found = script._faults()
+    assert found["torn"]["screen"] == [4, 5] and found["torn"]["extract"] == [5, 5] and "report" not in found["torn"]
+    assert found["two"] == {} and found["_refused_in_words"] == {"torn": 14, "two": 0}
+    assert found["_not_survived"] == ["torn, screen: differs"]
+
+
+def test_stages_of_the_default_model_are_those_of_the_tiny_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script, tiny = importlib.import_module("kills_default_model"), importlib.import_module("kills").stages()
+    found = script.stages()
+    assert list(found) == list(tiny) and [one[0] for one in found.values()] == [one[0] for one in tiny.values()]
+    assert all("model" not in one and "--sae" not in one and "blocks.1.hook_resid_post" not in one for one in found.values())
+    for name in ("kills_default_model", "kills"):
+        sys.modules.pop(name, None)
