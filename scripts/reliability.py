@@ -10,7 +10,8 @@ canary     a whole job searched for planted keys, and for connections that nobod
 wheel      the wheel, alone in an empty environment, runs the main job: wheel_check.py
 faults     full disks, torn and missing files, clocks, two processes, read-only folders, memory: faults.py
 endpoint   200 features explained at an endpoint that fails three times in ten: faulty_endpoint.py
-ray        workers killed, the head started again, a full disk on a real cluster: ray_faults.py, where Ray is installed
+ray        workers killed, the head started again, a full disk on a real cluster: ray_faults.py, where Ray is installed; its
+           time with more workers (ray_growth), on an idle machine: ray_growth.py
 gpu        agreement with the CPU, waiting, speed beside floors and peers: benchmarks/gpu.py, where there is a GPU
 
 A part is kept, under runs/reliability and in the evidence file itself, with the hash of the scripts that made it and the
@@ -93,6 +94,7 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "ray": ("ray_faults.py", lambda: _run("ray_faults.py", "--no-growth")),
     "gpu": ("../benchmarks/gpu.py", lambda: _run("../benchmarks/gpu.py")),
     "kills_default_model": ("kills_default_model.py", _kills_default_model),
+    "ray_growth": ("ray_growth.py", lambda: _run("ray_growth.py")),
 }
 
 
@@ -119,7 +121,7 @@ def part(name: str) -> dict[str, Any] | None:
 
 def _possible(name: str) -> bool:
     """Whether a part can be measured on this machine."""
-    if name == "ray":
+    if name.startswith("ray"):
         return importlib.util.find_spec("ray") is not None
     if name == "gpu":
         import torch
@@ -142,12 +144,12 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
 
 def evidence() -> dict[str, Any]:
     """{kills: {stage: [identical, total]}, kills_default_model, fuzz: {reader: [inputs, crashes, executed]}, canary_leaks,
-    foreign_connections, wheel_main_job, endpoint, faults, ray, gpu, missing, parts}; None for what is not measured."""
+    foreign_connections, wheel_main_job, endpoint, faults, ray, ray_growth, gpu, missing, parts}; None: not measured."""
     started, counted = time.perf_counter(), ("lost", "repeated", "leaked", "n_requests", "n_faults")
     sys.path.insert(0, str(ROOT))
     kept = {name: one for name in PARTS if (one := part(name)) is not None}
     found: dict[str, Any] = {name: kept[name]["found"] if name in kept else {} for name in PARTS}
-    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu, default = (found[name] for name in PARTS)
+    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu, default, growth = (found[name] for name in PARTS)
     header = made("make evidence TOPIC=reliability", SEED, time.perf_counter() - started,
                   {name: content_hash(one) for name, one in kept.items()})  # fmt: skip
     return {
@@ -161,6 +163,7 @@ def evidence() -> dict[str, Any]:
         "endpoint": {name: endpoint[name] for name in counted} if endpoint else None,
         "faults": {name: one for name, one in faults.items() if not name.startswith("_")} or None,
         "ray": {name: ray[name] for name in ("workers_killed", "lost", "repeated", "identical")} if ray else None,
+        "ray_growth": growth or None,
         "gpu": gpu or None,
         "missing": [name for name in PARTS if not kept.get(name, {"whole": False}).get("whole", True)],
         "parts": kept,

@@ -95,17 +95,21 @@ def ray_line() -> str:
     one = _part("ray")
     if not one:
         return LATER
-    grown = ""
-    if growth := one.get("growth"):
-        jobs = growth["here_without_ray"]
-        told = "; ".join(
-            f"{job} {alone:.0f} s without Ray, " + ", ".join(f"{row[job]:.0f} s with {n}" for n, row in growth["workers"].items())
-            for job, alone in jobs.items()
-        )
-        grown = f" What a cluster costs on {growth['cores']} cores with a load of {growth['load_before']:.0f}: {told} workers."
     return (f"{one['workers_killed']} workers killed, the head restarted {one['heads_restarted']} times, {one['disks_filled']} "
             f"disks filled: {one['lost']} rows lost, {one['repeated']} repeated, all files "
-            f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine.{grown}")  # fmt: skip
+            f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine.")  # fmt: skip
+
+
+def ray_growth_table() -> str:
+    """Seconds of the jobs without Ray and with more and more workers."""
+    one = _part("ray_growth")
+    if not one:
+        return LATER
+    rows = [f"| {job} | {alone:.1f} s | " + " | ".join(f"{row[job]:.1f} s" for row in one["workers"].values()) + " |"
+            for job, alone in one["without_ray"].items()]  # fmt: skip
+    heads = " | ".join(f"{n} worker{'s' * (n != '1')}" for n in one["workers"])
+    return (f"\n| job | without Ray | {heads} |\n|---|---{'|---' * len(one['workers'])}|\n" + "\n".join(rows)
+            + f"\n\n{one['cores']} cores, load {one['load_before']:.1f} before.\n")  # fmt: skip
 
 
 def gpu_table() -> str:
@@ -124,4 +128,7 @@ def gpu_table() -> str:
             f"{wait['per_further_token']:.2f} times a token (it looks every {wait['looks_every']} tokens).{left}\n")  # fmt: skip
 
 
-PLACES = (kills_table, kills_default_line, faults_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, gpu_table)
+PLACES = (
+    kills_table, kills_default_line, faults_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, ray_growth_table,
+    gpu_table,
+)
