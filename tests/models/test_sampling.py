@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.base.errors import WorkbenchError
-from workbench.models.sampling import Sampling, draw, draw_uniforms, invert
+from workbench.models.sampling import Sampling, _nucleus, draw, draw_uniforms, invert
 
 
 @settings(max_examples=80, deadline=None)
@@ -48,6 +48,16 @@ def test_top_p_keeps_the_likeliest_tokens_only() -> None:
     uniforms = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert set(draw(logits, uniforms, Sampling(top_p=0.79)).tolist()) == {0, 1}
     assert set(draw(logits, uniforms, Sampling(top_p=0.01)).tolist()) == {0}
+
+
+@pytest.mark.parametrize(("vocab", "sharpness"), [(400, 1), (5000, 0), (5000, 1), (5000, 4), (49152, 3)])
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+def test_the_short_sort_keeps_what_a_whole_sort_keeps(vocab: int, sharpness: float, top_p: float) -> None:
+    logits = torch.randn(6, vocab, generator=torch.Generator().manual_seed(vocab)) * sharpness
+    weights = torch.softmax(logits + torch.linspace(0, 1e-3, vocab), dim=-1)  # no two alike
+    ordered, order = weights.sort(dim=-1, descending=True)
+    ordered[ordered.cumsum(dim=-1) - ordered >= top_p] = 0.0
+    assert torch.equal(_nucleus(weights, top_p), torch.zeros_like(weights).scatter(-1, order, ordered))
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:

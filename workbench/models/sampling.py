@@ -13,6 +13,7 @@ from ..base.errors import WorkbenchError
 from ..base.randomness import generator
 
 _CHUNK = 256
+_LIKELIEST, _ROUNDING = 512, 1e-4
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,24 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _nucleus(weights: Tensor, top_p: float) -> Tensor:
-    ordered, order = weights.sort(dim=-1, descending=True)
-    ordered[ordered.cumsum(dim=-1) - ordered >= top_p] = 0.0  # the likeliest token always stays
-    return torch.zeros_like(weights).scatter(-1, order, ordered)
+    """The weights [n_rows, vocab] without those beyond the likeliest that reach top_p.
+
+    On a CPU a whole vocabulary is sorted only in rows whose _LIKELIEST tokens do not reach it: a sort takes longer than a
+    small model's pass. On a GPU it is cheap, and asking which rows those are would wait for the device at every token.
+    """
+    if weights.device.type != "cpu" or weights.shape[-1] <= _LIKELIEST:
+        return _cut(weights, *weights.sort(dim=-1, descending=True), top_p)
+    ordered, order = weights.topk(_LIKELIEST, dim=-1)
+    kept = _cut(weights, ordered, order, top_p)
+    wide = ordered.sum(dim=-1) < top_p + _ROUNDING
+    if wide.any():
+        kept[wide] = _cut(weights[wide], *weights[wide].sort(dim=-1, descending=True), top_p)
+    return kept
+
+
+def _cut(weights: Tensor, ordered: Tensor, order: Tensor, top_p: float) -> Tensor:
+    before = ordered.cumsum(dim=-1) - ordered
+    return torch.zeros_like(weights).scatter(-1, order, ordered.where(before < top_p, 0.0))  # the likeliest always stays
 
 
 def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
