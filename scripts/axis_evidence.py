@@ -11,7 +11,7 @@ n_roles, n_rollouts, pcs_for_70, cos_axis_pc1, cos_axis_pc1_interval, ends_rank_
 drift_speed {domain: [value, low, high]}, ratio_to_coding, drift                                     axis_drift
 capping [{percentile, blocks, harm, capability}], capping_sweep                                      axis_capping
 jailbreak {arm: [rate, low, high]}, jailbreak_table                                                  axis_jailbreak
-self_description, self_description_base                                                              axis_self_description
+self_description, self_description_base, self_description_base_tuned                                 axis_self_description
 gardener {nearest, axis_position, drift_risk}, place                                                 axis_place
 """
 

@@ -5,10 +5,12 @@
     python scripts/axis_map.py --piece space
 
 Pieces: space (60 characters x 12 questions x 2 prompts x 64 tokens on the default model, the space, the traits in it), other (the
-same on gemma3-270m, a base model of another family, in plain text), compared (both spaces), decomposed (the axis and three
-characters on the default SAE, with the labels of the shelf). About 80 CPU minutes on two slow cores in bfloat16: 20 for the
-default model, 40 for the other, 1 for the comparison, 15 for the decompositions. Rollouts and grades lie under runs/axis-MODEL
-and are taken up again; a finished piece is kept in runs/axis/map as long as what it was made from stands.
+same on gemma3-270m, a base model of another family, in plain text), compared (both spaces), tuned and compared_tuned (the other
+after a short fine-tune on chats, the adapter of `make evidence TOPIC=prevention_pair`: the same pretraining before and after it),
+decomposed (the axis and three characters on the default SAE, with the labels of the shelf). About 80 CPU minutes on two slow
+cores in bfloat16: 15 for the default model, 20 each for the others, 1 for a comparison, 15 for the decompositions. Rollouts and
+grades lie under runs/axis-MODEL and are taken up again; a finished piece is kept in runs/axis/map as long as what it was made
+from stands.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from axis_pieces import kept, pieces
+from axis_pieces import Missing, kept, pieces
 
 from workbench.base.store import content_hash, sha256_file
 
@@ -29,16 +31,18 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL, OTHER, DTYPE, SEED = "smollm2-135m-instruct", "gemma3-270m", "bfloat16", 0
 SAE = f"{MODEL}/blocks.15.hook_resid_post"
 RUNS, PLACE, IMAGES = ROOT / "runs", ROOT / "runs" / "axis" / "map", ROOT / "docs" / "images"
+TUNED, ADAPTER = f"{OTHER}-chat", RUNS / "prevention" / "pair" / f"{OTHER}-chat"
+"""The other model after its fine-tune on chats, and where that lies."""
 BATCH_SIZE, N_FEATURES = 60, 15
 SPACE_RULE = 2
 """Raised when what is said of a space changes: its piece is then made again, from the same answers."""
 CHARACTERS = ("ghost", "poet", "reviewer")
-HOOKS = {MODEL: "blocks.15.hook_resid_post", OTHER: "blocks.9.hook_resid_post"}
+HOOKS = {MODEL: "blocks.15.hook_resid_post", OTHER: "blocks.9.hook_resid_post", TUNED: "blocks.9.hook_resid_post"}
 
 
 def part() -> dict[str, Any]:
     """{n_roles, n_rollouts, pcs_for_70, cos_axis_pc1, cos_axis_pc1_interval, ends_rank_correlation, map: {space, other, compared,
-    decomposed}}: what docs/evidence/axis.json holds of the map. Runs what is missing."""
+    tuned, compared_tuned, decomposed}}: what docs/evidence/axis.json holds of the map. Runs what is missing."""
     found = pieces(PIECES, piece)
     top = ("n_roles", "n_rollouts", "pcs_for_70", "cos_axis_pc1", "cos_axis_pc1_interval", "ends_rank_correlation")
     return {**{name: found.get("space", {}).get(name) for name in top}, "map": found}
@@ -57,8 +61,17 @@ def inputs() -> dict[str, str]:
 def piece(name: str) -> dict[str, Any]:
     """A piece, from its file as long as that stands."""
     made_from = [name, inputs(), [MODEL, OTHER, DTYPE, SEED, N_FEATURES, CHARACTERS]]
-    rule = [SPACE_RULE] if name in ("space", "other") else []
+    rule: list[Any] = [SPACE_RULE] if name in ("space", "other", "tuned") else []
+    if name.endswith("tuned"):
+        if not (weights := ADAPTER / "adapter_model.safetensors").is_file():
+            raise Missing(f"{name}: {ADAPTER} holds no adapter; make evidence TOPIC=prevention_pair makes it")
+        rule.append(sha256_file(weights))
     return kept(PLACE / f"{name}.json", [*made_from, *rule], PIECES[name])
+
+
+def source(name: str) -> str:
+    """What `load_model` knows a model of this script by."""
+    return f"{OTHER}+{ADAPTER}" if name == TUNED else name
 
 
 @cache
@@ -68,7 +81,7 @@ def run(name: str) -> Any:
     from workbench.axis.space.mapping import map_roles
     from workbench.models.loading import load_model
 
-    model, design = load_model(name, dtype=DTYPE), RoleDesign(batch_size=BATCH_SIZE)
+    model, design = load_model(source(name), dtype=DTYPE), RoleDesign(batch_size=BATCH_SIZE)
     return map_roles(model, RUNS / f"axis-{name}", design=design, hook=HOOKS[name], seed=SEED)
 
 
@@ -80,6 +93,11 @@ def space() -> dict[str, Any]:
 def other() -> dict[str, Any]:
     """The space of the other model, which was never taught a chat format."""
     return _space(OTHER)
+
+
+def tuned() -> dict[str, Any]:
+    """The space of the other model after its fine-tune."""
+    return _space(TUNED)
 
 
 def _space(name: str, *, images: bool = False) -> dict[str, Any]:
@@ -109,13 +127,22 @@ def _traits() -> list[str]:
 
 
 def compared() -> dict[str, Any]:
-    """Both spaces beside each other."""
+    """The spaces of both families beside each other."""
+    return _compared(MODEL, OTHER, "axis_two_models.svg")
+
+
+def compared_tuned() -> dict[str, Any]:
+    """The space before and after the fine-tune."""
+    return _compared(OTHER, TUNED, "axis_tuned.svg")
+
+
+def _compared(one: str, two: str, image: str) -> dict[str, Any]:
     from workbench.axis.space.comparison import compare_spaces
     from workbench.reports.axis.space import positions_figure
 
-    found = compare_spaces(run(MODEL).vectors, run(OTHER).vectors, seed=SEED)
-    positions_figure(found).save(IMAGES / "axis_two_models.svg")
-    return found.to_json()
+    found = compare_spaces(run(one).vectors, run(two).vectors, seed=SEED)
+    positions_figure(found).save(IMAGES / image)
+    return {**found.to_json(), "models": [one, two]}
 
 
 def decomposed() -> dict[str, Any]:
@@ -153,7 +180,10 @@ def _told(parts: Any) -> dict[str, Any]:
             "warnings": list(parts.warnings)}  # fmt: skip
 
 
-PIECES: dict[str, Callable[[], dict[str, Any]]] = {"space": space, "other": other, "compared": compared, "decomposed": decomposed}
+PIECES: dict[str, Callable[[], dict[str, Any]]] = {
+    "space": space, "other": other, "compared": compared, "tuned": tuned, "compared_tuned": compared_tuned,
+    "decomposed": decomposed,
+}  # fmt: skip
 
 
 def main() -> int:
@@ -161,7 +191,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--piece", choices=tuple(PIECES))
     given = parser.parse_args()
-    json.dump(piece(given.piece) if given.piece else part(), sys.stdout, indent=1)
+    try:
+        json.dump(piece(given.piece) if given.piece else part(), sys.stdout, indent=1)
+    except Missing as what:
+        print(what, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -3,6 +3,7 @@
     python scripts/axis_map.py                        # the axis, under runs/axis-smollm2-135m-instruct
     python scripts/axis_self_description.py           # some 25 CPU minutes on two slow cores, bfloat16
     python scripts/axis_self_description.py --base    # gemma3-270m along its own axis, if runs/axis-gemma3-270m is there
+                                                      # and along that of its fine-tune on chats, if axis_map.py made it
 
 20 questions x 2 samples at six doses (.1, .2, .3 token norms, both ways), and two covariance-matched random directions at the
 same norm and at the same KL. Every batch of replies is kept under runs/axis-MODEL/self_description and taken up again.
@@ -24,12 +25,21 @@ BASE = "gemma3-270m"
 
 
 def part() -> dict[str, Any]:
-    """{self_description: {base, doses, helpers, validation, ...}, self_description_base: the same of the base model, or null
-    where its axis is not there}: what docs/evidence/axis.json holds of it. Runs what is missing."""
+    """{self_description: {base, doses, helpers, validation, ...}, self_description_base: the same of the base model along its own
+    axis, self_description_base_tuned: and along the axis of its fine-tune on chats; null where that axis is not there}: what
+    docs/evidence/axis.json holds of it. Runs what is missing."""
     run, also = _base_run(), [N_SAMPLES, N_RANDOM, TOKENS, inputs()]
     instruct = capping.kept("instruct", lambda: _study(capping.MODEL, capping.RUN), _place(capping.RUN), also=also)
-    base = capping.kept("base", lambda: _study(BASE, run), _place(run), also=also) if _axis_file(run).is_file() else None
-    return {"self_description": instruct, "self_description_base": base}
+    return {"self_description": instruct, "self_description_base": _base("base", run),
+            "self_description_base_tuned": _base("base_tuned", _tuned_run())}  # fmt: skip
+
+
+def _base(name: str, along: Path) -> dict[str, Any] | None:
+    """The base model along the axis of that run; None where there is none."""
+    if not _axis_file(along).is_file():
+        return None
+    also = [N_SAMPLES, N_RANDOM, TOKENS, inputs(), sha256_file(_axis_file(along))]
+    return capping.kept(name, lambda: _study(BASE, along), _place(along), also=also)
 
 
 def inputs() -> dict[str, str]:
@@ -74,8 +84,13 @@ def _base_run() -> Path:
     return capping.ROOT / "runs" / f"axis-{BASE}"
 
 
+def _tuned_run() -> Path:
+    return capping.ROOT / "runs" / f"axis-{BASE}-chat"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", action="store_true", help="the base model alone")
-    found = _study(BASE, _base_run()) if parser.parse_args().base else part()
+    runs = {"base": _base_run(), "base_tuned": _tuned_run()}
+    found = {name: _base(name, run) for name, run in runs.items()} if parser.parse_args().base else part()
     print(json.dumps(found, indent=1))
