@@ -37,7 +37,7 @@ from workbench.base.store import content_hash, read_json, sha256_file, write_jso
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, PLACE = ROOT / "docs" / "evidence" / "reliability.json", ROOT / "runs" / "reliability"
-SEED, N_KILLS, N_INPUTS = 0, 100, 10_000
+SEED, N_KILLS, N_INPUTS, FAULT_SIZES = 0, 100, 10_000, ("--most", "40", "--times", "3")
 ONLY_FINISHED, EACH = "RELIABILITY_ONLY_FINISHED", ("kills", "kills_default_model", "fuzz", "faults")
 """The variable that makes nothing; the parts of which some may be finished."""
 
@@ -63,7 +63,7 @@ def _kills_default_model() -> dict[str, Any]:
 def _faults() -> dict[str, Any]:
     from kills import stages
 
-    parts = [one for name in stages() if (one := _each("faults.py", name, whole=True))]
+    parts = [one for name in stages() if (one := _each("faults.py", name, *FAULT_SIZES, whole=True))]
     names = [name for name in (parts[0] if parts else {}) if not name.startswith("_")]
     found: dict[str, Any] = {name: {k: v for one in parts for k, v in one[name].items()} for name in names}
     if not parts:

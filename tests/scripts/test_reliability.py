@@ -61,7 +61,8 @@ def test_every_part_has_its_script(script: Any) -> None:
 
 
 def test_faults_of_the_stages_are_put_together(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def printed(_: str, name: str, **__: Any) -> dict[str, Any]:
+    def printed(_: str, name: str, *sizes: str, whole: bool) -> dict[str, Any]:
+        assert sizes and whole
         if name == "report":
             return {}  # not finished yet
         lost = ["torn, screen: differs"] if name == "screen" else []
