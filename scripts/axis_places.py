@@ -160,11 +160,44 @@ def axis_parts_table(found: dict[str, Any]) -> str:
     return _table(("feature", "label", "share of the axis"), rows) + told
 
 
+def _alike(found: dict[str, Any]) -> str:
+    """How alike two spaces are, each figure with what permuted characters give."""
+    measures = {"positions": "rank correlation of positions on the axes", "first_component": "|r| of the first components",
+                "rsa": "correlation of distances"}  # fmt: skip
+    told = []
+    for name, words in measures.items():
+        one = found[name]
+        told.append(f"{words} {_span(one['value'], *one['interval'])} (permuted 95%: {one['null_q95']:.2f}, p {one['p']:.3f})")
+    return "; ".join(told)
+
+
 @of("map", "compared")
 def axis_models_line(found: dict[str, Any]) -> str:
-    """The two models side by side."""
-    positions = found["positions"]
-    return f"rank correlation of positions {_span(positions['value'], *positions['interval'])} (p {positions['p']:.3f})"
+    """The two families side by side."""
+    carried = found["carried"]
+    return (
+        f"{_alike(found)}; the axis, carried over by a linear map of the characters, has cosine {carried['cos']:.2f} with the "
+        f"other's own (permuted 95%: {carried['null_q95']:.2f}, p {carried['p']:.3f})"
+    )
+
+
+@of("map", "compared_tuned")
+def axis_tuned_line(found: dict[str, Any]) -> str:
+    """Before and after the fine-tune."""
+    axes = found["axes"]
+    null = f"axes of the same single character, 95%: {axes['null_q95']:.3f}"
+    return f"{_alike(found)}; cosine of the axes {axes['cos']:.3f} ({null})"
+
+
+@of("map", "other")
+def axis_other_line(found: dict[str, Any]) -> str:
+    """The space of the base model by itself."""
+    ends, null = found["ends"], found["cos_axis_pc1_null"]
+    return (
+        f"rank correlation {ends['rank_correlation']:.2f} with the published ends (p {ends['p']:.2g}); |cos| of its axis and "
+        f"first component {_span(null['cos'], *null['interval'])} (single characters 95%: {null['null_q95']:.2f}), "
+        f"{found['pcs_for_70']} components for 70%"
+    )
 
 
 @of("drift_speed")
@@ -191,30 +224,38 @@ def axis_drift_ratio_line(found: dict[str, Any]) -> str:
     return "ratio to coding: " + "; ".join(told)
 
 
-@of("capping_sweep")
-def axis_capping_line(found: dict[str, Any]) -> str:
-    """What the sweep says."""
-    return " ".join(found["sentences"])
+@of("drift", "features")
+def axis_moved_table(found: dict[str, Any]) -> str:
+    """The features that carry most of the drift of the last turns, by domain."""
+    rows = []
+    for domain, both in found.items():
+        for one in both["history"]["features"][:3]:
+            part = _span(one["part"], *one["interval"], digits=4) if one["interval"] else f"{one['part']:.4f}"
+            rows.append((domain, one["feature"], one["label"] or "(no label)", part, f"{one['p_random']:.2f}",
+                         "" if one["p_placebo"] is None else f"{one['p_placebo']:.2f}"))  # fmt: skip
+    return _table(("domain", "feature", "label", "part of the drift, norms", "p among random directions", "among placebos"), rows)
 
 
-@of("jailbreak")
-def axis_jailbreak_table(found: dict[str, Any]) -> str:
-    """Success rates by arm."""
-    return _table(("arm", "success"), [(arm, f"{v:.0%} [{low:.0%}, {high:.0%}]") for arm, (v, low, high) in found.items()])
+@of("drift", "prediction")
+def axis_prediction_line(found: dict[str, Any]) -> str:
+    """The position from the user's message."""
+    told = []
+    for name, one in found.items():
+        null, beyond = f"permuted 95%: {one['null_q95']:.2f}, p {one['p']:.3f}", _span(one["beyond"], *one["beyond_interval"])
+        told.append(f"{name} R² {_span(one['r2'], *one['interval'])} ({null}), beyond the domain's mean {beyond}")
+    return "; ".join(told)
 
 
-@of("jailbreak_table")
-def axis_jailbreak_line(found: dict[str, Any]) -> str:
-    """Whether the claim can be tested here."""
-    return "testable" if found["testable"] else f"not testable here: {found['why_not']}"
-
-
-@of("gardener")
-def axis_gardener_line(found: dict[str, Any]) -> str:
-    """Where the Gardener lands."""
-    known = {name: three for name, three in found["drift_risk"].items() if None not in three}
-    risk = "; ".join(f"{name} {_span(*three, digits=4)}" for name, three in known.items())
-    return (
-        f"with its full document it cannot be told from {', '.join(found['nearest'])}; position "
-        f"{_span(*found['axis_position'])}; drift per turn in norms: {risk or 'not measured'}"
-    )
+@of("drift", "levels")
+def axis_levels_table(found: dict[str, Any]) -> str:
+    """One persona at four levels of specification, in two kinds of talk."""
+    rows = []
+    for domain, one in found.items():
+        for name, group in one["groups"].items():
+            effect, against = group["effects"]["drift_per_turn"], (one["compared"].get(name) or {}).get("drift_per_turn")
+            less = against and _span(against["difference"]["value"], *against["difference"]["interval"], digits=4)
+            rows.append((domain, name, _span(effect["value"], *effect["interval"], digits=4), f"{effect['p_random']:.2f}",
+                         less or ""))  # fmt: skip
+    reference = next(iter(found.values()))["reference"]
+    columns = ("talk", "persona", "drift per turn, norms", "p among random directions", f"less that of {reference}")
+    return _table(columns, rows)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import axis_places
+import axis_use_places  # noqa: F401  # adds its places to those of axis_places
 import claims_places
 import comparison_places
 import decomposition_places
