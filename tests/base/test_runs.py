@@ -104,3 +104,18 @@ def test_a_stage_whose_file_was_cut_or_lost_is_not_whole_and_its_folders_may_be_
         run.mark_done("old", "k", files=["labels"])
         run.manifest["stages"]["old"].pop("sizes")  # as older versions wrote it
         assert run.is_whole("old")
+
+
+def test_all_parts_may_be_cleaned_away_but_none_lost_or_cut(tmp_path):
+    names = ("1", "2")
+    for name in names:
+        (tmp_path / name).write_text("activations")
+    with RunFolder.open(tmp_path) as run:
+        run.mark_done("a", "k", files=[], parts=names)
+        assert run.is_whole("a") and "parts" not in run.info("a")
+        (tmp_path / "1").write_text("activ")
+        assert not run.is_whole("a")
+        (tmp_path / "1").unlink()
+        assert not run.is_whole("a")
+        (tmp_path / "2").unlink()
+        assert run.is_whole("a")

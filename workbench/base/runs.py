@@ -57,15 +57,21 @@ class RunFolder:
         return self.manifest["stages"].get(stage, {}).get("key") == key
 
     def is_whole(self, stage: str, *, editable: bool = False) -> bool:
-        """Whether the files of a finished stage are there and, unless people may edit them, as long as they were."""
+        """Whether the files of a finished stage are there and, unless people may edit them, as long as they were; so are its
+        `parts`, or none is there (cleaned away)."""
         info = self.info(stage)
-        sizes = {} if editable else info.get("sizes", {})
-        paths = {name: self.path / name for name in info.get("files", ())}
-        return all(p.exists() and (name not in sizes or p.stat().st_size == sizes[name]) for name, p in paths.items())
+        files, sizes = info.get("files", ()), info.get("sizes", {})
+        paths = {name: self.path / name for name in {*files, *sizes}}
+        there = {name for name, path in paths.items() if path.exists()}
+        parts = paths.keys() - set(files)
+        cut = [name for name in there & sizes.keys() if paths[name].stat().st_size != sizes[name]]
+        return there >= set(files) and (not there & parts or there >= parts) and (editable or not cut)
 
     def mark_done(self, stage: str, key: str, **info: Any) -> None:
-        """Record that `stage` is finished with `key`; `info` (JSON values) is kept beside it, with the sizes of its `files`."""
-        sizes = {name: file.stat().st_size for name in info.get("files", ()) if (file := self.path / name).is_file()}
+        """Record that `stage` is finished with `key`; `info` (JSON values) is kept beside it, with the sizes of its `files` and
+        of the `parts` that it can do without."""
+        names = [*info.get("files", ()), *info.pop("parts", ())]  # a part's name is kept with its size alone
+        sizes = {name: file.stat().st_size for name in names if (file := self.path / name).is_file()}
         entry = {"key": key, "finished": datetime.now(UTC).isoformat(timespec="seconds"), **info, "sizes": sizes}
         stages = {**self.manifest["stages"], stage: entry}
         # The file first: if it cannot be written, the object must not claim that the stage is done.

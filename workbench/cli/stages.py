@@ -276,25 +276,20 @@ class Job:
     def _make_vector(self) -> dict[str, Any]:
         from workbench.decomposition.checks import check_trained_on
         from workbench.personas.extraction import extract
+        from workbench.personas.parts import part_names
 
         if self.site:  # before minutes of rollouts that this SAE could not decompose
             check_trained_on(self.model.description(), self.sae)
         self.vector = extract(
-            self.trait,
-            self.model,
-            judge=self.judge.make(),
-            out=self.folder,
-            hook=self.hook,
-            choose=self.config.choose or "separability",
-            token_hooks=self.token_hooks,
-            design=self.config.design,
-            server=self.config.server,
-            seed=self.config.seed,
-        )
+            self.trait, self.model, judge=self.judge.make(), out=self.folder, hook=self.hook,
+            choose=self.config.choose or "separability", token_hooks=self.token_hooks, design=self.config.design,
+            server=self.config.server, seed=self.config.seed,
+        )  # fmt: skip
         self.vector.save(self.folder / "vector")
         note(what_was_judged(self.vector.evidence, self.folder))
         where = {"trait": self.trait.name, "hook": str(self.vector.hook), "folder": str(self.folder / "vector")}
-        return {"files": self._saved("vector"), "summary": {**where, **self.vector.evidence}}
+        answers, activations = (part_names(self.folder, kind) for kind in ("rollouts", "activations"))
+        return {"files": self._saved("vector") + answers, "parts": activations, "summary": {**where, **self.vector.evidence}}
 
     def _make_decomposition(self) -> dict[str, Any]:
         from workbench.decomposition.decompose import decompose
