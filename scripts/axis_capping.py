@@ -46,7 +46,7 @@ def inputs() -> dict[str, str]:
     from workbench.axis.roles import jailbreak_personas
     from workbench.axis.scripts import benign_role_play, reminder
 
-    known = {"axis": RUN / "vector" / "persona_vector.json", "placebos": PLACEBOS / "placebo_vectors.json"}
+    known = {"axis": RUN / "vector" / "persona_vector.safetensors", "placebos": PLACEBOS / "placebo_vectors.safetensors"}
     found = {name: sha256_file(file) for name, file in known.items() if file.is_file()}
     texts = [[one.hash for one in jailbreak_personas()], [[one.system, one.user] for one in benign_role_play()], reminder()]
     return {**found, "texts": content_hash(texts)}

@@ -48,8 +48,8 @@ def inputs() -> dict[str, str]:
     """{name: sha256} of what the figures are made from."""
     from workbench.axis.scripts import load_scripts, scripts_hash
 
-    known = {"axis": RUN / "vector" / "persona_vector.json", "placebos": PLACEBOS / "placebo_vectors.json",
-             "roles": RUN / "roles" / "role_vectors.json"}  # fmt: skip
+    known = {"axis": RUN / "vector" / "persona_vector.safetensors", "placebos": PLACEBOS / "placebo_vectors.safetensors",
+             "roles": RUN / "roles" / "role_vectors.safetensors"}  # fmt: skip
     found = {name: sha256_file(file) for name, file in known.items() if file.is_file()}
     return {**found, "scripts": scripts_hash(load_scripts())}
 

@@ -53,7 +53,7 @@ def inputs() -> dict[str, str]:
     from workbench.axis.questions import bank_hash, question_bank
     from workbench.axis.roles import load_roles
 
-    placebos = RUNS / f"placebos-{MODEL}" / "placebo_vectors.json"
+    placebos = RUNS / f"placebos-{MODEL}" / "placebo_vectors.safetensors"
     return {"roles": content_hash([role.hash for role in load_roles()]), "questions": bank_hash(question_bank()),
             **({"placebos": sha256_file(placebos)} if placebos.is_file() else {})}  # fmt: skip
 

@@ -52,7 +52,7 @@ def inputs() -> dict[str, str]:
     from workbench.axis.roles import gardener_levels
     from workbench.axis.scripts import load_scripts, scripts_hash, steadying_sentences
 
-    known = {"role vectors": RUN / "roles" / "role_vectors.json", "placebos": PLACEBOS / "placebo_vectors.json"}
+    known = {"role vectors": RUN / "roles" / "role_vectors.safetensors", "placebos": PLACEBOS / "placebo_vectors.safetensors"}
     files = {name: sha256_file(file) for name, file in known.items() if file.is_file()}
     texts = {"personas": content_hash([one.hash for one in gardener_levels()]), "questions": bank_hash(question_bank()),
              "scripts": scripts_hash(load_scripts()), "sentences": content_hash(steadying_sentences())}  # fmt: skip

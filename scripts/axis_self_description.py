@@ -38,7 +38,7 @@ def _base(name: str, along: Path) -> dict[str, Any] | None:
     """The base model along the axis of that run; None where there is none."""
     if not _axis_file(along).is_file():
         return None
-    also = [N_SAMPLES, N_RANDOM, TOKENS, inputs(), sha256_file(_axis_file(along))]
+    also = [N_SAMPLES, N_RANDOM, TOKENS, inputs(), _hash(along)]
     return capping.kept(name, lambda: _study(BASE, along), _place(along), also=also)
 
 
@@ -46,9 +46,8 @@ def inputs() -> dict[str, str]:
     """{name: sha256} of what the figures are made from."""
     from workbench.axis.questions import self_description_questions
 
-    files = {f"axis of {name}": _axis_file(run) for name, run in ((capping.MODEL, capping.RUN), (BASE, _base_run()))}
-    found = {name: sha256_file(file) for name, file in files.items() if file.is_file()}
-    return {**found, "questions": content_hash([one.text for one in self_description_questions()])}
+    axis = {"axis": _hash(capping.RUN)} if _axis_file(capping.RUN).is_file() else {}
+    return {**axis, "questions": content_hash([one.text for one in self_description_questions()])}
 
 
 def _study(name: str, run: Path) -> dict[str, Any]:
@@ -78,6 +77,10 @@ def _place(run: Path) -> Path:
 
 def _axis_file(run: Path) -> Path:
     return run / "vector" / "persona_vector.json"
+
+
+def _hash(run: Path) -> str:
+    return sha256_file(_axis_file(run).with_suffix(".safetensors"))  # the JSON says when it was made
 
 
 def _base_run() -> Path:
