@@ -14,7 +14,7 @@ from workbench.base.store import read_json
 
 EVIDENCE = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "axis.json"
 PLACES: list[Callable[[], str]] = []
-Write = Callable[[dict[str, Any]], str]
+Write = Callable[[Any], str]
 
 
 def of(*path: str) -> Callable[[Write], Callable[[], str]]:

@@ -64,7 +64,7 @@ def axis_jailbreak_sentences(found: dict[str, Any]) -> str:
 
 def _claimed(found: dict[str, Any]) -> str:
     base = {name: _share(found["base"][name]) for name in ("other_identity", "helper", "coherent")}
-    rows = [("0", "", base["other_identity"], "", "", base["helper"], base["coherent"])]
+    rows: list[tuple[str, ...]] = [("0", "", base["other_identity"], "", "", base["helper"], base["coherent"])]
     for one in found["doses"]:
         beyond = [one["beyond"].get(name, {}).get("other_identity") for name in ("random, equal norm", "random, equal KL")]
         mine = one["axis"]
