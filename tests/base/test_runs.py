@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -119,3 +120,11 @@ def test_all_parts_may_be_cleaned_away_but_none_lost_or_cut(tmp_path):
         assert not run.is_whole("a")
         (tmp_path / "2").unlink()
         assert run.is_whole("a")
+
+
+@pytest.mark.parametrize("spoilt", [{"sizes": None}, {"sizes": []}, {"sizes": {"a": "1"}}, {"files": 5}, {"files": [["a"]]},
+                                    {"files": None}, {"files": [7]}])  # fmt: skip
+def test_a_manifest_whose_lists_of_files_are_none_is_refused(tmp_path, spoilt):
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "stages": {"a": {"key": "k", **spoilt}}}))
+    with pytest.raises(WorkbenchError, match="lists no files"), RunFolder.open(tmp_path):
+        pass

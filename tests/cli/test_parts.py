@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.tiny_job import write_tiny_job
+from workbench.base.runs import read_manifest
+from workbench.cli.house.run_shelf import Run
 from workbench.cli.run import run
 
 
@@ -19,14 +21,14 @@ def extracted(folder: Path) -> int:
 
 
 def parts_of(folder: Path) -> dict[Path, bytes]:
-    return {file: file.read_bytes() for file in sorted((folder / "run").glob("**/part-*"))}
+    return {file: file.read_bytes() for kind in ("rollouts", "activations") for file in (folder / "run" / kind).glob("part-*")}
 
 
 def test_a_cut_part_of_a_finished_extraction_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tiny_job(tmp_path)
     assert extracted(tmp_path) == 0
     parts = parts_of(tmp_path)
-    assert len({file.parent for file in parts}) == 4, "with the system prompt and without it"
+    assert len({file.parent for file in parts}) == 2
     for file, content in parts.items():
         if file.name.startswith("part-00000"):
             os.truncate(file, len(content) // 2)
@@ -41,8 +43,8 @@ def test_a_cut_part_of_a_finished_extraction_is_made_again(tmp_path: Path, capsy
 def test_parts_that_were_cleaned_away_are_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_job(tmp_path)
     assert extracted(tmp_path) == 0
-    for file in parts_of(tmp_path):
-        if file.suffix == ".safetensors":
-            file.unlink()
+    assert run(["runs", "clean", str(tmp_path / "run"), "--yes"]) == 0
+    assert {file.suffix for file in parts_of(tmp_path)} == {".parquet"} and not (tmp_path / "run" / "without_system").exists()
     monkeypatch.setattr("workbench.models.loading.load_model", lambda *_, **__: pytest.fail("the model was asked again"))
     assert extracted(tmp_path) == 0
+    assert list(Run(tmp_path / "run", read_manifest(tmp_path / "run" / "manifest.json")).stages) == ["vector"]

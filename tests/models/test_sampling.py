@@ -52,12 +52,19 @@ def test_top_p_keeps_the_likeliest_tokens_only() -> None:
 
 @pytest.mark.parametrize(("vocab", "sharpness"), [(400, 1), (5000, 0), (5000, 1), (5000, 4), (49152, 3)])
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
-def test_the_short_sort_keeps_what_a_whole_sort_keeps(vocab: int, sharpness: float, top_p: float) -> None:
+def test_the_nucleus_is_that_of_a_whole_stable_sort(vocab: int, sharpness: float, top_p: float) -> None:
     logits = torch.randn(6, vocab, generator=torch.Generator().manual_seed(vocab)) * sharpness
-    weights = torch.softmax(logits + torch.linspace(0, 1e-3, vocab), dim=-1)  # no two alike
-    ordered, order = weights.sort(dim=-1, descending=True)
+    weights = torch.softmax(logits.bfloat16().float(), dim=-1)  # many alike
+    ordered, order = weights.sort(dim=-1, descending=True, stable=True)
     ordered[ordered.cumsum(dim=-1) - ordered >= top_p] = 0.0
     assert torch.equal(_nucleus(weights, top_p), torch.zeros_like(weights).scatter(-1, order, ordered))
+
+
+@pytest.mark.parametrize("vocab", [7, 400, 1000])
+@pytest.mark.parametrize("top_p", [0.9, 1.0])
+def test_logits_that_are_no_numbers_draw_a_token_that_exists(vocab: int, top_p: float) -> None:
+    logits, uniforms = torch.full((3, vocab), torch.nan), torch.tensor([0.0, 0.5, 0.999], dtype=torch.float64)
+    assert (draw(logits, uniforms, Sampling(top_p=top_p)) < vocab).all()
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:

@@ -98,6 +98,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     stages = manifest.get("stages") if isinstance(manifest, dict) else None
     if not isinstance(stages, dict) or not all(isinstance(one, dict) for one in stages.values()):
         raise WorkbenchError(f"{path} is not a run manifest", 'an object with "stages"', "delete it to start afresh")
+    for name, one in stages.items():
+        files, sizes = one.get("files", []), one.get("sizes", {})
+        listed = isinstance(files, list) and isinstance(sizes, dict) and all(type(size) is int for size in sizes.values())
+        if not listed or not all(isinstance(file, str) for file in files):
+            raise WorkbenchError(f"{path} lists no files of the stage {name!r}", '"files", names, and "sizes", bytes by name',
+                                 "delete it to start afresh")  # fmt: skip
     if type(manifest.get("schema", 0)) is not int:
         raise WorkbenchError(f"{path} has the schema {manifest['schema']!r}", "a whole number", "delete it to start afresh")
     if manifest.get("schema", 0) > SCHEMA:

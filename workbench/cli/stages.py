@@ -276,7 +276,6 @@ class Job:
     def _make_vector(self) -> dict[str, Any]:
         from workbench.decomposition.checks import check_trained_on
         from workbench.personas.extraction import extract
-        from workbench.personas.parts import part_names
 
         if self.site:  # before minutes of rollouts that this SAE could not decompose
             check_trained_on(self.model.description(), self.sae)
@@ -288,7 +287,7 @@ class Job:
         self.vector.save(self.folder / "vector")
         note(what_was_judged(self.vector.evidence, self.folder))
         where = {"trait": self.trait.name, "hook": str(self.vector.hook), "folder": str(self.folder / "vector")}
-        answers, activations = (part_names(self.folder, kind) for kind in ("rollouts", "activations"))
+        answers, activations = (self._saved(kind, "part-*") for kind in ("rollouts", "activations"))
         return {"files": self._saved("vector") + answers, "parts": activations, "summary": {**where, **self.vector.evidence}}
 
     def _make_decomposition(self) -> dict[str, Any]:
@@ -311,8 +310,8 @@ class Job:
             "folder": str(self.folder / "decomposition")}  # fmt: skip
         return {"files": self._saved("decomposition"), "summary": summary}
 
-    def _saved(self, stage: str) -> list[str]:
-        return sorted(f"{stage}/{path.name}" for path in (self.folder / stage).iterdir() if path.is_file())
+    def _saved(self, place: str, names: str = "*") -> list[str]:
+        return sorted(f"{place}/{path.name}" for path in (self.folder / place).glob(names) if path.is_file())
 
     def _make_labels(self) -> dict[str, Any]:
         from workbench.labeling.files.store import replace_labels

@@ -57,24 +57,29 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _nucleus(weights: Tensor, top_p: float) -> Tensor:
-    """The weights [n_rows, vocab] without those beyond the likeliest that reach top_p.
+    """The weights [n_rows, vocab] without those beyond the likeliest that reach top_p; of equal weights the lower ids stay.
 
     On a CPU a whole vocabulary is sorted only in rows whose _LIKELIEST tokens do not reach it: a sort takes longer than a
     small model's pass. On a GPU it is cheap, and asking which rows those are would wait for the device at every token.
     """
     if weights.device.type != "cpu" or weights.shape[-1] <= _LIKELIEST:
-        return _cut(weights, *weights.sort(dim=-1, descending=True), top_p)
-    ordered, order = weights.topk(_LIKELIEST, dim=-1)
-    kept = _cut(weights, ordered, order, top_p)
+        return _cut(weights, weights.sort(dim=-1, descending=True).values, top_p)
+    ordered = weights.topk(_LIKELIEST, dim=-1).values
+    kept = _cut(weights, ordered, top_p)
     wide = ordered.sum(dim=-1) < top_p + _ROUNDING
     if wide.any():
-        kept[wide] = _cut(weights[wide], *weights[wide].sort(dim=-1, descending=True), top_p)
+        kept[wide] = _cut(weights[wide], weights[wide].sort(dim=-1, descending=True).values, top_p)
     return kept
 
 
-def _cut(weights: Tensor, ordered: Tensor, order: Tensor, top_p: float) -> Tensor:
-    before = ordered.cumsum(dim=-1) - ordered
-    return torch.zeros_like(weights).scatter(-1, order, ordered.where(before < top_p, 0.0))  # the likeliest always stays
+def _cut(weights: Tensor, ordered: Tensor, top_p: float) -> Tensor:
+    beyond = ordered.cumsum(dim=-1) - ordered >= top_p
+    n_kept = (~beyond).sum(dim=-1, keepdim=True)  # the likeliest always stays; a row of NaN stays as it is
+    least = ordered.gather(-1, n_kept - 1)
+    equal = weights == least
+    n_equal = n_kept - (weights > least).sum(dim=-1, keepdim=True)
+    below = (weights < least) | (equal & (equal.cumsum(dim=-1) > n_equal))
+    return weights.masked_fill(below, 0.0)
 
 
 def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
@@ -94,4 +99,5 @@ def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
     offset = (inside.cumsum(dim=-1) <= target - before).sum(dim=-1)
     # Rounding can push the target past the last weight of the chunk: never draw what has no weight.
     last = _CHUNK - 1 - (inside > 0).flip(-1).to(torch.int8).argmax(dim=-1)
-    return chunk * _CHUNK + torch.minimum(offset, last)
+    drawn = chunk * _CHUNK + torch.minimum(offset, last)
+    return drawn.clamp(max=vocab - 1)  # NaN has no place; whoever samples from it looks later

@@ -212,9 +212,3 @@ def _header_values(header: PartHeader) -> dict[str, object]:
 def _header_from(number: int, values: dict[str, list[str]], ids: tuple[str, ...]) -> PartHeader:
     hooks, token_hooks = (tuple(map(HookPoint.parse, values[name])) for name in ("hooks", "token_hooks"))
     return PartHeader(number, hooks, token_hooks, str(values["tensors_sha256"]), ids)
-
-
-def part_names(folder: Path, kind: str) -> list[str]:
-    """The parts of "rollouts" or of "activations" under a run's folder, those without the system prompt among them."""
-    places = (folder / kind, folder / "without_system" / kind)
-    return sorted(path.relative_to(folder).as_posix() for place in places for path in place.glob("part-*"))
