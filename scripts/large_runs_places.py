@@ -50,9 +50,10 @@ def large_runs_table() -> str:
 
 def _rows() -> tuple[tuple[str, Callable[[Shape], str]], ...]:
     return (
-        ("weights in bfloat16; GPUs that hold them with a cache of 256 rows", _gpus),
-        (f"{N_TRAITS} traits x {N_ROLLOUTS:,} rollouts: sampling, bound by memory bandwidth", lambda s: _hours(_sampling(s))),
-        ("the same rollouts read again without the system prompt, bound by arithmetic", lambda s: _hours(_reading(s))),
+        (f"weights in bfloat16; GPUs that hold them, a cache of {ROWS} rows and a tenth more", _gpus),
+        (f"{N_TRAITS} traits x {N_ROLLOUTS:,} rollouts: prompts, bound by arithmetic", lambda s: _hours(_reading(s, PROMPT))),
+        ("sampling their replies, bound by memory bandwidth", lambda s: _hours(_sampling(s))),
+        ("the same rollouts read again without the system prompt", lambda s: _hours(_reading(s, PROMPT + REPLY))),
         (f"{N_TOKENS / 1e9:.0f} billion tokens through the blocks up to the middle", lambda s: _hours(_capture(s))),
         ("their activations at one block", lambda s: _bytes(2 * s.d_model * N_TOKENS)),
         ("sent to another machine over 400 Gbit/s", lambda s: f"{2 * s.d_model * N_TOKENS / NETWORK / 60:.0f} min"),
@@ -63,7 +64,7 @@ def _rows() -> tuple[tuple[str, Callable[[Shape], str]], ...]:
 
 def _gpus(shape: Shape) -> str:
     needed = 2 * shape.parameters + ROWS * (PROMPT + REPLY) * shape.kv_bytes
-    return f"{_bytes(2 * shape.parameters)}; {max(1, -(-needed // GPU_BYTES)):.0f}"
+    return f"{_bytes(2 * shape.parameters)}; {max(1, -(-1.1 * needed // GPU_BYTES)):.0f}"
 
 
 def _sampling(shape: Shape) -> float:
@@ -72,8 +73,8 @@ def _sampling(shape: Shape) -> float:
     return steps * (2 * shape.parameters + ROWS * (PROMPT + REPLY / 2) * shape.kv_bytes) / HBM
 
 
-def _reading(shape: Shape) -> float:
-    return 2 * shape.parameters * N_TRAITS * N_ROLLOUTS * (PROMPT + REPLY) / (PEAK * USED)
+def _reading(shape: Shape, n_tokens: int) -> float:
+    return 2 * shape.parameters * N_TRAITS * N_ROLLOUTS * n_tokens / (PEAK * USED)
 
 
 def _capture(shape: Shape) -> float:

