@@ -38,7 +38,7 @@ def axis_jailbreak_table(found: dict[str, Any]) -> str:
     for arm, rates in found["rates"].items():
         taken, cost, blocked = (found[name].get(arm) for name in ("reductions", "capability", "over_blocking"))
         rows.append((arm, _share(rates["success"]), _share(rates["refused"]), _share(taken) if taken else "",
-                     f"{cost['loss']:+.3f}" if cost and cost.get("loss") is not None else "",
+                     f"{cost['losses']['surprise']['loss']:+.3f}" if cost else "",
                      _share(blocked["stopped"]) if blocked else ""))  # fmt: skip
     return _table(("arm", "success", "refused", "taken from success", "price, nats per token", "harmless play stopped"), rows)
 
@@ -108,12 +108,19 @@ def axis_gardener_table(found: dict[str, Any]) -> str:
     return _table(("persona", "words", "position on the axis", "nearest three characters", "drift per turn, norms"), rows)
 
 
-@of("gardener")
+@of("place", "gardener-soul")
 def axis_gardener_line(found: dict[str, Any]) -> str:
     """Where the Gardener lands."""
-    known = {name: three for name, three in found["drift_risk"].items() if None not in three}
-    risk = "; ".join(f"{name} {_span(*three, digits=4)}" for name, three in known.items())
+    expected = found["expected"]
+    ranks = ", ".join(f"{name} {rank}" for name, rank in expected["ranks"].items())
     return (
-        f"with its full document it cannot be told from {', '.join(found['nearest'])}; position "
-        f"{_span(*found['axis_position'])}; drift per turn in norms: {risk or 'not measured'}"
+        f"with its full document it cannot be told from {', '.join(found['nearest'])}; {ranks} of {expected['of']} characters by "
+        f"nearness (mean rank {expected['mean_rank']:.0f}, by chance {expected['by_chance']:.0f}, p {expected['p']:.2f}). A "
+        f"character's own other half comes to it first in {found['retrieval']['rank_1']:.0%} of cases"
     )
+
+
+@of("place", "gardener-soul")
+def axis_gardener_headline(found: dict[str, Any]) -> str:
+    """All of it in words."""
+    return found["headline"]
