@@ -7,6 +7,7 @@ Schemas before the present one are made from today's artefact by taking away wha
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
@@ -16,21 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.readers import READERS, Reader
+from tests.hostile.readers import READERS, Reader, tiny
+from tests.tiny_job import write_tiny_job
 from workbench.base.runs import SCHEMA as RUN_SCHEMA
 from workbench.base.tensors import load_artifact, save_tensors
 from workbench.decomposition.result import KIND, SCHEMA
+from workbench.personas.traits import TRAIT_SCHEMA
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN, HOOK = Path(__file__).parent / "golden", "blocks.1.hook_resid_post"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An artefact of users: the reader of it, its present schema, and what tells that it was read right."""
+    """An artefact of users: the reader of it (its own, or that of hostile files by name), its present schema,
+    what tells that it was read right, and the first schema that has files here."""
 
-    reader: str
+    reader: str | Reader
     schema: int
     told: Callable[[Any], Any]
+    first: int = 1
 
 
 def _direction(read: Any) -> Any:
@@ -43,6 +48,55 @@ def _shares(read: Any) -> Any:
     return {"features": [row["feature"] for row in rows], "share": round(rows[0]["share"], 4), "text": text.split(" on ")[0]}
 
 
+def _run_folder(folder: Path, *arguments: str) -> None:
+    """What a command makes of the tiny model, in `folder`/made."""
+    from workbench.cli.run import run
+
+    with tempfile.TemporaryDirectory() as place:
+        write_tiny_job(Path(place))
+        given = ["--model", f"{place}/model", "--out", f"{place}/out", "--hook", HOOK, "--judge", "none", "--max-new-tokens", "4"]
+        if code := run([*arguments, *given, "-q"]):
+            raise SystemExit(code)
+        shutil.copytree(f"{place}/out", folder / "made")
+
+
+def _role_vectors(folder: Path) -> list[Path]:
+    _run_folder(folder, "axis", "roles", "ghost", "poet", "reviewer", "--questions", "6", "--prompts", "2", "--min-count", "2")
+    for path in (folder / "made").iterdir():
+        if path.name != "roles":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _placebos(folder: Path) -> list[Path]:
+    import torch
+
+    from workbench.models.hookpoints import HookPoint
+    from workbench.personas.placebos import PlaceboVectors
+
+    directions = torch.arange(24, dtype=torch.float32).reshape(3, 1, 8)
+    made = PlaceboVectors(("a", "b", "c"), ((), ("evil",), ()), (HookPoint(1),), directions, {"name": "tiny"})
+    return [made.save(folder / "made")]
+
+
+def _monitor(folder: Path) -> list[Path]:
+    from workbench.personas.vectors import PersonaVector
+    from workbench.steering.monitor.monitor import Monitor
+
+    reader = READERS["persona vector"]
+    reader.make(folder)
+    vector = next(path.parent for path in folder.rglob("persona_vector.json"))
+    made = Monitor.of(tiny(), [PersonaVector.load(vector)]).save(folder / "made")
+    for path in folder.iterdir():
+        if path.name != "made":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return [made]
+
+
+def _loads(module: str, name: str, place: str = "made") -> Callable[[Path], Any]:
+    return lambda folder: getattr(importlib.import_module(f"workbench.{module}"), name).load(folder / place)
+
+
 KINDS: dict[str, Kind] = {
     "persona_vector": Kind("persona vector", 1, _direction),
     "decomposition": Kind("decomposition", SCHEMA, _shares),
@@ -51,11 +105,27 @@ KINDS: dict[str, Kind] = {
     "capping": Kind("capping", 1, lambda read: [read.name, len(read.caps)]),
     "label": Kind("label file", 2, lambda read: [label.label for label in read.labels]),
     "causal_controls": Kind("causal controls", 1, lambda read: len(read)),
-}
+    "trait": Kind(
+        "trait folder", TRAIT_SCHEMA, lambda read: [read.name, len(read.questions), len(read.instructions)], TRAIT_SCHEMA,
+    ),
+    "placebo_vectors": Kind(
+        Reader(_placebos, _loads("personas.placebos", "PlaceboVectors")), 1,
+        lambda read: [read.names, read.related, round(float(read.directions.norm()), 4)],
+    ),
+    "role_vectors": Kind(
+        Reader(_role_vectors, _loads("axis.space.role_vectors", "RoleVectors", "made/roles")), 1,
+        lambda read: [read.names, read.n_kept, read.n_default, round(float(read.means.norm()), 4)],
+    ),
+    "monitor": Kind(
+        Reader(_monitor, _loads("steering.monitor.monitor", "Monitor")), 1,
+        lambda read: [[signal.name for signal in read.signals], round(float(read.readout.norm()), 4)],
+    ),
+}  # fmt: skip
 
 
 def reader_of(kind: str) -> Reader:
-    return READERS[KINDS[kind].reader]
+    reader = KINDS[kind].reader
+    return READERS[reader] if isinstance(reader, str) else reader
 
 
 def expected(kind: str, folder: Path) -> Any:
@@ -94,7 +164,7 @@ def older_decomposition(folder: Path, schema: int) -> None:
 
 def main() -> None:
     for kind, one in KINDS.items():
-        for schema in range(1, one.schema + 1):
+        for schema in range(one.first, one.schema + 1):
             target = GOLDEN / f"{kind}-{schema}"
             if target.exists() or (kind == "label" and schema < one.schema):  # labels have golden files of their own
                 continue
