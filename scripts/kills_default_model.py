@@ -40,7 +40,7 @@ def prepare(folder: Path) -> None:
     """A short trait, texts, chats and a recipe."""
     from tests.short import short_trait
 
-    trait = short_trait("evil", folder / "traits", n_questions=(6, 2, 2), n_instructions=2)
+    trait = short_trait("evil", folder / "traits", n_questions=(8, 2, 2), n_instructions=2)
     (trait / "pairs.yaml").unlink()
     words = [f"Line {n}: some words about the sea, its ships and its weather, and number {n * n}." for n in range(N_LINES)]
     (folder / "texts.txt").write_text("\n\n".join(words))
