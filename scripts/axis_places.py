@@ -189,15 +189,25 @@ def axis_tuned_line(found: dict[str, Any]) -> str:
     return f"{_alike(found)}; cosine of the axes {axes['cos']:.3f} ({null})"
 
 
-@of("map", "other")
-def axis_other_line(found: dict[str, Any]) -> str:
-    """The space of the base model by itself."""
+def _alone(found: dict[str, Any]) -> str:
     ends, null = found["ends"], found["cos_axis_pc1_null"]
     return (
         f"rank correlation {ends['rank_correlation']:.2f} with the published ends (p {ends['p']:.2g}); |cos| of its axis and "
         f"first component {_span(null['cos'], *null['interval'])} (single characters 95%: {null['null_q95']:.2f}), "
         f"{found['pcs_for_70']} components for 70%"
     )
+
+
+@of("map", "other")
+def axis_other_line(found: dict[str, Any]) -> str:
+    """The space of the base model by itself."""
+    return _alone(found)
+
+
+@of("map", "tuned")
+def axis_tuned_alone_line(found: dict[str, Any]) -> str:
+    """The space of the base model after its fine-tune, by itself."""
+    return _alone(found)
 
 
 @of("drift_speed")
