@@ -45,13 +45,13 @@ def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 @of("map", "space")
 def axis_component_line(found: dict[str, Any]) -> str:
-    """|cos| of axis and first component, at the SAE's block and over all, and its null."""
+    """absolute cosine of axis and first component, at the SAE's block and over all, and its null."""
     null, low_high = found["cos_axis_pc1_null"], found["cos_axis_pc1_interval"]
     above = [one for one in found["blocks"] if one["cos"] > one["null_q95"]]
     strong = [one for one in found["blocks"] if one["cos"] > 0.6]
     least = 1 / (found["n_roles"] + 1)
     return (
-        f"|cos| of the axis and the first component at {found['hook']} is {_span(found['cos_axis_pc1'], *low_high)}; axes of "
+        f"absolute cosine of the axis and the first component at {found['hook']} is {_span(found['cos_axis_pc1'], *low_high)}; axes of "
         f"single characters stay below {null['null_q95']:.2f} (95%; p {null['p']:.3f}; the least that {found['n_roles']} "
         f"characters allow is {least:.3f}). {_equal(found)}It is above .6 at {len(strong)} of {len(found['blocks'])} blocks, and "
         f"above the 95% of single characters at {len(above)}"
@@ -162,7 +162,7 @@ def axis_parts_table(found: dict[str, Any]) -> str:
 
 def _alike(found: dict[str, Any]) -> str:
     """How alike two spaces are, each figure with what permuted characters give."""
-    measures = {"positions": "rank correlation of positions on the axes", "first_component": "|r| of the first components",
+    measures = {"positions": "rank correlation of positions on the axes", "first_component": "absolute correlation of the first components",
                 "rsa": "correlation of distances"}  # fmt: skip
     told = []
     for name, words in measures.items():
@@ -192,7 +192,7 @@ def axis_tuned_line(found: dict[str, Any]) -> str:
 def _alone(found: dict[str, Any]) -> str:
     ends, null = found["ends"], found["cos_axis_pc1_null"]
     return (
-        f"rank correlation {ends['rank_correlation']:.2f} with the published ends (p {ends['p']:.2g}); |cos| of its axis and "
+        f"rank correlation {ends['rank_correlation']:.2f} with the published ends (p {ends['p']:.2g}); absolute cosine of its axis and "
         f"first component {_span(null['cos'], *null['interval'])} (single characters 95%: {null['null_q95']:.2f}), "
         f"{found['pcs_for_70']} components for 70%"
     )
@@ -254,6 +254,15 @@ def axis_prediction_line(found: dict[str, Any]) -> str:
         null, beyond = f"permuted 95%: {one['null_q95']:.2f}, p {one['p']:.3f}", _span(one["beyond"], *one["beyond_interval"])
         told.append(f"{name} R² {_span(one['r2'], *one['interval'])} ({null}), beyond the domain's mean {beyond}")
     return "; ".join(told)
+
+
+@of("drift", "alarm")
+def axis_alarm_line(found: dict[str, Any]) -> str:
+    """What the alarm says of replies of each domain."""
+    groups = {name: one["replies"] for name, one in found["groups"].items()}
+    rates = {name: (one["rate"], *one["interval"]) for name, one in groups.items()}
+    told = ", ".join(f"{name} {rate:.0%} [{low:.0%}, {high:.0%}]" for name, (rate, low, high) in rates.items())
+    return f"set to alarm in {found['alarm']['rate']:.0%} of those replies, it does in {told}"
 
 
 @of("drift", "levels")

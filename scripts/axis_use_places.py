@@ -97,6 +97,28 @@ def axis_claims_tuned_table(found: dict[str, Any]) -> str:
     return _claimed(found)
 
 
+def _at(found: dict[str, Any], dose: float) -> str:
+    row = next(one for one in found["doses"] if one["dose"] == dose)
+    beyond = _share(row["beyond"]["random, equal norm"]["other_identity"])
+    return f"at {dose:+g} norms {_share(row['axis']['other_identity'])}, {beyond} beyond random directions"
+
+
+@of("self_description")
+def claim_identity(found: dict[str, Any]) -> str:
+    """Other identities along the axis, both ways."""
+    doses = sorted(one["dose"] for one in found["doses"])
+    told = "; ".join(_at(found, dose) for dose in doses)
+    return f"claims another identity in {_share(found['base']['other_identity'])} as it is; {told}"
+
+
+@of("self_description_base_tuned")
+def claim_base_identity(found: dict[str, Any]) -> str:
+    """Helping trades of the base model along the tuned model's axis."""
+    doses = [one for one in found["doses"] if one["dose"] > 0]
+    told = ", ".join(f"{one['dose']:+g}: {_share(one['axis']['helper'])}" for one in doses)
+    return f"the axis of a short fine-tune on chats: names a helping trade in {told} of replies"
+
+
 @of("place")
 def axis_gardener_table(found: dict[str, Any]) -> str:
     """The Gardener at each level: where it lands and what moves it."""
