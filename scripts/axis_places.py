@@ -51,8 +51,8 @@ def axis_component_line(found: dict[str, Any]) -> str:
     strong = [one for one in found["blocks"] if one["cos"] > 0.6]
     least = 1 / (found["n_roles"] + 1)
     return (
-        f"absolute cosine of the axis and the first component at {found['hook']} is {_span(found['cos_axis_pc1'], *low_high)}; axes of "
-        f"single characters stay below {null['null_q95']:.2f} (95%; p {null['p']:.3f}; the least that {found['n_roles']} "
+        f"absolute cosine of the axis and the first component at {found['hook']} is {_span(found['cos_axis_pc1'], *low_high)}; "
+        f"axes of single characters stay below {null['null_q95']:.2f} (95%; p {null['p']:.3f}; the least that {found['n_roles']} "
         f"characters allow is {least:.3f}). {_equal(found)}It is above .6 at {len(strong)} of {len(found['blocks'])} blocks, and "
         f"above the 95% of single characters at {len(above)}"
     )
@@ -162,7 +162,8 @@ def axis_parts_table(found: dict[str, Any]) -> str:
 
 def _alike(found: dict[str, Any]) -> str:
     """How alike two spaces are, each figure with what permuted characters give."""
-    measures = {"positions": "rank correlation of positions on the axes", "first_component": "absolute correlation of the first components",
+    measures = {"positions": "rank correlation of positions on the axes",
+                "first_component": "absolute correlation of the first components",
                 "rsa": "correlation of distances"}  # fmt: skip
     told = []
     for name, words in measures.items():
@@ -192,8 +193,8 @@ def axis_tuned_line(found: dict[str, Any]) -> str:
 def _alone(found: dict[str, Any]) -> str:
     ends, null = found["ends"], found["cos_axis_pc1_null"]
     return (
-        f"rank correlation {ends['rank_correlation']:.2f} with the published ends (p {ends['p']:.2g}); absolute cosine of its axis and "
-        f"first component {_span(null['cos'], *null['interval'])} (single characters 95%: {null['null_q95']:.2f}), "
+        f"rank correlation {ends['rank_correlation']:.2f} with the published ends (p {ends['p']:.2g}); absolute cosine of its "
+        f"axis and first component {_span(null['cos'], *null['interval'])} (single characters 95%: {null['null_q95']:.2f}), "
         f"{found['pcs_for_70']} components for 70%"
     )
 
