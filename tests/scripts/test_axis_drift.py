@@ -26,8 +26,10 @@ def test_a_piece_is_made_once_and_again_for_another_axis(script, monkeypatch, tm
     monkeypatch.setitem(script.PIECES, "alarm", lambda: made.append(1) or {"n": len(made)})
     assert script.piece("alarm") == script.piece("alarm") == {"n": 1}
     (tmp_path / "vector").mkdir()
-    (tmp_path / "vector" / "persona_vector.json").write_text("{}")
+    (tmp_path / "vector" / "persona_vector.safetensors").write_bytes(b"another")
     assert script.piece("alarm") == {"n": 2}
+    (tmp_path / "vector" / "persona_vector.json").write_text('{"created": "today"}')
+    assert script.piece("alarm") == {"n": 2}, "the same axis, saved again"
     monkeypatch.setattr(script, "N_TURNS", 7)
     assert script.piece("alarm") == {"n": 3}
 
