@@ -1,6 +1,6 @@
 """kills.py on the default model: five kills of every stage, what survives compared byte for byte.
 
-    python scripts/kills_default_model.py                   # some forty minutes on one core
+    python scripts/kills_default_model.py                   # some twenty-five minutes on one idle core
     python scripts/kills_default_model.py --only screen --kills 2
 
 The stages are those of kills.py with SmolLM2-135M-Instruct in bfloat16, its SAE on the shelf and a short trait; there is less
