@@ -7,8 +7,8 @@
 Pieces: space (60 characters x 12 questions x 2 prompts x 64 tokens on the default model, the space, the traits in it), other (the
 same on gemma3-270m, a base model of another family, in plain text), compared (both spaces), tuned and compared_tuned (the other
 after a short fine-tune on chats, the adapter of `make evidence TOPIC=prevention_pair`: the same pretraining before and after it),
-decomposed (the axis and three characters on the default SAE, with the labels of the shelf). About 80 CPU minutes on two slow
-cores in bfloat16: 15 for the default model, 20 each for the others, 1 for a comparison, 15 for the decompositions. Rollouts and
+decomposed (the axis and three characters on the default SAE, with the labels of the shelf). About an hour on one slow
+core in bfloat16: 15 minutes for the default model, 20 each for the others, few for the rest. Rollouts and
 grades lie under runs/axis-MODEL and are taken up again; a finished piece is kept in runs/axis/map as long as what it was made
 from stands.
 """
