@@ -16,8 +16,8 @@ from workbench.base.provenance import cpu_name, package_versions
 from workbench.base.store import content_hash, plain, read_json, write_json
 
 MEASURED_ON: dict[str, dict[str, Any]] = {}
-"""{piece: {cpu, gpu, torch, transformers, seconds}} of every piece that was taken from a file or made; seconds of its last making,
-without the rollouts and readings that lay there already."""
+"""{piece: {cpu, gpu, torch, transformers, seconds}} of every piece that was taken from a file or made; seconds of its last
+making, without the rollouts and readings that lay there already."""
 
 
 class Missing(Exception):
