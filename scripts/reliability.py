@@ -5,9 +5,11 @@
 
 kills      100 kills of every stage at random moments, resumed and compared byte for byte: kills.py; five of every stage
            on the default model (kills_default_model): kills_default_model.py
+attacks    names that lead elsewhere, code, bombs, pipes and devices, built into a sound file of every reader: attacks.py
 fuzz       10,000 damaged and hostile files for every reader: fuzz.py
 canary     a whole job searched for planted keys, and for connections that nobody asked for: canary.py
 wheel      the wheel, alone in an empty environment, runs the main job: wheel_check.py
+versions   the oldest and the newest versions that pyproject.toml allows, each with a part of the tests: versions_check.py
 faults     full disks, torn and missing files, clocks, two processes, read-only folders, memory: faults.py
 endpoint   200 features explained at an endpoint that fails three times in ten: faulty_endpoint.py
 ray        workers killed, the head started again, a full disk on a real cluster: ray_faults.py, where Ray is installed; its
@@ -38,7 +40,7 @@ from workbench.base.store import content_hash, read_json, sha256_file, write_jso
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, PLACE = ROOT / "docs" / "evidence" / "reliability.json", ROOT / "runs" / "reliability"
 SEED, N_KILLS, N_INPUTS, FAULT_SIZES = 0, 100, 10_000, ("--most", "40", "--times", "3")
-ONLY_FINISHED, EACH = "RELIABILITY_ONLY_FINISHED", ("kills", "kills_default_model", "fuzz", "faults")
+ONLY_FINISHED, EACH = "RELIABILITY_ONLY_FINISHED", ("kills", "kills_default_model", "fuzz", "faults", "attacks")
 """The variable that makes nothing; the parts of which some may be finished."""
 
 
@@ -52,6 +54,12 @@ def _fuzz() -> dict[str, Any]:
     from tests.hostile.readers import READERS
 
     return {name: _each("fuzz.py", name, "--inputs", str(N_INPUTS)) for name in READERS}
+
+
+def _attacks() -> dict[str, Any]:
+    from attacks import readers
+
+    return {name: _each("attacks.py", name) for name in readers()}
 
 
 def _kills_default_model() -> dict[str, Any]:
@@ -95,6 +103,8 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "gpu": ("../benchmarks/gpu.py", lambda: _run("../benchmarks/gpu.py")),
     "kills_default_model": ("kills_default_model.py", _kills_default_model),
     "ray_growth": ("ray_growth.py", lambda: _run("ray_growth.py")),
+    "attacks": ("attacks.py", _attacks),
+    "versions": ("versions_check.py", lambda: _run("versions_check.py")),
 }
 
 
@@ -143,13 +153,15 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
 
 
 def evidence() -> dict[str, Any]:
-    """{kills: {stage: [identical, total]}, kills_default_model, fuzz: {reader: [inputs, crashes, executed]}, canary_leaks,
+    """{kills: {stage: [identical, total]}, kills_default_model, fuzz: {reader: [inputs, crashes, executed]},
+    attacks: {reader: [attacks, crashes, executed, reached]}, versions: {set: [passed, failed]}, canary_leaks,
     foreign_connections, wheel_main_job, endpoint, faults, ray, ray_growth, gpu, missing, parts}; None: not measured."""
     started, counted = time.perf_counter(), ("lost", "repeated", "leaked", "n_requests", "n_faults")
     sys.path.insert(0, str(ROOT))
     kept = {name: one for name in PARTS if (one := part(name)) is not None}
     found: dict[str, Any] = {name: kept[name]["found"] if name in kept else {} for name in PARTS}
-    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu, default, growth = (found[name] for name in PARTS)
+    parts = (found[name] for name in PARTS)
+    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu, default, growth, attacked, versions = parts
     header = made("make evidence TOPIC=reliability", SEED, time.perf_counter() - started,
                   {name: content_hash(one) for name, one in kept.items()})  # fmt: skip
     return {
@@ -157,6 +169,9 @@ def evidence() -> dict[str, Any]:
         "kills": _identical(killed),
         "kills_default_model": _identical(default),
         "fuzz": {name: [one["inputs"], one["crashes"] + one["slow"], one["executed"]] for name, one in spoilt.items()} or None,
+        "attacks": {name: [sum(one["attacks"].values()), one["crashes"] + one["slow"], one["executed"], one["reached"]]
+                    for name, one in attacked.items()} or None,
+        "versions": {name: [one["passed"], one["failed"]] for name, one in versions.items()} or None,
         "canary_leaks": canary.get("leaks"),
         "foreign_connections": canary.get("connections"),
         "wheel_main_job": wheel["main_job"] and wheel["twine"] if wheel else None,

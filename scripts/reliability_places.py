@@ -62,6 +62,28 @@ def fuzz_table() -> str:
     return f"\n| reader | {' | '.join(names)} |\n|---{'|---' * len(names)}|\n" + "\n".join(rows) + "\n"
 
 
+def attacks_table() -> str:
+    """Reader by kind of attack, how they ended, and the most memory that one took."""
+    attacks = _part("attacks")
+    if not attacks:
+        return LATER
+    kinds, ends = ("names", "code", "bombs", "special"), ("refused", "read", "crashes", "slow", "executed", "reached")
+    rows = [f"| {name} | " + " | ".join([*(f"{one['attacks'][kind]:,}" for kind in kinds), *(f"{one[key]:,}" for key in ends)])
+            + f" | {one['peak_mib']:,} |" for name, one in attacks.items()]  # fmt: skip
+    return (f"\n| reader | {' | '.join((*kinds, *ends))} | most MiB |\n|---{'|---' * (len(kinds) + len(ends) + 1)}|\n"
+            + "\n".join(rows) + "\n")  # fmt: skip
+
+
+def versions_line() -> str:
+    """Tests with the oldest and the newest versions of what the package needs."""
+    versions = _part("versions")
+    if not versions:
+        return LATER
+    told = [f"{name}: {one['passed']} passed, {one['failed']} failed" for name, one in versions.items()]
+    late = versions.get("minimum", {}).get("not_reached")
+    return "; ".join(told) + f". Minimums that others do not allow: {', '.join(late) if late else 'none'}."
+
+
 def canary_line() -> str:
     """Leaks and foreign connections."""
     canary = _part("canary")
@@ -138,6 +160,6 @@ def measured_line() -> str:
 
 
 PLACES = (
-    kills_table, kills_default_line, faults_table, fuzz_table, canary_line, endpoint_line, wheel_line, ray_line, ray_growth_table,
-    gpu_table, measured_line,
+    kills_table, kills_default_line, faults_table, fuzz_table, attacks_table, canary_line, endpoint_line, wheel_line,
+    versions_line, ray_line, ray_growth_table, gpu_table, measured_line,
 )

@@ -158,3 +158,33 @@ def test_json_of_any_texts_comes_back_and_a_list_of_numbers_is_one_line(tmp_path
     value = {"numbers": [1, 2.5, None], "texts": ["a]", "[", "x\n  ]y", '"[\\n'], "deep": [[1, 2], [], [{"a": [3]}]], "none": []}
     file = store.write_json(tmp_path / "x.json", value)
     assert store.read_json(file) == value and "[1, 2.5, null]" in file.read_text(encoding="utf-8")
+
+
+def test_only_ordinary_files_of_bounded_size_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    for name in ("pipe.json", "endless.json"):
+        for read in (store.read_json, store.read_parquet, store.sha256_file, store.read_yaml):
+            with pytest.raises(WorkbenchError, match="is a pipe, a socket or a device"):
+                read(tmp_path / name)
+    with pytest.raises(WorkbenchError, match="it is a folder"):
+        store.read_json(tmp_path)
+    (tmp_path / "long.yaml").touch()
+    os.truncate(tmp_path / "long.yaml", store.MOST_TEXT + 1)
+    with pytest.raises(WorkbenchError, match="holds 67,108,865 bytes"):
+        store.read_yaml(tmp_path / "long.yaml")
+
+
+def test_a_table_that_unpacks_without_end_is_refused_and_one_of_its_size_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow
+
+    monkeypatch.setattr(store, "MOST_BYTES", 1 << 20)
+    words = pyarrow.array(["x" * 1000]).dictionary_encode().take(pyarrow.array([0] * 200_000))
+    store.write_parquet(tmp_path / "bomb.parquet", pyarrow.table({"a": words.dictionary_decode()}))
+    with pytest.raises(WorkbenchError, match="unpacks to more than"):
+        store.read_parquet(tmp_path / "bomb.parquet")
+    table = pyarrow.table({"n": list(range(300_000)), "text": [f"row {n * n}" for n in range(300_000)]})
+    store.write_parquet(tmp_path / "rows.parquet", table)
+    assert store.read_parquet(tmp_path / "rows.parquet").equals(table)

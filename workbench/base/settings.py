@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import WorkbenchError, is_close, nearest
+from .store import MOST_TEXT, check_ordinary
 
 APP_NAME = "persona-workbench"
 ENVIRONMENT = "WORKBENCH_"
@@ -110,6 +111,8 @@ def config_files() -> tuple[Path, Path]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The checked contents of a configuration file, {} without one; tables are left to the command line."""
+    if path.exists():
+        check_ordinary(path, MOST_TEXT)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):

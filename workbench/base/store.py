@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-_LINE = 120
+_LINE, _ROWS = 120, 16_384
+MOST_BYTES, MOST_TEXT = 1 << 30, 64 << 20
+"""What a file that is read whole may hold at most, and one in YAML or TOML, whose parsers take many times as much memory."""
+MOST_TIMES = 100
+"""How many times its own size a Parquet file above MOST_BYTES may unpack to."""
 
 _REASONS = {
     "ENOSPC": "the disk is full",
@@ -47,6 +52,29 @@ def describe_os_error(error: OSError, path: PathLike, action: str = "write") -> 
     if name in ("ENOSPC", "EDQUOT"):
         return WorkbenchError(found, "free space on that disk", "free some, or choose another folder with --out")
     return WorkbenchError(found, "a folder that can be written to", "choose another one with --out")
+
+
+def check_ordinary(path: PathLike, most: int | None = None) -> Path:
+    """Refuse what is there and no ordinary file (a pipe would be waited for, a device has no end), or holds over `most` bytes."""
+    path = Path(path)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise describe_os_error(error, path, "read") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise describe_os_error(IsADirectoryError(errno.EISDIR, ""), path, "read")
+    if not stat.S_ISREG(status.st_mode):
+        remedy = "write what it gives to a file first"
+        raise WorkbenchError(f"{path} is a pipe, a socket or a device", "an ordinary file", remedy)
+    if most is not None and status.st_size > most:
+        raise WorkbenchError(f"{path} holds {status.st_size:,} bytes", f"at most {most:,} bytes", "check the file, or divide it")
+    return path
+
+
+def no_memory(path: PathLike) -> WorkbenchError:
+    """The error for a file that does not fit into the memory."""
+    expected = "a file that fits into the free memory"
+    return WorkbenchError(f"{os.fspath(path)} needs more memory than there is", expected, "check the file")
 
 
 def make_folder(path: PathLike) -> Path:
@@ -144,18 +172,18 @@ def _laid_out(value: Any, depth: int = 0) -> str:
     return f"{ends[0]}{pad}{f',{pad}'.join(items)}\n{' ' * depth}{ends[1]}"
 
 
-def read_bytes(path: PathLike) -> bytes:
-    """The bytes of `path`; a missing or unreadable file is a WorkbenchError."""
+def read_bytes(path: PathLike, most: int = MOST_BYTES) -> bytes:
+    """The bytes of `path`; a file that is missing, unreadable or larger than `most` is a WorkbenchError."""
     try:
-        return Path(path).read_bytes()
+        return check_ordinary(path, most).read_bytes()
     except OSError as error:
         raise describe_os_error(error, path, "read") from error
 
 
-def read_text(path: PathLike) -> str:
+def read_text(path: PathLike, most: int = MOST_BYTES) -> str:
     """The UTF-8 text of `path`."""
     try:
-        return read_bytes(path).decode("utf-8")
+        return read_bytes(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
         raise WorkbenchError(
             f"{os.fspath(path)} is not UTF-8 text (byte {error.start})", "a text file in UTF-8", "save it as UTF-8"
@@ -191,7 +219,7 @@ def sha256_file(path: PathLike) -> str:
     """The SHA-256 of a file's bytes, read in pieces of 4 MiB."""
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open(check_ordinary(path), "rb") as file:
             while piece := file.read(1 << 22):
                 digest.update(piece)
     except OSError as error:
@@ -217,12 +245,21 @@ def write_parquet(path: PathLike, table: pyarrow.Table) -> Path:
 
 
 def read_parquet(path: PathLike) -> pyarrow.Table:
-    """The pyarrow table in a Parquet file; a missing or corrupt file is a WorkbenchError."""
+    """The pyarrow table in a Parquet file; one that is missing, corrupt or made to unpack without end is a WorkbenchError."""
     import pyarrow as pa
     from pyarrow import parquet
 
+    most = max(MOST_BYTES, MOST_TIMES * check_ordinary(path).stat().st_size)
+    batches, unpacked = [], 0
     try:
-        return parquet.read_table(os.fspath(path))
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS):
+                batches.append(batch)
+                if (unpacked := unpacked + batch.nbytes) > most:
+                    raise WorkbenchError(f"{path} unpacks to more than {most:,} bytes", "a table of its size", "do not trust it")
+            return pa.Table.from_batches(batches, file.schema_arrow)
+    except MemoryError as error:
+        raise no_memory(path) from error
     except pa.ArrowInvalid as error:
         raise WorkbenchError(
             f"{os.fspath(path)} is not a readable Parquet file ({str(error).splitlines()[0]})",
@@ -235,7 +272,7 @@ def read_parquet(path: PathLike) -> pyarrow.Table:
 
 def read_yaml(path: PathLike) -> Any:
     """The object in a YAML file (safe loader only; a repeated key is refused); errors name file and line."""
-    return parse_yaml(read_text(path), name=os.fspath(path))
+    return parse_yaml(read_text(path, MOST_TEXT), name=os.fspath(path))
 
 
 def parse_yaml(text: str, *, name: str = "the YAML text") -> Any:

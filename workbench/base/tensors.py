@@ -13,7 +13,17 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from .errors import WorkbenchError
-from .store import PathLike, atomic_path, describe_os_error, plain, read_json, sha256_file, write_json
+from .store import (
+    PathLike,
+    atomic_path,
+    check_ordinary,
+    describe_os_error,
+    no_memory,
+    plain,
+    read_json,
+    sha256_file,
+    write_json,
+)
 
 Migration = Callable[[dict, dict[str, Tensor]], tuple[dict, dict[str, Tensor]]]
 AT_ONCE = 256 << 20
@@ -54,22 +64,24 @@ def load_tensors(path: PathLike) -> dict[str, Tensor]:
 def load_metadata(path: PathLike) -> dict[str, str]:
     """The string metadata of a safetensors file (empty when it has none)."""
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(check_ordinary(path)), framework="pt") as file:
             return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         raise _unreadable(path, error) from error
 
 
 def _read(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(check_ordinary(path)), framework="pt") as file:
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: PathLike, error: Exception) -> WorkbenchError:
+    if isinstance(error, MemoryError):
+        return no_memory(path)
     if isinstance(error, OSError):
         return describe_os_error(error, path, "read") if error.errno else _missing(path)
     return WorkbenchError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from .errors import WorkbenchError
-from .store import describe_os_error
+from .store import check_ordinary
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,10 +46,8 @@ def check_types(document: Mapping[str, Any], **kinds: type | tuple[type, ...]) -
 def unpacked_bytes(path: Path) -> int:
     """The size that a zip archive says it unpacks to; a file that is none is damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(check_ordinary(path)) as archive:
             return sum(entry.file_size for entry in archive.infolist())
-    except FileNotFoundError as error:
-        raise describe_os_error(error, path, "read") from error
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise damaged(path, error) from error
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import TextIO
 
 from workbench.base.errors import WorkbenchError, unknown_name
-from workbench.base.store import sha256_bytes
+from workbench.base.store import check_ordinary, sha256_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ OWN = "file:"  # how the sources of a user's own files begin
 FILE_ROLES = ("train", "held_out")  # of a user's own text
 BEGINNING = 1_100
 """Characters of a document of a user's own file that decide its role, at most: about what 256 tokens hold."""
+MAX_LINE = 1 << 26
+"""Characters that a line of a user's own file may have."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,9 @@ def text_file(path: str | Path) -> Iterator[Document]:
     lines_only = path.suffix == ".jsonl"
     try:
         # JSON may hold every sign that Python takes for the end of a line, except the line feed itself.
-        with open(path, encoding="utf-8-sig", newline="\n" if lines_only else None) as file:
-            for text in _jsonl_texts(path, file) if lines_only else _blocks(file):
+        with open(check_ordinary(path), encoding="utf-8-sig", newline="\n" if lines_only else None) as file:
+            lines = _bounded(path, file)
+            for text in _jsonl_texts(path, lines) if lines_only else _blocks(lines):
                 yield Document.of(text, f"{OWN}{path.name}")
     except (OSError, UnicodeDecodeError) as error:
         raise WorkbenchError(
@@ -140,6 +144,14 @@ def text_file(path: str | Path) -> Iterator[Document]:
             "a UTF-8 text or JSONL file",
             "check data.corpus in the recipe",
         ) from error
+
+
+def _bounded(path: Path, file: TextIO) -> Iterator[str]:
+    """Its lines; one without end is refused before it is read."""
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise WorkbenchError(f"{path} has a line of more than {MAX_LINE:,} characters", "shorter lines", "divide them")
+        yield line
 
 
 def _jsonl_texts(path: Path, lines: Iterable[str]) -> Iterator[str]:

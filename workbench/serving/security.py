@@ -208,7 +208,7 @@ class Guard:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer if scheme.lower() == "bearer" else _cookie(headers.get("cookie", ""), self.access.cookie)
         if not self.access.is_token(given):
-            raise _Refused(401, "open the address that `workbench serve` printed: it holds the token")
+            raise _Refused(401, "the key is missing or not this server's: `workbench serve` prints an address that holds it")
 
     def _check_size(self, headers: dict[str, str]) -> None:
         length = headers.get("content-length", "0")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from workbench.base.store import describe_os_error
+from workbench.base.store import check_ordinary, describe_os_error
 from workbench.labeling.files.yamlfile import LabelFileError
 
 MAX_BYTES = 256_000_000
@@ -114,7 +114,7 @@ def _lines(path: Path, max_bytes: int, *, max_line: int) -> Iterator[tuple[int, 
     opened = gzip.open if path.suffix == ".gz" else open
     total = 0
     try:
-        with opened(path, "rb") as file:
+        with opened(check_ordinary(path, max_bytes), "rb") as file:
             for number in range(1, max_bytes + 1):
                 raw = file.readline(min(max_line, max_bytes - total) + 1)
                 total += len(raw)

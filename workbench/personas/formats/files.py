@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import atomic_write, describe_os_error
+from workbench.base.store import atomic_write, check_ordinary, describe_os_error
 from workbench.base.tensors import load_tensors
 from workbench.base.untrusted import damaged, load_torch, unpacked_bytes
 from workbench.models.hookpoints import HookPoint
@@ -85,7 +85,7 @@ _STAND_INS: list[Any] = [(SteeringVectorState, "steering_vectors.steering_vector
 def open_file(path: Path) -> Opened:
     """The contents of `path`, its kind told by its first bytes; files above 2 GiB and unknown kinds are refused."""
     try:
-        size = path.stat().st_size
+        size = check_ordinary(path).stat().st_size
         with open(path, "rb") as stream:
             start = stream.read(16)
     except OSError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.base.display import Shown
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import describe_os_error, read_json
+from workbench.base.store import check_ordinary, describe_os_error, read_json
 from workbench.base.untrusted import damaged, load_torch, unpacked_bytes
 from workbench.models.hookpoints import HookPoint
 from workbench.saes.formats.folding import Weights
@@ -72,7 +72,7 @@ class Foreign(Shown):
 def load_pt(path: Path) -> dict[str, Any]:
     """The named contents of a PyTorch file; files that would need code, and anything but a dict, are refused."""
     try:
-        with open(path, "rb") as stream:
+        with open(check_ordinary(path), "rb") as stream:
             start = stream.read(4)
     except OSError as error:
         raise describe_os_error(error, path, "read") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from workbench.base.errors import WorkbenchError
-from workbench.base.store import atomic_path, describe_os_error, sha256_file
+from workbench.base.store import atomic_path, check_ordinary, describe_os_error, sha256_file
 
 from .layouts import Sample, Unreadable, read_record
 
@@ -93,7 +93,7 @@ class DataFile:
 
 def _format(file: Path) -> str:
     try:
-        with file.open("rb") as source:
+        with check_ordinary(file).open("rb") as source:
             head = source.read(4)
     except OSError as error:
         raise describe_os_error(error, file, "read") from error
