@@ -13,7 +13,8 @@ versions   the oldest and the newest versions that pyproject.toml allows, each w
 faults     full disks, torn and missing files, clocks, two processes, read-only folders, memory: faults.py
 endpoint   200 features explained at an endpoint that fails three times in ten: faulty_endpoint.py
 ray        workers killed, the head started again, a full disk on a real cluster: ray_faults.py, where Ray is installed; its
-           time with more workers (ray_growth), on an idle machine: ray_growth.py
+           time with more workers (ray_growth), on an idle machine: ray_growth.py; through an object store instead of a
+           shared folder (ray_store), where s3fs and moto are, too: ray_store.py
 gpu        agreement with the CPU, waiting, speed beside floors and peers: benchmarks/gpu.py, where there is a GPU
 
 A part is kept, under runs/reliability and in the evidence file itself, with the hash of the scripts that made it and the
@@ -104,6 +105,7 @@ PARTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "kills_default_model": ("kills_default_model.py", _kills_default_model),
     "ray_growth": ("ray_growth.py", lambda: _run("ray_growth.py")),
     "attacks": ("attacks.py", _attacks),
+    "ray_store": ("ray_store.py", lambda: _run("ray_store.py")),
     "versions": ("versions_check.py", lambda: _run("versions_check.py")),
 }
 
@@ -155,13 +157,14 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
 def evidence() -> dict[str, Any]:
     """{kills: {stage: [identical, total]}, kills_default_model, fuzz: {reader: [inputs, crashes, executed]},
     attacks: {reader: [attacks, crashes, executed, reached]}, versions: {set: [passed, failed]}, canary_leaks,
-    foreign_connections, wheel_main_job, endpoint, faults, ray, ray_growth, gpu, missing, parts}; None: not measured."""
+    foreign_connections, wheel_main_job, endpoint, faults, ray, ray_growth, ray_store,
+    gpu, missing, parts}; None: not measured."""
     started, counted = time.perf_counter(), ("lost", "repeated", "leaked", "n_requests", "n_faults")
     sys.path.insert(0, str(ROOT))
     kept = {name: one for name in PARTS if (one := part(name)) is not None}
     found: dict[str, Any] = {name: kept[name]["found"] if name in kept else {} for name in PARTS}
     parts = (found[name] for name in PARTS)
-    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu, default, growth, attacked, versions = parts
+    killed, spoilt, canary, wheel, endpoint, faults, ray, gpu, default, growth, attacked, store, versions = parts
     header = made("make evidence TOPIC=reliability", SEED, time.perf_counter() - started,
                   {name: content_hash(one) for name, one in kept.items()})  # fmt: skip
     return {
@@ -179,6 +182,7 @@ def evidence() -> dict[str, Any]:
         "faults": {name: one for name, one in faults.items() if not name.startswith("_")} or None,
         "ray": {name: ray[name] for name in ("workers_killed", "lost", "repeated", "identical")} if ray else None,
         "ray_growth": growth or None,
+        "ray_store": {name: one for name, one in store.items() if name != "runs"} or None,
         "gpu": gpu or None,
         "missing": [name for name in PARTS if not kept.get(name, {"whole": False}).get("whole", True)],
         "parts": kept,

@@ -123,6 +123,16 @@ def ray_line() -> str:
             f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine.")  # fmt: skip
 
 
+def ray_store_line() -> str:
+    """The same through an object store."""
+    one = _part("ray_store")
+    if not one:
+        return LATER
+    return (f"{one['workers_killed']} workers killed: {one['lost']} rows lost, {one['repeated']} repeated, all files "
+            f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine; {one['n_puts']} objects "
+            f"were put into the bucket, {one['left_in_store']} left there.")  # fmt: skip
+
+
 def ray_growth_table() -> str:
     """Seconds of the jobs without Ray and with more and more workers."""
     one = _part("ray_growth")
@@ -161,5 +171,5 @@ def measured_line() -> str:
 
 PLACES = (
     kills_table, kills_default_line, faults_table, fuzz_table, attacks_table, canary_line, endpoint_line, wheel_line,
-    versions_line, ray_line, ray_growth_table, gpu_table, measured_line,
+    versions_line, ray_line, ray_store_line, ray_growth_table, gpu_table, measured_line,
 )

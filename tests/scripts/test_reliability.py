@@ -56,7 +56,7 @@ def test_with_only_finished_nothing_is_made(script: Any, monkeypatch: pytest.Mon
 
 def test_every_part_has_its_script(script: Any) -> None:
     known = {"kills", "kills_default_model", "fuzz", "canary", "wheel", "endpoint", "faults", "ray", "ray_growth", "gpu",
-             "attacks", "versions"}
+             "attacks", "versions", "ray_store"}
     assert known == set(script.PARTS)
     assert all((ROOT / "scripts" / file).is_file() for file, _ in script.PARTS.values())
 

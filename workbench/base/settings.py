@@ -53,6 +53,7 @@ SETTINGS: dict[str, tuple[type, str]] = {
     "offline": (_TRUTH, "download nothing"),
     "accept_terms": (_TRUTH, "accept the terms of assets that have some"),
     "neuronpedia_url": (str, "where single explanations are asked for"),
+    "task_store": (str, "an object store (s3://...) for the files of --engine ray on machines that share no file system"),
     "neuronpedia_exports_url": (str, "where all of a source are"),
 }
 """Every setting: its type and what it is, in words."""

@@ -1,5 +1,6 @@
 """The same work as tasks of a cluster."""
 
+from workbench.cluster.exchange import exchanged
 from workbench.cluster.tasks import on_ray
 
-__all__ = ["on_ray"]
+__all__ = ["exchanged", "on_ray"]

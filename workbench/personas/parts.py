@@ -12,6 +12,7 @@ removed by the next writer. Parts are never changed.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.progress import track
-from workbench.base.store import atomic_write, content_hash, read_bytes, read_parquet, write_parquet
+from workbench.base.store import atomic_path, content_hash, read_parquet, write_parquet
 from workbench.base.tensors import load_tensors, save_tensors, tensor_hash
 from workbench.models.hookpoints import HookPoint
 
@@ -111,8 +112,9 @@ class PartStore:
     def adopt(self, number: int, other: PartStore, header: PartHeader) -> PartHeader:
         """Commit a part of another store as the part `number`, byte for byte; its tensors are checked against their hash."""
         _ = other.activations(header)
-        atomic_write(self._tensor_path(number), read_bytes(other._tensor_path(header.number)))
-        atomic_write(self._table_path(number), read_bytes(other._table_path(header.number)))
+        for source, target in ((other._tensor_path, self._tensor_path), (other._table_path, self._table_path)):
+            with atomic_path(target(number)) as temporary:
+                shutil.copyfile(source(header.number), temporary)
         return replace(header, number=number)
 
     def remove(self, number: int) -> None:

@@ -180,14 +180,15 @@ def _sample_on_ray(asked: Asked, roles: tuple[Role, ...], hook: str | None, plac
     from functools import partial
 
     from workbench.axis.space.shards import Shard, sample_in_shards
-    from workbench.cluster import on_ray
+    from workbench.cluster import exchanged, on_ray
 
     config, n = asked.config(), asked.shares
     on_gpu = "device_map" in placed or str(placed.get("device") or "").startswith("cuda")
     loading = {"dtype": config.dtype, "max_memory": config.memory_budget, **({"device": "cuda"} if on_gpu else placed)}
     run = str(asked.run_folder.resolve())
     shards = [Shard(config.model, run, i, n, asked.design(), roles, hook, config.seed, loading) for i in range(n)]
-    sample_in_shards(shards, partial(on_ray, address=asked.address, gpus_per_task=1 if on_gpu else 0))
+    cluster = partial(on_ray, address=asked.address, gpus_per_task=1 if on_gpu else 0)
+    sample_in_shards(shards, exchanged(cluster, Path(run), reads=lambda one: [Path(one.run)], writes=lambda one: [one.folder]))
 
 
 def planned(asked: Asked) -> dict[str, Any]:

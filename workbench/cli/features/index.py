@@ -62,20 +62,22 @@ class IndexJob:
             sae = replace(load_sae(site.reference), id=site.id).to(model.device)
             index = build_index(
                 sae, model, self._documents(model, sae, folder), folder, n_tokens=self.tokens, seed=self.seed,
-                spread=self._on_ray(model, site.reference) if self.engine == "ray" else None,
+                spread=self._on_ray(model, site.reference, folder) if self.engine == "ray" else None,
             )  # fmt: skip
         return summary_of(index)
 
-    def _on_ray(self, model: Model, sae: str) -> Spread:
+    def _on_ray(self, model: Model, sae: str, folder: Path) -> Spread:
         """Pieces as Ray tasks, each on as many cores as this process has threads, or on a GPU where the model here is on one."""
         import torch
 
-        from workbench.cluster import on_ray
+        from workbench.cluster import exchanged, on_ray
         from workbench.labeling.contexts.pieces import Spread
 
         on_gpu = model.device.type == "cuda"
         placed = {"gpus_per_task": 1} if on_gpu else {"cpus_per_task": torch.get_num_threads()}
-        return Spread(partial(on_ray, address=self.address, ahead=2, **placed), self.model, sae, model.device.type)
+        cluster = partial(on_ray, address=self.address, ahead=2, **placed)
+        run = exchanged(cluster, folder, reads=lambda _: [], writes=lambda piece: [Path(piece.folder)])
+        return Spread(run, self.model, sae, model.device.type)
 
     def plan(self) -> dict[str, Any]:
         """About how long it takes and how much disk and memory, from the SAE's card; nothing is loaded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +58,15 @@ def _vector(config: JobConfig, out: Path | None) -> Path:
 
 def _on_ray(configs: Sequence[JobConfig], out: Path | None, address: str | None) -> dict[str, Path]:
     """{trait: run folder}, each made by a task, with a GPU of its own where the job's device is one."""
-    from workbench.cluster import on_ray
+    from workbench.cluster import exchanged, on_ray
 
     device = configs[0].device or ""
     on_gpu = device == "auto" or device.startswith("cuda")
     placed = [replace(config, device="cuda") if on_gpu else config for config in configs]
-    jobs = [(config, folder_of(config.trait, config, out)) for config in placed]
-    for (config, folder), _ in zip(jobs, on_ray(_task, jobs, address=address, gpus_per_task=int(on_gpu)), strict=True):
+    jobs = [(config, folder_of(config.trait, config, out).resolve()) for config in placed]
+    cluster = partial(on_ray, address=address, gpus_per_task=int(on_gpu))
+    run = exchanged(cluster, jobs[0][1].parent, reads=lambda job: [job[1]], writes=lambda job: [job[1]])
+    for (config, folder), _ in zip(jobs, run(_task, jobs), strict=True):
         note(f"== {config.trait}: {folder}")
     return {config.trait: folder for config, folder in jobs}
 

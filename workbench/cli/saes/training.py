@@ -198,11 +198,23 @@ class TrainingJob:
 
 def _on_cluster(function: Callable[[Pass], Any], passes: Sequence[Pass], *, address: str | None) -> Iterable[Any]:
     """The passes as Ray tasks; one that the model's GPU would do gets a GPU of its own, the only one that it sees."""
-    from workbench.cluster import on_ray
+    from workbench.cluster import exchanged, on_ray
 
     on_gpu = any(one.device.startswith("cuda") for one in passes)
     sent = [replace(one, device="cuda") if on_gpu else one for one in passes]
-    return on_ray(function, sent, address=address, gpus_per_task=1 if on_gpu else 0)
+    run = partial(on_ray, address=address, gpus_per_task=1 if on_gpu else 0)
+    return exchanged(run, passes[0].out, reads=_read_by, writes=_written_by)(function, sent)
+
+
+def _read_by(one: Pass) -> list[Path]:
+    """The activations of a pass, and what an earlier call left of its SAEs."""
+    from workbench.saes.activations import ActivationStore
+
+    return [*(data.folder for data in (one.data, *one.held_out.values()) if isinstance(data, ActivationStore)), *_written_by(one)]
+
+
+def _written_by(one: Pass) -> list[Path]:
+    return [folder for plan in one.plans for folder in (one.out / plan.name, one.out / "training" / plan.name)]
 
 
 def training_job(
