@@ -5,7 +5,8 @@
 
 fuzz.py damages at random; here every attack is built into a sound file of the reader's own format, so that it is met:
 
-names     each text in the file, tensor name and archive member, in turn, becomes a path outside: up, absolute, through a folder
+names     each text of JSON, YAML and TOML, tensor name, archive member and column of texts, in turn, becomes a path to a file or
+          a folder that nobody named: one up, through a folder, absolute
 code      YAML tags at each value, pickles that call in each archive and array, extension types of Arrow, templates
 bombs     files of 6 GiB (sparse), archives and columns that unpack to 6 GiB, shapes to match, sizes that lie
 special   in the place of each file: a folder, a pipe, a socket, a device without end, a link to nothing and to itself
@@ -43,7 +44,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY, SECONDS, LARGE, UNPACKED = 4 << 30, 10, 6 << 30, 6 << 30
-SECRET = "the-words-of-a-file-outside"
+FILES, SECRET = "files", "the-words-of-a-file-outside"
 SUFFIXES = ("", ".json", ".jsonl", ".yaml", ".npy", ".npz", ".pt", ".safetensors", ".parquet")
 STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "os.fork", "socket.connect", "pty.spawn")
 ENDS = ("read", "refused", "crashes")
@@ -56,7 +57,7 @@ Attack = Callable[[Path], None]
 
 def names(sound: bytes, outside: Path) -> Iterator[tuple[str, Attack]]:
     """Each text of the file as a path to `outside`/canary."""
-    ways = ("../canary", f"{outside}/canary", "x/../../canary", f"file://{outside}/canary")
+    ways = ("../canary", "../canaries", f"{outside}/canary", f"{outside}/canaries", "x/../../canary", f"file://{outside}/canary")
     for spoil in _texts(sound):
         for way in ways:
             yield f"a text is {way}", _whole(spoil, way)
@@ -83,7 +84,9 @@ def _texts(sound: bytes) -> Iterator[Callable[[str], bytes]]:
         end = 8 + struct.unpack("<Q", sound[:8])[0]
         for spoil in _json_texts(sound[8:end], keys=True):
             yield lambda text, spoil=spoil: _headed(spoil(text), sound[end:])
-    elif b"\x00" not in sound and not sound.startswith(b"PAR1"):
+    elif sound[:4] == b"PAR1":
+        yield from _column_texts(sound)
+    elif b"\x00" not in sound:
         lines = [_json_texts(line) for line in sound.splitlines()] if _is_lines(sound) else []
         for number, line in enumerate(lines):
             for spoil in line:
@@ -122,6 +125,24 @@ def _json_texts(sound: bytes, keys: bool = False) -> list[Callable[[str], bytes]
         return json.dumps(document).encode()
 
     return [lambda text, number=number: spoilt(number, text) for number in range(sum(1 for _ in walk(json.loads(sound))))]
+
+
+def _column_texts(sound: bytes) -> Iterator[Callable[[str], bytes]]:
+    """Of a Parquet table: each column of texts, all of its rows."""
+    import pyarrow
+    from pyarrow import parquet
+
+    table = parquet.read_table(io.BytesIO(sound))
+
+    def spoilt(number: int, text: str) -> bytes:
+        made = io.BytesIO()
+        column = pyarrow.array([text] * len(table), type=table.schema[number].type)
+        parquet.write_table(table.set_column(number, table.schema[number], column), made)
+        return made.getvalue()
+
+    for number, one in enumerate(table.schema):
+        if pyarrow.types.is_string(one.type) or pyarrow.types.is_large_string(one.type):
+            yield lambda text, number=number: spoilt(number, text)
 
 
 def _suffix(old: str) -> str:
@@ -391,18 +412,30 @@ def readers() -> dict[str, Any]:
 
 
 class _Watch:
-    """Files of a folder that are opened, made, changed or deleted, by whichever code (inotify)."""
+    """Files of folders that are opened, made, changed or deleted, by whichever code (inotify)."""
 
     OPENED, WATCHED = 0x20, 0x20 | 0x2 | 0x100 | 0x200 | 0x40 | 0x80
 
-    def __init__(self, *folders: Path) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        self.file = libc.inotify_init1(os.O_NONBLOCK)
-        if self.file < 0 or any(libc.inotify_add_watch(self.file, os.fsencode(one), self.WATCHED) < 0 for one in folders):
-            raise OSError(ctypes.get_errno(), "inotify cannot watch")
+    def __init__(self) -> None:
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.file = self.libc.inotify_init1(os.O_NONBLOCK)
+        self.ours: set[int] = set()
 
-    def seen(self, ours: str = "files") -> list[str]:
-        """Names since the last look, without that of the reader's own folder."""
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.file)
+
+    def add(self, folder: Path, *, ours: bool = False) -> None:
+        """Watch a folder; of one that is the reader's own only canaries count."""
+        if (watch := self.libc.inotify_add_watch(self.file, os.fsencode(folder), self.WATCHED)) < 0:
+            raise OSError(ctypes.get_errno(), "inotify cannot watch")
+        if ours:
+            self.ours.add(watch)
+
+    def seen(self) -> list[str]:
+        """What happened since the last look."""
         found = []
         with_events = b""
         while True:
@@ -412,9 +445,9 @@ class _Watch:
                 break
         at = 0
         while at < len(with_events):
-            _, mask, _, length = struct.unpack_from("iIII", with_events, at)
+            watch, mask, _, length = struct.unpack_from("iIII", with_events, at)
             name = os.fsdecode(with_events[at + 16 : at + 16 + length].rstrip(b"\x00"))
-            if name and name != ours:
+            if name and name != FILES and (watch not in self.ours or name.startswith("canar")):
                 found.append(f"{name} {'opened' if mask & self.OPENED else 'changed'}")
             at += 16 + length
         return found
@@ -427,16 +460,13 @@ def attack(name: str, kinds: dict[str, int], most: int, seed: int = 0) -> dict[s
     found |= {"peak_mib": 0, "examples": []}
     with tempfile.TemporaryDirectory(prefix="attacks-") as base:
         place, outside, whole = (Path(base) / one for one in ("place", "outside", "whole"))
-        for folder in (place, outside):
-            folder.mkdir()
-            for suffix in SUFFIXES:
-                (folder / f"canary{suffix}").write_text(SECRET)
         tempfile.tempdir = base
-        folder = place / "files"
-        folder.mkdir()
+        folder = place / FILES
+        folder.mkdir(parents=True)
         files = _made(reader, folder)
         shutil.copytree(folder, whole)
-        watch = _Watch(place, outside)
+        for one in (place, outside):
+            _bait(one, files)
         for kind, build in KINDS.items():
             every = [(file, *one) for file in files for one in build((whole / file).read_bytes(), outside)]
             chosen = every if kind == "special" or kind == "bombs" else draw.sample(every, min(most, len(every)))
@@ -444,12 +474,22 @@ def attack(name: str, kinds: dict[str, int], most: int, seed: int = 0) -> dict[s
             for file, title, spoil in chosen:
                 shutil.rmtree(folder)
                 shutil.copytree(whole, folder)
+                above = [one for one in (folder / file).parents if one.is_relative_to(folder)]
+                if kind == "names":  # the file's own folder may be read whole: nothing but a way through it
+                    (above[0] / "x").mkdir(exist_ok=True)
+                    for one in above[1:]:
+                        _bait(one, files)
                 os.chdir(folder)  # a socket's path is short only from here
                 spoil(folder / file)
-                watch.seen()
                 size = (folder / file).stat().st_size if (folder / file).is_file() else 0
-                told, peak = _read(reader, folder, SECONDS + 5 * size / 2**30)
-                reached, ran = watch.seen(), told == "executed" or any(place.rglob("executed"))
+                with _Watch() as watch:
+                    for one in (place, outside, *above):
+                        watch.add(one, ours=one in above)
+                        if (one / "canaries").is_dir():
+                            watch.add(one / "canaries")
+                    told, peak = _read(reader, folder, SECONDS + 5 * size / 2**30)
+                    reached = watch.seen()
+                ran = told == "executed" or any(place.rglob("executed"))
                 reached += [f"{SECRET} was told"] * (SECRET in told)
                 found["executed" if ran else "reached" if reached else told if told in (*ENDS, "slow") else "crashes"] += 1
                 found["peak_mib"] = max(found["peak_mib"], round(peak / 1024))
@@ -460,6 +500,17 @@ def attack(name: str, kinds: dict[str, int], most: int, seed: int = 0) -> dict[s
         os.chdir(ROOT)
         tempfile.tempdir = None
     return found
+
+
+def _bait(folder: Path, files: list[str]) -> None:
+    """Files and a folder that no reader has a reason to look at, and an empty folder to go through."""
+    folder.mkdir(exist_ok=True)
+    for name in ("canaries", "x"):
+        (folder / name).mkdir(exist_ok=True)
+    for suffix in SUFFIXES:
+        (folder / f"canary{suffix}").write_text(SECRET)
+    for file in files:
+        (folder / "canaries" / Path(file).name).write_text(SECRET)
 
 
 def _made(reader: Any, folder: Path) -> list[str]:

@@ -2,8 +2,8 @@
 
     python scripts/ray_store.py                     # five minutes; needs ray, s3fs, and moto_server (moto[server]) on PATH
 
-The store is moto's S3 server on this machine, reached by HTTP; every task works in a folder of its own that is gone when it ends.
-Prints {workers_killed, lost, repeated, identical, n_puts, left_in_store, runs} as JSON; exit code 1 when a file differs from
+The store is moto's S3 server on this machine, reached by HTTP; every task works in a folder of its own.
+Prints {workers_killed, lost, repeated, identical, n_objects, left_in_store, runs} as JSON; exit code 1 when a file differs from
 those of a run without Ray, or something stays in the bucket.
 """
 
@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -75,11 +76,11 @@ def through_the_store(n_kills: int, seed: int) -> dict[str, Any]:
                 for trial in trials:
                     runs += killed(trial, there, n_kills, random.Random(f"{trial.job} {seed}"))
                     left += len(_store().find(BUCKET))
-        n_puts = log.read_text(errors="replace").count('"PUT ')
+        n_objects = len(set(re.findall(rf'"PUT /{BUCKET}/runs/(\w+/objects/\w+)', log.read_text(errors="replace"))))
     totals = {name: sum(run[key] for run in runs) for name, key in
               (("workers_killed", "killed"), ("lost", "lost"), ("repeated", "repeated"))}  # fmt: skip
     identical = all(run["identical"] and run["ended_well"] for run in runs)
-    return {**totals, "identical": identical, "n_puts": n_puts, "left_in_store": left, "runs": runs}
+    return {**totals, "identical": identical, "n_objects": n_objects, "left_in_store": left, "runs": runs}
 
 
 def main() -> int:
@@ -90,7 +91,7 @@ def main() -> int:
     found = through_the_store(options.kills, options.seed)
     print(json.dumps(found, indent=1))
     bad = found["lost"] or found["repeated"] or found["left_in_store"]
-    return int(bool(bad or not found["n_puts"] or not found["identical"]))
+    return int(bool(bad or not found["n_objects"] or not found["identical"]))
 
 
 if __name__ == "__main__":

@@ -129,8 +129,8 @@ def ray_store_line() -> str:
     if not one:
         return LATER
     return (f"{one['workers_killed']} workers killed: {one['lost']} rows lost, {one['repeated']} repeated, all files "
-            f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine; {one['n_puts']} objects "
-            f"were put into the bucket, {one['left_in_store']} left there.")  # fmt: skip
+            f"{'identical' if one['identical'] else 'NOT identical'} to those of a run on one machine; {one['n_objects']} "
+            f"objects went through the bucket, {one['left_in_store']} left there.")  # fmt: skip
 
 
 def ray_growth_table() -> str:

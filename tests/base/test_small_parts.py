@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,13 @@ def test_the_module_that_registers_displays_is_imported_when_the_first_value_is_
     monkeypatch.setattr(display, "_PROVIDERS", [])
     display.register_provider("late_displays")
     assert display.html_for(Shown()) == "late"
+
+
+def test_a_settings_file_that_is_masked_is_an_empty_one_and_a_pipe_is_not_waited_for(tmp_path):
+    from workbench.base.settings import read_config
+
+    (tmp_path / "masked.toml").symlink_to(os.devnull)
+    assert read_config(tmp_path / "masked.toml") == {} == read_config(tmp_path / "none.toml")
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(WorkbenchError, match="is a pipe"):
+        read_config(tmp_path / "pipe.toml")

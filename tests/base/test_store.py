@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.base import store
+from workbench.base import store, tables
 from workbench.base.errors import WorkbenchError
 
 JSON = st.recursive(
@@ -188,3 +188,29 @@ def test_a_table_that_unpacks_without_end_is_refused_and_one_of_its_size_read(
     table = pyarrow.table({"n": list(range(300_000)), "text": [f"row {n * n}" for n in range(300_000)]})
     store.write_parquet(tmp_path / "rows.parquet", table)
     assert store.read_parquet(tmp_path / "rows.parquet").equals(table)
+
+
+def test_tables_with_categories_read_back_and_are_not_taken_for_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow
+
+    monkeypatch.setattr(store, "MOST_BYTES", 4 << 20)
+    words = pyarrow.array([f"a category of many words, number {n}" for n in range(2000)]).dictionary_encode()
+    rows = words.take(pyarrow.array([n % 2000 for n in range(60_000)]))
+    table = pyarrow.table({"n": list(range(60_000)), "word": rows, "text": [str(n) for n in range(60_000)]})
+    store.write_parquet(tmp_path / "rows.parquet", table)
+    assert store.read_parquet(tmp_path / "rows.parquet").equals(table)
+    store.write_parquet(tmp_path / "only.parquet", table.select(["word"]))
+    assert store.read_parquet(tmp_path / "only.parquet").equals(table.select(["word"]))
+
+
+def test_a_table_that_does_not_fit_into_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow
+
+    store.write_parquet(tmp_path / "rows.parquet", pyarrow.table({"n": [1, 2]}))
+
+    def full(*_: object, **__: object) -> None:
+        raise pyarrow.ArrowMemoryError("malloc failed")
+
+    monkeypatch.setattr(tables, "bounded", full)
+    with pytest.raises(WorkbenchError, match="needs more memory than there is"):
+        store.read_parquet(tmp_path / "rows.parquet")

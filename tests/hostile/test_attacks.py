@@ -43,8 +43,19 @@ def tells(folder):
     if text != "words":
         raise WorkbenchError(text, "words", "correct it")
 
+def make_below(folder):
+    (folder / "sae").mkdir()
+    (folder / "sae" / "cfg.json").write_text(json.dumps({{"weights": "w"}}))
+    (folder / "sae" / "w").write_text("words")
+    return [folder / "sae" / "cfg.json"]
+
+def enters(folder):
+    place = folder / "sae" / json.loads((folder / "sae" / "cfg.json").read_text())["weights"]
+    return (place / "cfg.json" if place.is_dir() else place).read_text()
+
 attacks.SECONDS = 3
 attacks.readers = lambda: {{one.__name__: Reader(make, one) for one in (follows, writes, unpickles, tells)}}
+attacks.readers = lambda known=attacks.readers(): {{**known, "enters": Reader(make_below, enters)}}
 print(json.dumps({{name: attacks.attack(name, dict.fromkeys(attacks.KINDS, 0), 40) for name in attacks.readers()}}))
 '''
 
@@ -64,8 +75,10 @@ def test_careless_readers_are_caught() -> None:
         assert one["slow"], "the pipe is waited for"
         endings = ("refused", "read", "crashes", "slow", "executed", "reached")
         assert sum(one["attacks"].values()) == sum(one[name] for name in endings)
-    told = {(one["kind"], one["attack"]) for one in found["follows"]["examples"]}
-    assert ("names", "a text is ../canary") in told
+    told = {name: {one["attack"] for one in found[name]["examples"] if one["reached"]} for name in ("follows", "enters")}
+    for way in ("../canary", "x/../../canary"):
+        assert all(f"a text is {way}" in ways for ways in told.values()), "from a folder below, too"
+    assert any(one.endswith("/canaries") for one in told["enters"]), "a name of a folder"
 
 
 @pytest.mark.parametrize("name", ["configuration", "safetensors", "vector .npy"])

@@ -201,3 +201,22 @@ def test_a_count_that_no_design_can_mean_is_named(name: str, count: int) -> None
     with pytest.raises(WorkbenchError, match=name) as caught:
         RolloutDesign(**{name: count})
     assert "from 1 to 1,000,000" in caught.value.expected
+
+
+def test_a_part_that_memory_is_too_short_for_is_kept_and_told(collected, tmp_path, monkeypatch):
+    import pyarrow
+
+    from workbench.base import tables
+    from workbench.personas.parts import PartStore
+
+    parts = PartStore(Path(shutil.copytree(collected.folder, tmp_path / "run")))
+    before = files_of(parts.folder)
+    assert before and len(parts.headers()) > 1
+
+    def full(*_, **__):
+        raise pyarrow.ArrowMemoryError("malloc failed")
+
+    with monkeypatch.context() as patched, pytest.raises(WorkbenchError, match="more memory than there is"):
+        patched.setattr(tables, "bounded", full)
+        parts.remove_uncommitted()
+    assert files_of(parts.folder) == before

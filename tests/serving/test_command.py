@@ -83,3 +83,29 @@ def test_the_page_that_a_browser_is_opened_with_can_be_read_by_its_user_alone():
         assert place.stat().st_mode & 0o077 == 0 and "token=secret" in place.read_text()
     finally:
         place.unlink()
+
+
+ENDS = """
+import threading, time, workbench.cli as cli
+cli.PATIENCE = {patience}
+threading.Thread(target=time.sleep, args=({seconds},), name=cli.LOADING, daemon=True).start()
+print("said", end="")
+cli._end(143)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "patience"), [(60, 0.1), (0.1, 30)])
+def test_the_exit_code_survives_what_is_still_being_loaded(seconds, patience):
+    command = [sys.executable, "-c", ENDS.format(seconds=seconds, patience=patience)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (143, "said")
+
+
+def test_the_explorer_loads_in_the_thread_that_the_end_waits_for(world):
+    from workbench.cli import LOADING
+    from workbench.serving.explorer import Explorer
+    from workbench.serving.runs import find_runs
+
+    thread = Explorer(find_runs([world.run]), lambda: (world.model, world.sae)).start()
+    assert thread.name == LOADING and thread.daemon
+    thread.join()

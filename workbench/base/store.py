@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-_LINE, _ROWS = 120, 16_384
+_LINE = 120
 MOST_BYTES, MOST_TEXT = 1 << 30, 64 << 20
 """What a file that is read whole may hold at most, and one in YAML or TOML, whose parsers take many times as much memory."""
 MOST_TIMES = 100
@@ -249,15 +249,12 @@ def read_parquet(path: PathLike) -> pyarrow.Table:
     import pyarrow as pa
     from pyarrow import parquet
 
+    from .tables import bounded
+
     most = max(MOST_BYTES, MOST_TIMES * check_ordinary(path).stat().st_size)
-    batches, unpacked = [], 0
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_ROWS):
-                batches.append(batch)
-                if (unpacked := unpacked + batch.nbytes) > most:
-                    raise WorkbenchError(f"{path} unpacks to more than {most:,} bytes", "a table of its size", "do not trust it")
-            return pa.Table.from_batches(batches, file.schema_arrow)
+            return bounded(file, most, path)
     except MemoryError as error:
         raise no_memory(path) from error
     except pa.ArrowInvalid as error:

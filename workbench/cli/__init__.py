@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
+
+LOADING, PATIENCE = "workbench-loading", 10.0
+"""The thread in which the explorer loads, and the seconds that the end of the process waits for it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -13,4 +17,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from .run import run
 
-    raise SystemExit(run(arguments))
+    _end(run(arguments))
+
+
+def _end(code: int) -> NoReturn:
+    """Exit with `code`. A thread that loads a model inside compiled code when the interpreter ends would abort it (SIGABRT): it
+    is waited for, and left behind after PATIENCE seconds."""
+    import os
+    import sys
+    import threading
+
+    loading = [thread for thread in threading.enumerate() if thread.name == LOADING]
+    for thread in loading:
+        thread.join(timeout=PATIENCE)
+    if any(thread.is_alive() for thread in loading):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)

@@ -70,5 +70,5 @@ class GivenJob(stages.Job):
         return content_hash({"given": self.made_from("vector")}) if stage == "vector" else super().key(stage)
 
     def _make_vector(self) -> dict[str, Any]:
-        where = {"trait": self.told["trait"], "hook": self.told["hook"], "folder": str(self.folder / "vector")}
+        where = {"trait": self.told["trait"], "hook": self.told["hook"], "folder": "vector"}
         return {"files": [str(VECTOR.as_posix())], "summary": {**self.told["evidence"], **where}}

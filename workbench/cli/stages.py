@@ -92,9 +92,10 @@ def is_current(run: RunFolder, stage: str, key: str) -> bool:
 
 
 def _summary(run: RunFolder, stage: str) -> dict[str, Any]:
-    """What a finished stage has to say; of the report, report.json itself, with the path where it lies now."""
+    """What a finished stage has to say; of the report, report.json itself; with the path where it lies now."""
     if stage != "report":
-        return run.info(stage)["summary"]
+        told = run.info(stage)["summary"]
+        return {**told, "folder": str(run.path / stage)} if "folder" in told else told
     return {**read_json(run.path / REPORT_JSON), "report": str((run.path / REPORT_HTML).resolve())}
 
 
@@ -286,7 +287,7 @@ class Job:
         )  # fmt: skip
         self.vector.save(self.folder / "vector")
         note(what_was_judged(self.vector.evidence, self.folder))
-        where = {"trait": self.trait.name, "hook": str(self.vector.hook), "folder": str(self.folder / "vector")}
+        where = {"trait": self.trait.name, "hook": str(self.vector.hook), "folder": "vector"}
         answers, activations = (self._saved(kind, "part-*") for kind in ("rollouts", "activations"))
         return {"files": self._saved("vector") + answers, "parts": activations, "summary": {**where, **self.vector.evidence}}
 
@@ -307,7 +308,7 @@ class Job:
             "groups": self.parts.audit.get("groups"),
             "controls": self.parts.controls,
             "warnings": list(self.parts.warnings),
-            "folder": str(self.folder / "decomposition")}  # fmt: skip
+            "folder": "decomposition"}  # fmt: skip
         return {"files": self._saved("decomposition"), "summary": summary}
 
     def _saved(self, place: str, names: str = "*") -> list[str]:
@@ -330,7 +331,7 @@ class Job:
         )
         replace_labels(self.labels, self.folder / "labels")
         views = keep_views(self, index)
-        places = {"folder": str(self.folder / "labels"), "views": str(views)}
+        places = {"folder": "labels", "views": str(views)}
         summary = {"trait": self.trait.name, "sae": self.labels.sae_id, "labels": self.labels.table(), **places}
         return {"files": ["labels", views.relative_to(self.folder).as_posix()], "summary": summary}
 

@@ -1,19 +1,24 @@
 """Files of tasks through an object store (any that fsspec knows), for machines that share no file system.
 
-The machine that gives the tasks puts what they read into the store; a task takes that into a folder of its own, works there, and
-puts back what it wrote; the first machine takes it into the folder where it would have been written. Objects are named after the
-SHA-256 of their bytes and checked on arrival; a list of names is written last, so that nothing half-written is ever taken. All of
-it lies in a folder of that one call, which is removed at its end.
+The machine that gives the tasks puts what one reads into the store; the task takes that into a folder of its own, works there,
+and puts back what it wrote, finished or not; the first machine takes it into the folder where it would have been written. Objects
+are named after the SHA-256 of their bytes and checked on arrival; a list of names is written last. All of it lies in a folder of
+that one call, which is removed at its end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import errno
 import json
+import logging
+import os
+import shutil
+import socket
 import tempfile
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path, PurePosixPath
@@ -22,14 +27,19 @@ from urllib.parse import urlsplit
 
 from workbench.base.errors import WorkbenchError
 from workbench.base.runs import HOLDER, LOCK
-from workbench.base.store import atomic_path, content_hash, sha256_file
+from workbench.base.settings import cache_dir, setting
+from workbench.base.store import describe_os_error, make_folder, sha256_file
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Run = Callable[[Callable[[Task], Result], Iterable[Task]], Iterable[Result]]
+Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 Paths = Callable[[Any], Sequence[Path]]
+Listed = dict[str, str]
 NOT_SENT = (".lock", ".part", ".log")
 SETTING = "task_store"
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,8 @@ class ObjectStore:
 
     url: str
 
-    def put(self, name: str, folder: Path, paths: Iterable[Path], known: dict[tuple[Any, ...], str] | None = None) -> None:
-        """Store all files under `paths`, which lie in `folder`, and then the list `name` of them.
+    def put(self, name: str, folder: Path, paths: Iterable[Path], known: dict[tuple[Any, ...], str] | None = None) -> Listed:
+        """Store all files under `paths`, which lie in `folder`, and then the list `name` of them, the oldest file first.
 
         known: the hashes of files that were put before, by path, size and time; filled.
         """
@@ -47,6 +57,8 @@ class ObjectStore:
         for file in _files(paths):
             status = file.stat()
             state = str(file), status.st_size, status.st_mtime_ns
+            if not file.is_relative_to(folder):
+                raise WorkbenchError(f"{file} is not in {folder}", "files of one folder", "leave out symbolic links to elsewhere")
             relative = file.relative_to(folder).as_posix()
             if state in known:
                 listed[relative] = known[state]
@@ -61,34 +73,58 @@ class ObjectStore:
         with self._files() as (fs, root):
             fs.makedirs(f"{root}/lists", exist_ok=True)
             fs.pipe_file(f"{root}/lists/{name}", json.dumps(listed).encode())
+        return listed
 
-    def take(self, name: str, folder: Path) -> None:
+    def take(self, name: str, folder: Path, within: Sequence[Path] | None = None, *, may_lack: bool = False) -> Listed:
         """Write the files of the list `name` below `folder`; what is there already with the same bytes stays.
+
+        All are fetched before the first is replaced. What is replaced is removed first, the newest at the source before the rest,
+        and the new ones follow from the oldest on: files that vouch for others are written last, and go first.
+
+        within: where the files may lie. may_lack: {} for a list that is not there.
 
         Raises:
             WorkbenchError: a store that cannot be read, an object with other bytes than its name says, a name that leads out.
         """
         with self._files() as (fs, root):
+            if may_lack and not fs.exists(f"{root}/lists/{name}"):
+                return {}
             listed = json.loads(fs.cat_file(f"{root}/lists/{name}"))
-        for relative, digest in listed.items():
-            place = PurePosixPath(relative)
-            if place.is_absolute() or ".." in place.parts or "\\" in relative:
-                found = f"a list in {self.url} names {relative!r}"
-                raise WorkbenchError(found, "names below the run's folder", "do not trust it")
-            target = folder / place
-            if target.is_file() and sha256_file(target) == digest:
-                continue
-            with atomic_path(target) as temporary:
+        targets = {relative: self._target(relative, folder, within) for relative in _checked(listed, self.url)}
+        differing = {relative: target for relative, target in targets.items()
+                     if not (target.is_file() and sha256_file(target) == listed[relative])}  # fmt: skip
+        if not differing:
+            return listed
+        with tempfile.TemporaryDirectory(prefix=".arriving-", dir=make_folder(folder)) as place:
+            for number, relative in enumerate(differing):
+                arrived = Path(place) / str(number)
                 with self._files() as (fs, root):
-                    fs.get_file(f"{root}/objects/{digest}", str(temporary))
-                if sha256_file(temporary) != digest:
+                    fs.get_file(f"{root}/objects/{listed[relative]}", str(arrived))
+                if sha256_file(arrived) != listed[relative]:
                     raise WorkbenchError(f"{relative} arrived from {self.url} with other bytes", "the bytes that were put there",
                                          "start it again: finished work is kept")  # fmt: skip
+            for target in reversed(differing.values()):
+                target.unlink(missing_ok=True)
+            for number, target in enumerate(differing.values()):
+                os.replace(Path(place) / str(number), make_folder(target.parent) / target.name)
+        return listed
+
+    def _target(self, relative: str, folder: Path, within: Sequence[Path] | None) -> Path:
+        place, target = PurePosixPath(relative), folder / relative
+        leads_out = place.is_absolute() or ".." in place.parts or any(sign in relative for sign in "\\:\0")
+        if leads_out or (within is not None and not any(target.is_relative_to(path) for path in within)):
+            found = f"a list in {self.url} names {relative!r}"
+            raise WorkbenchError(found, "names of what the task writes", "do not trust it")
+        return target
 
     def remove(self) -> None:
-        """Delete all of it."""
-        with contextlib.suppress(WorkbenchError), self._files() as (fs, root):
-            fs.rm(root, recursive=True)
+        """Delete all of it; what stays is named in a warning."""
+        try:
+            with self._files() as (fs, root):
+                if fs.exists(root):
+                    fs.rm(root, recursive=True)
+        except WorkbenchError as error:
+            logger.warning("%s could not be removed and stays there: %s", self.url, error.found)
 
     @contextlib.contextmanager
     def _files(self) -> Iterator[tuple[Any, str]]:
@@ -104,96 +140,171 @@ class ObjectStore:
             raise WorkbenchError(f"{self.url} needs a package that is not here: {error}", "the driver of that store",
                                  "install it on every machine (s3fs for s3://, gcsfs for gs://)") from error  # fmt: skip
         except Exception as error:  # drivers raise their own
+            if isinstance(error, OSError) and error.errno in _LOCAL:
+                raise describe_os_error(error, error.filename or tempfile.gettempdir()) from error
             told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise WorkbenchError(f"the object store {self.url} cannot be used ({told})", "a store that can be read and written",
                                  f"check the setting {SETTING}, and the keys in the environment") from error  # fmt: skip
 
 
-def check_url(url: str) -> str:
-    """The address of an object store, refused when it holds a key, a chain of drivers or no scheme."""
-    parts = urlsplit(url)
-    has_key = bool(parts.username or parts.password or parts.query)
-    if not parts.scheme or "::" in url or has_key:
-        found = "an address with a key in it" if has_key else f"the object store {url!r}"
-        raise WorkbenchError(found, "the address of a folder, as in s3://bucket/folder",
-                             f"correct the setting {SETTING}; keys belong into the environment")  # fmt: skip
+def _checked(listed: Any, url: str) -> Listed:
+    if not isinstance(listed, dict) or not all(isinstance(one, str) for pair in listed.items() for one in pair):
+        raise WorkbenchError(f"a list in {url} holds no names and hashes", "a list that a task wrote", "start it again")
+    return listed
+
+
+def store_address() -> str | None:
+    """The setting `task_store`, None without one.
+
+    Raises WorkbenchError (which does not repeat it) for an address without a scheme, a chain of drivers, or a key in it.
+    """
+    url = setting(SETTING)
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        sound = "://" in url and "::" not in url and bool(parts.netloc or parts.path.strip("/"))
+        sound = sound and not (parts.password or parts.query or parts.fragment)
+    except ValueError:
+        sound = False
+    if not sound:
+        found = f"the setting {SETTING} is no address of a folder, or holds a key"
+        raise WorkbenchError(found, "an address as in s3://bucket/folder", "correct it; keys belong into the environment")
     return url.rstrip("/")
 
 
-def carried(
-    function: Callable[[Task], Result], folder: Path, store: ObjectStore, *, reads: Paths, writes: Paths
-) -> Callable[[Task], Result]:
-    """`function` for machines that have not got `folder`: what a task reads is taken from the store, what it wrote put back."""
-
-    @wraps(function)
-    def elsewhere(task: Task) -> Result:
-        with tempfile.TemporaryDirectory(prefix="workbench-task-") as scratch:
-            here = Path(scratch).resolve()
-            mine = moved(task, folder, here)
-            store.take(_name("reads", reads(task)), here)
-            result = function(mine)
-            store.put(_name("writes", writes(task)), here, writes(mine))
-            return moved(result, here, folder)
-
-    return elsewhere
-
-
-def exchanged(run: Run[Any, Any], folder: Path, *, reads: Paths, writes: Paths) -> Run[Any, Any]:
+def exchanged(run: Run, folder: Path, *, reads: Paths, writes: Paths) -> Run:
     """`run` (`on_ray`), with the files of `folder` going through the object store of the setting `task_store`, if there is one.
 
-    reads, writes: the files and folders below `folder` that a task needs and makes. What a machine that dies had not put back is
-    done again. Models and SAEs are loaded by name on every machine; paths outside of `folder` mean what they mean there.
+    reads, writes: the files and folders below `folder` that a task needs and makes. What a task deletes of them is deleted here,
+    and what it had made when it failed is kept; what a machine that dies had not put back is done again. Models and SAEs are
+    loaded by name on every machine; paths that are not among those mean what they mean there.
     """
-    from workbench.base.settings import setting
-
-    url = setting(SETTING)
-    if not url:
+    address = store_address()
+    if address is None:
         return run
-    place, folder = f"{check_url(url)}/{uuid.uuid4().hex}", folder.resolve()
+    folder = folder.resolve()
 
     def running(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
-        store, known = ObjectStore(place), {}
-        given: deque[Any] = deque()
+        store, known = ObjectStore(f"{address}/{uuid.uuid4().hex}"), {}
+        given: dict[int, tuple[Any, Listed]] = {}
 
-        def handed_out() -> Iterator[Any]:
-            for task in tasks:
-                store.put(_name("reads", reads(task)), folder, reads(task), known)
-                given.append(task)
-                yield task
+        def handed_out() -> Iterator[_Sent]:
+            for number, task in enumerate(tasks):
+                paths = tuple(dict.fromkeys([*reads(task), *writes(task)]))
+                given[number] = task, store.put(f"reads-{number}", folder, paths, known)
+                yield _Sent(number, task, paths, tuple(writes(task)))
 
+        def take(number: int, *, may_lack: bool) -> None:
+            task, sent = given.pop(number)
+            listed = store.take(f"writes-{number}", folder, writes(task), may_lack=may_lack)
+            if not may_lack:
+                for relative in sent.keys() - listed.keys():
+                    if any((folder / relative).is_relative_to(path) for path in writes(task)):
+                        (folder / relative).unlink(missing_ok=True)
+
+        results = iter(run(_carried(function, folder, store), handed_out()))
         try:
-            for result in run(carried(function, folder, store, reads=reads, writes=writes), handed_out()):
-                store.take(_name("writes", writes(given.popleft())), folder)
+            for number, result in enumerate(results):
+                take(number, may_lack=False)
                 yield result
         finally:
+            if (close := getattr(results, "close", None)) is not None:
+                close()
+            for number in list(given):  # ended before their turn, or stopped half-way
+                with contextlib.suppress(WorkbenchError):
+                    take(number, may_lack=True)
             store.remove()
 
     return running
 
 
-def _name(kind: str, paths: Sequence[Path]) -> str:
-    """The name of the list of what a task reads, or writes."""
-    return f"{kind}-{content_hash([str(path) for path in paths])[:32]}"
+@dataclass(frozen=True)
+class _Sent:
+    """A task with its number, and what it reads and writes in the folder of who gives it."""
+
+    number: int
+    task: Any
+    paths: tuple[Path, ...]
+    writes: tuple[Path, ...]
+
+
+def _carried(function: Callable[[Task], Result], folder: Path, store: ObjectStore) -> Callable[[_Sent], Result]:
+    """`function` for machines that have not got `folder`."""
+
+    @wraps(function)
+    def elsewhere(sent: _Sent) -> Result:
+        with _scratch() as here:
+            store.take(f"reads-{sent.number}", here)
+            try:
+                result = function(moved(sent.task, folder, here, sent.paths))
+            except WorkbenchError as error:
+                raise moved(error, here, folder, ()) from error
+            finally:
+                written = [here / path.relative_to(folder) for path in sent.writes]
+                store.put(f"writes-{sent.number}", here, written)
+            return moved(result, here, folder, written)
+
+    return elsewhere
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for a task, in the cache; those that dead processes of this machine left are removed."""
+    place, host = make_folder(cache_dir() / "tasks"), socket.gethostname()
+    for left in place.glob(f"{host}-*-*"):
+        if not _lives(left.name.removeprefix(f"{host}-").partition("-")[0]):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{host}-{os.getpid()}-", dir=place) as scratch:
+        yield Path(scratch).resolve()
+
+
+def _lives(pid: str) -> bool:
+    if not pid.isdigit():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
+    """The files to be sent, the oldest first."""
     found = {file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])}
-    return sorted(file for file in found if file.is_file() and file.suffix not in NOT_SENT and file.name not in (LOCK, HOLDER))
+    sent = (file for file in found if file.is_file() and file.suffix not in NOT_SENT and file.name not in (LOCK, HOLDER))
+    return sorted(sent, key=lambda file: (file.stat().st_mtime_ns, str(file)))
 
 
-def moved(value: Any, old: Path, new: Path) -> Any:
-    """`value` with every path below `old` (as Path or text, in tuples, lists, dicts and dataclasses) below `new` instead."""
-    if isinstance(value, Path):
-        return new / value.relative_to(old) if value.is_relative_to(old) else value
-    if isinstance(value, str):
-        return str(new) + value[len(str(old)) :] if value == str(old) or value.startswith(f"{old}/") else value
+def moved(value: Any, old: Path, new: Path, among: Sequence[Path]) -> Any:
+    """`value` with paths below `old` (as Path or text, in tuples, lists, mappings and dataclasses) below `new` instead: those at
+    or below a path of `among`, and the folders that hold one. Of an error of ours all that it says is moved."""
+    if isinstance(value, WorkbenchError):
+        told = copy.copy(value)
+        told.found, told.expected, told.remedy = (
+            part.replace(str(old), str(new)) for part in (value.found, value.expected, value.remedy)
+        )
+        told.args = (told.found, told.expected, told.remedy)
+        return told
+    if isinstance(value, (str, Path)):
+        if not str(value).startswith(str(old)):
+            return value
+        path = Path(value)
+        meant = any(path.is_relative_to(one) or one.is_relative_to(path) for one in among) and path.is_relative_to(old)
+        return type(value)(new / path.relative_to(old)) if meant else value
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return type(value)(moved(one, old, new) for one in value)
-    if isinstance(value, dict):
-        return {key: moved(one, old, new) for key, one in value.items()}
+        return type(value)(moved(one, old, new, among) for one in value)
+    if isinstance(value, Mapping):
+        return {key: moved(one, old, new, among) for key, one in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         every = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
-        changed = {name: other for name, one in every.items() if (other := moved(one, old, new)) is not one}
-        changed = {name: one for name, one in changed.items() if one != every[name]}
+        changed = {name: other for name, one in every.items() if _differs(other := moved(one, old, new, among), one)}
         return replace(value, **changed) if changed else value
     return value
+
+
+def _differs(one: Any, other: Any) -> bool:
+    """Whether moving changed anything: compared by identity where nothing that holds paths can be inside."""
+    return one is not other and (not isinstance(one, (str, Path, tuple, list, dict)) or one != other)

@@ -139,7 +139,9 @@ class PartStore:
             return None
         try:
             table = read_parquet(path)
-        except WorkbenchError:
+        except WorkbenchError as error:
+            if not _is_damage(error):  # such as too little memory: nothing is wrong with the file
+                raise
             return None
         values = json.loads((table.schema.metadata or {}).get(_HEADER, b"{}"))
         if values.get("schema", 0) > PARTS_SCHEMA:
@@ -155,6 +157,14 @@ class PartStore:
 
     def _tensor_path(self, number: int) -> Path:
         return self.folder / self.tensors / f"part-{number:05d}.safetensors"
+
+
+def _is_damage(error: WorkbenchError) -> bool:
+    """Whether a table was refused for what is in it, not for memory, size or permissions."""
+    from pyarrow import ArrowInvalid
+
+    cause = error.__cause__
+    return isinstance(cause, ArrowInvalid) or (isinstance(cause, OSError) and not cause.errno)
 
 
 def complete_parts(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import logging
 import os
 import socket
-import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8760
 _TRIED = 20
-PATIENCE = 10
-"""Seconds that are waited, at the end of the process, for what is still being loaded."""
 
 
 def open_socket(host: str, port: int | None) -> socket.socket:
@@ -103,17 +98,8 @@ def serve(explorer: Explorer, made: socket.socket, access: Access, *, ready: Cal
     """Load in the background and serve until Ctrl-C, which is raised as KeyboardInterrupt when all is closed."""
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     server = make_server(explorer, access, ready=ready)
-    atexit.register(_leave, explorer.start())
+    explorer.start()
     server.run(sockets=[made])
-
-
-def _leave(loading: threading.Thread) -> None:
-    """At the end of the process: a thread that is inside compiled code when the interpreter ends aborts it (SIGABRT)."""
-    loading.join(timeout=PATIENCE)
-    if loading.is_alive():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
 
 
 def entrance(url: str) -> Path:

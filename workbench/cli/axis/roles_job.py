@@ -179,7 +179,7 @@ def _sample_on_ray(asked: Asked, roles: tuple[Role, ...], hook: str | None, plac
     """The rollouts in shares, as Ray tasks; each gets a GPU of its own where the model's device is one."""
     from functools import partial
 
-    from workbench.axis.space.shards import Shard, sample_in_shards
+    from workbench.axis.space.shards import SHARDS, Shard, sample_in_shards
     from workbench.cluster import exchanged, on_ray
 
     config, n = asked.config(), asked.shares
@@ -188,7 +188,8 @@ def _sample_on_ray(asked: Asked, roles: tuple[Role, ...], hook: str | None, plac
     run = str(asked.run_folder.resolve())
     shards = [Shard(config.model, run, i, n, asked.design(), roles, hook, config.seed, loading) for i in range(n)]
     cluster = partial(on_ray, address=asked.address, gpus_per_task=1 if on_gpu else 0)
-    sample_in_shards(shards, exchanged(cluster, Path(run), reads=lambda one: [Path(one.run)], writes=lambda one: [one.folder]))
+    there = [one for one in Path(run).iterdir() if one.name != SHARDS] + list((Path(run) / SHARDS).glob("*"))
+    sample_in_shards(shards, exchanged(cluster, Path(run), reads=lambda _: there, writes=lambda one: [one.folder]))
 
 
 def planned(asked: Asked) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,16 +59,22 @@ def _vector(config: JobConfig, out: Path | None) -> Path:
 
 def _on_ray(configs: Sequence[JobConfig], out: Path | None, address: str | None) -> dict[str, Path]:
     """{trait: run folder}, each made by a task, with a GPU of its own where the job's device is one."""
-    from workbench.cluster import exchanged, on_ray
+    from workbench.base.runs import RunFolder
+    from workbench.cluster import exchanged, on_ray, store_address
 
     device = configs[0].device or ""
     on_gpu = device == "auto" or device.startswith("cuda")
     placed = [replace(config, device="cuda") if on_gpu else config for config in configs]
-    jobs = [(config, folder_of(config.trait, config, out).resolve()) for config in placed]
+    jobs = [(config, folder_of(config.trait, config, out)) for config in placed]
     cluster = partial(on_ray, address=address, gpus_per_task=int(on_gpu))
-    run = exchanged(cluster, jobs[0][1].parent, reads=lambda job: [job[1]], writes=lambda job: [job[1]])
-    for (config, folder), _ in zip(jobs, run(_task, jobs), strict=True):
-        note(f"== {config.trait}: {folder}")
+    with ExitStack() as held:
+        if store_address() is not None:  # the tasks lock folders of their own
+            jobs = [(config, folder.resolve()) for config, folder in jobs]
+            for _, folder in jobs:
+                held.enter_context(RunFolder.open(folder))
+        run = exchanged(cluster, jobs[0][1].parent, reads=lambda job: [job[1]], writes=lambda job: [job[1]])
+        for (config, folder), _ in zip(jobs, run(_task, jobs), strict=True):
+            note(f"== {config.trait}: {folder}")
     return {config.trait: folder for config, folder in jobs}
 
 

@@ -254,6 +254,10 @@ def _check_engine(engine: str, address: str | None, recipe: Recipe) -> None:
         raise unknown_name("engine", engine, ENGINES)
     if address is not None and engine != "ray":
         raise WorkbenchError(f"--address {address} with --engine {engine}", "the engine ray", "add --engine ray")
+    if engine == "ray":
+        from workbench.cluster import store_address
+
+        store_address()  # refused before anything is captured
     if engine == "ray" and recipe.activations == "memory":
         raise WorkbenchError(
             "activations: memory with --engine ray", "activations that all tasks can read", "set activations: disk"
