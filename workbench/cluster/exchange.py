@@ -212,8 +212,10 @@ def exchanged(run: Run, folder: Path, *, reads: Paths, writes: Paths) -> Run:
             if (close := getattr(results, "close", None)) is not None:
                 close()
             for number in list(given):  # ended before their turn, or stopped half-way
-                with contextlib.suppress(WorkbenchError):
+                try:
                     take(number, may_lack=True)
+                except WorkbenchError as error:
+                    logger.warning("what task %d made could not be taken, and will be done again: %s", number, error.found)
             store.remove()
 
     return running
