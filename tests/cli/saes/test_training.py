@@ -176,6 +176,7 @@ def test_a_pass_on_a_gpu_gets_one_and_sees_only_that_one(monkeypatch: pytest.Mon
     @dataclass(frozen=True)
     class Part:
         device: str
+        out: Path = Path()
 
     asked: dict[str, Any] = {}
 
