@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -164,7 +165,8 @@ def test_what_ended_before_an_error_and_half_of_what_failed_is_kept(store: Path,
     assert list(store.iterdir()) == []
 
 
-def test_what_a_task_deletes_is_deleted_here_and_nothing_else(store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_task_deletes_is_deleted_here_and_nothing_else(store: Path, tmp_path: Path, fails: bool) -> None:
     here = tmp_path / "run"
     for name in ("out/a/old", "out/a/kept", "out/b", "in/a"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +176,11 @@ def test_what_a_task_deletes_is_deleted_here_and_nothing_else(store: Path, tmp_p
         (job.folder / "out" / job.name / "old").unlink()
         (job.folder / "in" / job.name).unlink()  # not among what it writes
 
-    list(exchanged(map, here, reads=paths("in"), writes=paths("out"))(deletes, [Job(here, "a")]))
+        if fails:
+            raise WorkbenchError("it failed", "it not to", "do nothing")
+
+    with pytest.raises(WorkbenchError) if fails else contextlib.nullcontext():
+        list(exchanged(map, here, reads=paths("in"), writes=paths("out"))(deletes, [Job(here, "a")]))
     assert not (here / "out" / "a" / "old").exists()
     assert all((here / name).read_text() == name for name in ("out/a/kept", "out/b", "in/a"))
 

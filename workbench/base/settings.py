@@ -113,7 +113,7 @@ def config_files() -> tuple[Path, Path]:
 def read_config(path: Path) -> dict[str, Any]:
     """The checked contents of a configuration file, {} without one; tables are left to the command line."""
     try:
-        if not path.exists() or path.samefile(os.devnull):  # a link to it masks a file
+        if not path.exists() or os.path.realpath(path) == os.devnull:  # a link to it masks a file
             return {}
         check_ordinary(path, MOST_TEXT)
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))

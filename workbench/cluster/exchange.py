@@ -75,26 +75,28 @@ class ObjectStore:
             fs.pipe_file(f"{root}/lists/{name}", json.dumps(listed).encode())
         return listed
 
-    def take(self, name: str, folder: Path, within: Sequence[Path] | None = None, *, may_lack: bool = False) -> Listed:
+    def take(
+        self, name: str, folder: Path, within: Sequence[Path] | None = None, *, had: Iterable[str] = (), may_lack: bool = False
+    ) -> None:
         """Write the files of the list `name` below `folder`; what is there already with the same bytes stays.
 
         All are fetched before the first is replaced. What is replaced is removed first, the newest at the source before the rest,
         and the new ones follow from the oldest on: files that vouch for others are written last, and go first.
 
-        within: where the files may lie. may_lack: {} for a list that is not there.
+        within: where the files may lie. had: names of an earlier list; those within that are gone from this one are removed,
+        before anything is replaced. may_lack: a list that is not there changes nothing.
 
         Raises:
             WorkbenchError: a store that cannot be read, an object with other bytes than its name says, a name that leads out.
         """
         with self._files() as (fs, root):
             if may_lack and not fs.exists(f"{root}/lists/{name}"):
-                return {}
+                return
             listed = json.loads(fs.cat_file(f"{root}/lists/{name}"))
         targets = {relative: self._target(relative, folder, within) for relative in _checked(listed, self.url)}
         differing = {relative: target for relative, target in targets.items()
                      if not (target.is_file() and sha256_file(target) == listed[relative])}  # fmt: skip
-        if not differing:
-            return listed
+        gone = [folder / relative for relative in set(had) - listed.keys()]
         with tempfile.TemporaryDirectory(prefix=".arriving-", dir=make_folder(folder)) as place:
             for number, relative in enumerate(differing):
                 arrived = Path(place) / str(number)
@@ -103,16 +105,15 @@ class ObjectStore:
                 if sha256_file(arrived) != listed[relative]:
                     raise WorkbenchError(f"{relative} arrived from {self.url} with other bytes", "the bytes that were put there",
                                          "start it again: finished work is kept")  # fmt: skip
-            for target in reversed(differing.values()):
+            for target in [*(one for one in gone if _lies(one, within)), *reversed(differing.values())]:
                 target.unlink(missing_ok=True)
             for number, target in enumerate(differing.values()):
                 os.replace(Path(place) / str(number), make_folder(target.parent) / target.name)
-        return listed
 
     def _target(self, relative: str, folder: Path, within: Sequence[Path] | None) -> Path:
         place, target = PurePosixPath(relative), folder / relative
         leads_out = place.is_absolute() or ".." in place.parts or any(sign in relative for sign in "\\:\0")
-        if leads_out or (within is not None and not any(target.is_relative_to(path) for path in within)):
+        if leads_out or not _lies(target, within):
             found = f"a list in {self.url} names {relative!r}"
             raise WorkbenchError(found, "names of what the task writes", "do not trust it")
         return target
@@ -145,6 +146,10 @@ class ObjectStore:
             told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise WorkbenchError(f"the object store {self.url} cannot be used ({told})", "a store that can be read and written",
                                  f"check the setting {SETTING}, and the keys in the environment") from error  # fmt: skip
+
+
+def _lies(target: Path, within: Sequence[Path] | None) -> bool:
+    return within is None or any(target.is_relative_to(path) for path in within)
 
 
 def _checked(listed: Any, url: str) -> Listed:
@@ -197,11 +202,7 @@ def exchanged(run: Run, folder: Path, *, reads: Paths, writes: Paths) -> Run:
 
         def take(number: int, *, may_lack: bool) -> None:
             task, sent = given.pop(number)
-            listed = store.take(f"writes-{number}", folder, writes(task), may_lack=may_lack)
-            if not may_lack:
-                for relative in sent.keys() - listed.keys():
-                    if any((folder / relative).is_relative_to(path) for path in writes(task)):
-                        (folder / relative).unlink(missing_ok=True)
+            store.take(f"writes-{number}", folder, writes(task), had=sent, may_lack=may_lack)
 
         results = iter(run(_carried(function, folder, store), handed_out()))
         try:
